@@ -1,0 +1,304 @@
+// Package snapshot is one instant of a host as plain data: what was read, and
+// nothing that was concluded. Its JSON form is the capture format and the form
+// of test fixtures.
+//
+// Unknown is a value here, never a zero: a key that is absent from Settings or
+// Counters does not exist on that kernel or could not be read, a nil pointer was
+// not learnt, and Gaps says why and what it needs.
+package snapshot
+
+import (
+	"net/netip"
+	"time"
+
+	"linger/internal/tcp"
+)
+
+// Schema names the format of a snapshot's JSON form.
+const Schema = "linger.snapshot/1"
+
+// Snapshot is one instant of a host. Counters were read twice, WindowMS apart,
+// unless that is zero.
+type Snapshot struct {
+	Schema     string      `json:"schema"`
+	TakenAt    time.Time   `json:"taken_at"`
+	WindowMS   int64       `json:"window_ms"`
+	Host       Host        `json:"host"`
+	Namespaces []Namespace `json:"namespaces"`
+	Gaps       []Gap       `json:"gaps"`
+}
+
+// Gap is something that could not be read.
+type Gap struct {
+	// What was not read, such as "sockets" or "owners of sockets".
+	What string `json:"what"`
+	// Netns is the label of the namespace, empty where the whole host is meant.
+	Netns string `json:"netns,omitempty"`
+	// Cause is the error as the kernel gave it.
+	Cause string `json:"cause"`
+	// Needs is what would close the gap, such as "root" or "kernel 5.14".
+	Needs string `json:"needs"`
+}
+
+// Host is what all namespaces of a host share.
+type Host struct {
+	Name   string `json:"name"`
+	Kernel string `json:"kernel"` // as uname -r prints it
+	BootID string `json:"boot_id"`
+	CPUs   int    `json:"cpus"`
+
+	Memory   *Memory             `json:"memory,omitempty"`
+	Load     *Load               `json:"load,omitempty"`
+	Pressure map[string]Pressure `json:"pressure,omitempty"` // by resource: cpu, memory, io
+
+	// Settings are the sysctls that the kernel keeps once for the whole host.
+	Settings Settings `json:"settings"`
+	// Boot is what the files on disk would set at the next boot.
+	Boot []BootSetting `json:"boot,omitempty"`
+
+	// Of /proc/net/sockstat, counted over all namespaces.
+	Orphans        *int64 `json:"orphans,omitempty"`
+	TCPMemoryPages *int64 `json:"tcp_memory_pages,omitempty"`
+
+	// Softnet is the sum over CPUs of /proc/net/softnet_stat, under the names
+	// processed, dropped and time_squeeze.
+	Softnet Counters `json:"softnet"`
+}
+
+// Memory is of /proc/meminfo, in bytes.
+type Memory struct {
+	Total     uint64 `json:"total_bytes"`
+	Available uint64 `json:"available_bytes"`
+}
+
+// Load is the load average over 1, 5 and 15 minutes.
+type Load struct {
+	One     float64 `json:"one"`
+	Five    float64 `json:"five"`
+	Fifteen float64 `json:"fifteen"`
+}
+
+// Pressure is the share of time, in percent over the last 10 s, in which some or
+// all tasks waited for a resource (Documentation/accounting/psi.rst).
+type Pressure struct {
+	Some float64 `json:"some_percent"`
+	Full float64 `json:"full_percent"`
+}
+
+// BootSetting is one key that a file on disk would set at the next boot.
+type BootSetting struct {
+	Key   string `json:"key"` // with dots: net.ipv4.tcp_fin_timeout
+	Value string `json:"value"`
+	File  string `json:"file"`
+	Line  int    `json:"line"`
+	// Loaders are the programs for which this file has the last word on the key:
+	// systemd-sysctl, or procps (sysctl --system). They differ in whether and when
+	// they read /etc/sysctl.conf.
+	Loaders []string `json:"loaders"`
+}
+
+// Namespace is one network namespace.
+type Namespace struct {
+	// Cookie is SO_NETNS_COOKIE, never used twice between boots; 0 where the
+	// kernel has none (before 5.14).
+	Cookie uint64 `json:"cookie"`
+	// Inode is that of the namespace file; the kernel uses it again.
+	Inode uint64 `json:"inode"`
+	Label Label  `json:"label"`
+	// Own is true for the namespace that linger itself runs in.
+	Own bool `json:"own"`
+	// PID is a process in the namespace, 0 where none is known.
+	PID int `json:"pid,omitempty"`
+	// Path is the file under /run/netns, empty where there is none.
+	Path string `json:"path,omitempty"`
+
+	Addresses []netip.Addr `json:"addresses"`
+	// Settings are the sysctls that the kernel keeps for each namespace.
+	Settings Settings `json:"settings"`
+	// Counters are those of /proc/net/netstat and /proc/net/snmp, named as in
+	// nstat: TcpExtTW, TcpOutRsts.
+	Counters  Counters   `json:"counters"`
+	Sockstat  *Sockstat  `json:"sockstat,omitempty"`
+	Conntrack *Conntrack `json:"conntrack,omitempty"`
+
+	// SocketsRead is false where the sockets could not be read (a gap says why);
+	// it is true where sockstat says that there are none.
+	SocketsRead bool `json:"sockets_read"`
+	// SocketsComplete is false where reading the sockets was cut short.
+	SocketsComplete bool       `json:"sockets_complete"`
+	States          tcp.States `json:"states"`
+	Listeners       []Listener `json:"listeners"`
+	// BoundPorts are those of sockets that bound a port and do not use it yet
+	// (BOUND_INACTIVE, kernel 6.8); nil where the kernel does not say.
+	BoundPorts tcp.PortSet `json:"bound_ports,omitempty"`
+	// Groups are in falling order of their sockets.
+	Groups []Group `json:"groups"`
+	// Other holds what did not fit into Groups, the smallest groups first.
+	Other *Other `json:"other,omitempty"`
+}
+
+// Label says what a namespace belongs to.
+type Label struct {
+	Kind LabelKind `json:"kind"`
+	Name string    `json:"name"`
+}
+
+// LabelKind is the kind of thing that a namespace belongs to.
+type LabelKind string
+
+// The kinds of label, from the best known to the least.
+const (
+	LabelHost      LabelKind = "host"
+	LabelPod       LabelKind = "pod"
+	LabelContainer LabelKind = "container"
+	LabelNamed     LabelKind = "named"   // under /run/netns
+	LabelProcess   LabelKind = "process" // the command of its oldest process
+)
+
+// String writes the label for a person: host, or kind and name.
+func (l Label) String() string {
+	if l.Kind == LabelHost {
+		return "host"
+	}
+	return string(l.Kind) + " " + l.Name
+}
+
+// Sockstat is of /proc/net/sockstat and sockstat6, the part that is counted per
+// namespace.
+type Sockstat struct {
+	InUse4   int64 `json:"in_use_ipv4"`
+	InUse6   int64 `json:"in_use_ipv6"`
+	TimeWait int64 `json:"time_wait"` // IPv4 and IPv6, FIN_WAIT2 time-wait sockets included
+}
+
+// Conntrack is the connection-tracking table of a namespace.
+type Conntrack struct {
+	Count int64 `json:"count"`
+	Max   int64 `json:"max"`
+	// TimeoutSeconds is by conntrack's own name of the state: time_wait,
+	// established.
+	TimeoutSeconds map[string]int64 `json:"timeout_seconds"`
+	// Counters are the sums over CPUs of /proc/net/stat/nf_conntrack, by its own
+	// column names: insert_failed, drop, early_drop, invalid.
+	Counters Counters `json:"counters"`
+}
+
+// Listener is a socket in LISTEN.
+type Listener struct {
+	Local       tcp.Endpoint `json:"local"`
+	V6Only      *bool        `json:"v6only,omitempty"` // nil for IPv4, and where the kernel does not say
+	AcceptQueue uint32       `json:"accept_queue"`     // connections that wait for accept
+	Backlog     uint32       `json:"backlog"`          // the queue's limit
+	Owners      []Owner      `json:"owners,omitempty"`
+}
+
+// Group is a set of connections that share what they compete for: for a
+// connector the source address, destination address and destination port; for
+// an acceptor the local address and service port.
+type Group struct {
+	Role tcp.Role     `json:"role"`
+	Rule tcp.RoleRule `json:"rule"`
+	// Local has port 0 for a connector, and for an unknown role.
+	Local tcp.Endpoint `json:"local"`
+	// Remote is empty for an acceptor.
+	Remote tcp.Endpoint `json:"remote"`
+
+	States tcp.States `json:"states"`
+	// InRange counts the sockets of a connector whose source port lies in the
+	// namespace's ip_local_port_range: those that take a port from connect().
+	InRange tcp.States `json:"in_range"`
+	// Closes is the history of the group's TIME_WAIT sockets, nil without any.
+	Closes *CloseHistory `json:"closes,omitempty"`
+	// Clients are an acceptor's busiest, at most 20.
+	Clients []Client `json:"clients,omitempty"`
+	// ClientsComplete is false where there are more clients than Clients, and
+	// their counts may then be too low by what was folded.
+	ClientsComplete bool `json:"clients_complete,omitempty"`
+
+	// CloseWait is the second look at the group's CLOSE_WAIT sockets, nil where
+	// none was taken.
+	CloseWait *CloseWait `json:"close_wait,omitempty"`
+
+	// Owners are of this end, Peer of the other end where it lies in a namespace
+	// that was read.
+	Owners []Owner `json:"owners,omitempty"`
+	Peer   *Peer   `json:"peer,omitempty"`
+}
+
+// HistorySeconds is the length of a CloseHistory: TCP_TIMEWAIT_LEN of
+// include/net/tcp.h, a constant of every kernel.
+const HistorySeconds = 60
+
+// CloseHistory tells when the TIME_WAIT sockets that are left entered that state.
+// It is a history of the survivors.
+type CloseHistory struct {
+	// PerSecond[i] entered between i and i+1 seconds ago.
+	PerSecond [HistorySeconds]uint32 `json:"per_second"`
+	// Past are past their time: timers fire late by a step of the timer wheel.
+	Past uint32 `json:"past_60s"`
+	// LowerBound is set where sockets left the state early in the window
+	// (TWRecycled or TCPTimeWaitOverflow rose), so that there were more closes
+	// than the survivors show.
+	LowerBound bool `json:"lower_bound"`
+}
+
+// Client is one remote address of an acceptor.
+type Client struct {
+	Addr     netip.Addr `json:"addr"`
+	Sockets  int        `json:"sockets"`
+	TimeWait int        `json:"time_wait"`
+}
+
+// CloseWait is a second look at CLOSE_WAIT sockets alone.
+type CloseWait struct {
+	// Old have heard nothing from their peer for 3 s at least (tcpi_last_ack_recv),
+	// so that the peer's FIN is at least as old.
+	Old int `json:"old"`
+	// Unaccepted wait in the listener's queue: no process has them (inode 0).
+	Unaccepted int `json:"unaccepted"`
+	// Owners are those of the old sockets. Owner.Sockets sums to Old.
+	Owners []Owner `json:"owners,omitempty"`
+}
+
+// Peer is the other end of a group, in a namespace that was read.
+type Peer struct {
+	Cookie uint64  `json:"netns_cookie"`
+	Inode  uint64  `json:"netns_inode"`
+	Netns  string  `json:"netns"` // its label
+	Owners []Owner `json:"owners,omitempty"`
+}
+
+// Other is the sum of the groups that were folded.
+type Other struct {
+	Groups int        `json:"groups"`
+	States tcp.States `json:"states"`
+}
+
+// How says from what an owner is known.
+type How string
+
+const (
+	// Seen: the kernel named the owner of these very sockets.
+	Seen How = "seen"
+	// Inferred: the owner has live sockets to the same destination.
+	Inferred How = "inferred"
+	// Listening: the owner has the listener that accepts the connections.
+	Listening How = "listener"
+)
+
+// Owner is a process that has, or probably had, sockets of a group.
+type Owner struct {
+	Process string `json:"process"` // /proc/PID/comm
+	PID     int    `json:"pid"`
+	// Started is the process's start in seconds since the epoch, 0 if unknown.
+	Started   int64  `json:"started,omitempty"`
+	Container string `json:"container,omitempty"` // its short id
+	Pod       string `json:"pod,omitempty"`       // its uid
+	How       How    `json:"how"`
+	// Sockets is how many of the group's sockets it has; for a group of many an
+	// estimate from a sample.
+	Sockets int `json:"sockets,omitempty"`
+	// Descriptors in use and the soft RLIMIT_NOFILE, nil where not readable.
+	Descriptors     *int64 `json:"descriptors,omitempty"`
+	DescriptorLimit *int64 `json:"descriptor_limit,omitempty"`
+}
