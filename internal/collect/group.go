@@ -1,0 +1,444 @@
+package collect
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"linger/internal/kernel/sockdiag"
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// Sizes that bound the memory of a reading whatever the number of sockets. A
+// group takes about half a kilobyte.
+const (
+	// maxGroups is how many groups one namespace keeps; twice as many are held
+	// while reading, and the smaller half is folded whenever that is reached. A
+	// culprit that comes last grows faster than it is folded.
+	maxGroups = 4096
+	// minGroups is kept of each namespace even where others took all the room.
+	minGroups = 64
+	// clientsKept is how many clients of an acceptor are reported; clientsHeld
+	// how many are counted while reading, for these to be the right ones.
+	clientsKept = 20
+	clientsHeld = 256
+	// inodesHeld is the size of the sample of a group's live sockets, from which
+	// its owners are told.
+	inodesHeld = 16
+	// fanOut is how many times as many connections must share one side's port
+	// for that side to be the service.
+	fanOut = 8
+	// fanOutSure is from how many connections on fanOut is believed before all
+	// sockets are read.
+	fanOutSure = 64
+)
+
+// groupKey is what the connections of a group share. A connector's has the
+// remote port, an acceptor's the local port and no remote address.
+type groupKey struct {
+	local, remote sockdiag.Addr
+	port          uint16
+}
+
+// group is a snapshot.Group while it is counted.
+type group struct {
+	role    tcp.Role
+	rule    tcp.RoleRule
+	key     groupKey
+	sockets int
+	states  [tcp.NumStates]uint32
+	inRange [tcp.NumStates]uint32
+	// localPort is that of the group's first socket.
+	localPort uint16
+	closes    *snapshot.CloseHistory
+	inodes    sample
+	clients   *clients
+}
+
+func (g *group) add(s *sockdiag.Socket, inRange bool, draw uint32) {
+	g.sockets++
+	g.states[s.State]++
+	if inRange {
+		g.inRange[s.State]++
+	}
+	if s.State == tcp.TimeWait {
+		if g.closes == nil {
+			g.closes = new(snapshot.CloseHistory)
+		}
+		record(g.closes, s.Expires)
+	}
+	if s.Inode != 0 {
+		g.inodes.add(s.Inode, draw)
+	}
+	if g.clients != nil {
+		g.clients.add(s.Remote, s.State)
+	}
+}
+
+// timeWaitMS is TCP_TIMEWAIT_LEN of include/net/tcp.h in milliseconds.
+const timeWaitMS = snapshot.HistorySeconds * 1000
+
+// record puts a TIME_WAIT socket with that much time left, in milliseconds, into
+// the second in which it entered the state.
+func record(h *snapshot.CloseHistory, expires uint32) {
+	if expires == 0 {
+		h.Past++
+		return
+	}
+	age := (timeWaitMS - min(expires, timeWaitMS)) / 1000
+	h.PerSecond[min(age, snapshot.HistorySeconds-1)]++
+}
+
+// merge adds all of other, whose sockets had the one remote address.
+func (g *group) merge(other *group) {
+	g.sockets += other.sockets
+	for s := range other.states {
+		g.states[s] += other.states[s]
+		g.inRange[s] += other.inRange[s]
+	}
+	if other.closes != nil {
+		if g.closes == nil {
+			g.closes = new(snapshot.CloseHistory)
+		}
+		for i, n := range other.closes.PerSecond {
+			g.closes.PerSecond[i] += n
+		}
+		g.closes.Past += other.closes.Past
+	}
+	for i, inode := range other.inodes.kept {
+		g.inodes.add(inode, uint32(i))
+	}
+	if g.clients != nil {
+		g.clients.merge(other.key.remote, other.sockets, int(other.states[tcp.TimeWait]))
+	}
+}
+
+func (g *group) snapshot() snapshot.Group {
+	out := snapshot.Group{
+		Role:    g.role,
+		Rule:    g.rule,
+		Local:   tcp.Endpoint{Addr: g.key.local.Netip()},
+		Remote:  tcp.Endpoint{Addr: g.key.remote.Netip(), Port: g.key.port},
+		States:  widen(g.states),
+		InRange: widen(g.inRange),
+		Closes:  g.closes,
+	}
+	if g.role == tcp.Acceptor {
+		out.Local.Port, out.Remote = g.key.port, tcp.Endpoint{}
+		out.Clients, out.ClientsComplete = g.clients.busiest()
+	}
+	return out
+}
+
+func widen(counts [tcp.NumStates]uint32) (states tcp.States) {
+	for s, n := range counts {
+		states[s] = int(n)
+	}
+	return states
+}
+
+// sample keeps inodes of live sockets, each seen with the same chance to be kept
+// (Vitter's reservoir, algorithm R).
+type sample struct {
+	kept []uint32
+	seen uint32
+}
+
+func (s *sample) add(inode, draw uint32) {
+	s.seen++
+	if len(s.kept) < inodesHeld {
+		s.kept = append(s.kept, inode)
+		return
+	}
+	if at := draw % s.seen; at < inodesHeld {
+		s.kept[at] = inode
+	}
+}
+
+// clients counts an acceptor's sockets by remote address.
+type clients struct {
+	byAddr map[sockdiag.Addr]clientCount
+	folded bool
+}
+
+type clientCount struct{ sockets, timeWait int }
+
+func newClients() *clients { return &clients{byAddr: map[sockdiag.Addr]clientCount{}} }
+
+func (c *clients) add(addr sockdiag.Addr, state tcp.State) {
+	timeWait := 0
+	if state == tcp.TimeWait {
+		timeWait = 1
+	}
+	c.merge(addr, 1, timeWait)
+}
+
+func (c *clients) merge(addr sockdiag.Addr, sockets, timeWait int) {
+	n, known := c.byAddr[addr]
+	if !known && len(c.byAddr) >= clientsHeld {
+		c.fold()
+	}
+	c.byAddr[addr] = clientCount{n.sockets + sockets, n.timeWait + timeWait}
+}
+
+// fold forgets the smaller half.
+func (c *clients) fold() {
+	c.folded = true
+	for _, client := range c.sorted()[clientsHeld/2:] {
+		delete(c.byAddr, sockdiag.Addr(client.Addr.As16()))
+	}
+}
+
+func (c *clients) sorted() []snapshot.Client {
+	all := make([]snapshot.Client, 0, len(c.byAddr))
+	for addr, n := range c.byAddr {
+		all = append(all, snapshot.Client{Addr: addr.Netip(), Sockets: n.sockets, TimeWait: n.timeWait})
+	}
+	slices.SortFunc(all, func(a, b snapshot.Client) int {
+		return cmp.Or(cmp.Compare(b.Sockets, a.Sockets), a.Addr.Compare(b.Addr))
+	})
+	return all
+}
+
+func (c *clients) busiest() (kept []snapshot.Client, complete bool) {
+	all := c.sorted()
+	return slices.Clip(all[:min(len(all), clientsKept)]), !c.folded && len(all) <= clientsKept
+}
+
+// grouper turns the sockets of one namespace into groups, one socket after the
+// other.
+type grouper struct {
+	listeners *listenerIndex
+	namespace int // its index in listeners
+	ports     tcp.PortRange
+	capacity  int
+
+	connectors map[groupKey]*group // of unknown role too, until done
+	acceptors  map[groupKey]*group
+	other      snapshot.Other
+	states     [tcp.NumStates]uint32
+	draw       uint32
+	fan        *fan
+}
+
+// fan counts the connections of unknown role by their ports.
+type fan struct {
+	local, remote [1 << 16]uint32
+}
+
+func newGrouper(index *listenerIndex, namespace int, ports tcp.PortRange, capacity int, f *fan) *grouper {
+	*f = fan{}
+	return &grouper{
+		listeners:  index,
+		namespace:  namespace,
+		ports:      ports,
+		capacity:   capacity,
+		connectors: map[groupKey]*group{},
+		acceptors:  map[groupKey]*group{},
+		draw:       1,
+		fan:        f,
+	}
+}
+
+// add counts one socket; listeners and unconnected sockets are not for it.
+func (gr *grouper) add(s *sockdiag.Socket) {
+	gr.states[s.State]++
+	// xorshift32 (Marsaglia 2003): the sample needs no better chance.
+	gr.draw ^= gr.draw << 13
+	gr.draw ^= gr.draw >> 17
+	gr.draw ^= gr.draw << 5
+	inRange := gr.ports.Contains(s.LocalPort)
+
+	asConnector := groupKey{s.Local, s.Remote, s.RemotePort}
+	if gr.listeners.ports[s.RemotePort] {
+		if g := gr.connectors[asConnector]; g != nil && g.rule == tcp.ByRemoteListener {
+			g.add(s, inRange, gr.draw)
+			return
+		} else if g == nil && gr.listeners.remote(gr.namespace, s.Remote, s.RemotePort) {
+			gr.insert(gr.connectors, asConnector, s, tcp.Connector, tcp.ByRemoteListener).add(s, inRange, gr.draw)
+			return
+		}
+	}
+	asAcceptor := groupKey{local: s.Local, port: s.LocalPort}
+	if gr.listeners.ports[s.LocalPort] {
+		if g := gr.acceptors[asAcceptor]; g != nil {
+			g.add(s, inRange, gr.draw)
+			return
+		} else if gr.listeners.covers(gr.namespace, s.Local, s.LocalPort) {
+			gr.insert(gr.acceptors, asAcceptor, s, tcp.Acceptor, tcp.ByLocalListener).add(s, inRange, gr.draw)
+			return
+		}
+	}
+
+	gr.fan.local[s.LocalPort]++
+	gr.fan.remote[s.RemotePort]++
+	if local, remote := gr.fan.local[s.LocalPort], gr.fan.remote[s.RemotePort]; local >= fanOutSure && local >= fanOut*remote {
+		g := gr.acceptors[asAcceptor]
+		if g == nil {
+			g = gr.insert(gr.acceptors, asAcceptor, s, tcp.Acceptor, tcp.ByFanOut)
+		}
+		g.add(s, inRange, gr.draw)
+		return
+	}
+	g := gr.connectors[asConnector]
+	if g == nil {
+		g = gr.insert(gr.connectors, asConnector, s, tcp.RoleUnknown, tcp.ByNoRule)
+	}
+	g.add(s, inRange, gr.draw)
+}
+
+func (gr *grouper) insert(into map[groupKey]*group, key groupKey, s *sockdiag.Socket, role tcp.Role, rule tcp.RoleRule) *group {
+	if len(gr.connectors)+len(gr.acceptors) >= 2*gr.capacity {
+		gr.fold()
+	}
+	g := &group{role: role, rule: rule, key: key, localPort: s.LocalPort}
+	if role == tcp.Acceptor {
+		g.clients = newClients()
+	}
+	into[key] = g
+	return g
+}
+
+// fold moves all but the largest groups to other, until capacity is met.
+func (gr *grouper) fold() {
+	all := gr.all()
+	for _, g := range all[min(len(all), gr.capacity):] {
+		gr.other.Groups++
+		gr.other.States.Add(widen(g.states))
+		if g.role == tcp.Acceptor {
+			delete(gr.acceptors, g.key)
+		} else {
+			delete(gr.connectors, g.key)
+		}
+	}
+}
+
+// all returns the groups in falling order of size, and in a fixed order among
+// equals.
+func (gr *grouper) all() []*group {
+	all := make([]*group, 0, len(gr.connectors)+len(gr.acceptors))
+	for _, g := range gr.connectors {
+		all = append(all, g)
+	}
+	for _, g := range gr.acceptors {
+		all = append(all, g)
+	}
+	slices.SortFunc(all, func(a, b *group) int {
+		return cmp.Or(
+			cmp.Compare(b.sockets, a.sockets),
+			slices.Compare(a.key.local[:], b.key.local[:]),
+			slices.Compare(a.key.remote[:], b.key.remote[:]),
+			cmp.Compare(a.key.port, b.key.port),
+		)
+	})
+	return all
+}
+
+// done settles the roles that only all sockets together show, and returns the
+// groups.
+func (gr *grouper) done() []*group {
+	for key, g := range gr.connectors {
+		if g.role != tcp.RoleUnknown {
+			continue
+		}
+		local, remote := gr.fan.local[g.localPort], gr.fan.remote[key.port]
+		switch {
+		case g.sockets >= fanOut || remote >= fanOut*local:
+			// Connections of one group share all but the local port, so that a group
+			// of eight is a fan-out of eight to one by itself.
+			g.role, g.rule = tcp.Connector, tcp.ByFanOut
+		case local >= fanOut*remote && g.sockets == 1:
+			asAcceptor := groupKey{local: key.local, port: g.localPort}
+			into := gr.acceptors[asAcceptor]
+			if into == nil {
+				into = &group{role: tcp.Acceptor, rule: tcp.ByFanOut, key: asAcceptor, clients: newClients()}
+				gr.acceptors[asAcceptor] = into
+			}
+			into.merge(g)
+			delete(gr.connectors, key)
+		}
+	}
+	gr.fold()
+	return gr.all()
+}
+
+// listenerIndex answers whether an endpoint listens, in any namespace that was
+// read.
+type listenerIndex struct {
+	// ports holds each port on which anyone listens: most sockets are answered by
+	// it alone.
+	ports  [1 << 16]bool
+	byNS   []map[uint16][]listening
+	owners map[sockdiag.Addr][]int // which namespaces have the address
+}
+
+type listening struct {
+	addr     netip.Addr
+	v6only   bool
+	position int // in the namespace's Listeners
+}
+
+func newListenerIndex(namespaces []snapshot.Namespace) *listenerIndex {
+	index := &listenerIndex{
+		byNS:   make([]map[uint16][]listening, len(namespaces)),
+		owners: map[sockdiag.Addr][]int{},
+	}
+	for i, ns := range namespaces {
+		index.byNS[i] = map[uint16][]listening{}
+		for at, l := range ns.Listeners {
+			index.ports[l.Local.Port] = true
+			index.byNS[i][l.Local.Port] = append(index.byNS[i][l.Local.Port], listening{
+				addr: l.Local.Addr, v6only: l.V6Only != nil && *l.V6Only, position: at,
+			})
+		}
+		for _, addr := range ns.Addresses {
+			if !addr.IsLoopback() {
+				a := sockdiag.Addr(addr.As16())
+				index.owners[a] = append(index.owners[a], i)
+			}
+		}
+	}
+	return index
+}
+
+// covers tells whether a listener of that namespace accepts connections to the
+// endpoint.
+func (x *listenerIndex) covers(namespace int, addr sockdiag.Addr, port uint16) bool {
+	return len(x.covering(namespace, addr, port)) > 0
+}
+
+// covering returns the positions of the listeners of that namespace that accept
+// connections to the endpoint. A wildcard IPv6 listener takes IPv4 too unless it
+// is v6only (man 7 ipv6).
+func (x *listenerIndex) covering(namespace int, addr sockdiag.Addr, port uint16) (positions []int) {
+	to := addr.Netip()
+	for _, l := range x.byNS[namespace][port] {
+		wild := l.addr.IsUnspecified() && (l.addr.Is4() == to.Is4() || l.addr.Is6() && !l.v6only)
+		if wild || l.addr == to {
+			positions = append(positions, l.position)
+		}
+	}
+	return positions
+}
+
+// remote tells whether an endpoint, as seen from a namespace, listens anywhere.
+func (x *listenerIndex) remote(from int, addr sockdiag.Addr, port uint16) bool {
+	return len(x.remoteNamespaces(from, addr, port)) > 0
+}
+
+// remoteNamespaces are those that have the address and listen on the port. A
+// loopback address is the namespace's own. An address that the namespace has
+// itself is that one, whoever else has the same.
+func (x *listenerIndex) remoteNamespaces(from int, addr sockdiag.Addr, port uint16) (found []int) {
+	candidates := x.owners[addr]
+	if addr.Loopback() || slices.Contains(candidates, from) {
+		candidates = []int{from}
+	}
+	for _, i := range candidates {
+		if x.covers(i, addr, port) {
+			found = append(found, i)
+		}
+	}
+	return found
+}
