@@ -1,0 +1,132 @@
+// Package conntrack reads how full the connection-tracking table of the calling
+// thread's network namespace is, how long it remembers, and what it dropped. It
+// refuses to list the table's entries.
+package conntrack
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+)
+
+const (
+	settings = "/proc/sys/net/netfilter/nf_conntrack_"
+	// statistics follows the thread, where /proc/net would follow the process.
+	statistics = "/proc/thread-self/net/stat/nf_conntrack"
+)
+
+// Table is the connection-tracking table of a namespace.
+type Table struct {
+	Count   int64 // entries now
+	Max     int64 // the limit, the same for each namespace
+	Buckets int64 // of the hash table, shared by all namespaces
+	// TimeoutSeconds is by conntrack's own name of the TCP state: time_wait,
+	// established. Its TIME_WAIT is not that of the TCP stack.
+	TimeoutSeconds map[string]int64
+	// Counters are the sums over CPUs, by the column names of
+	// /proc/net/stat/nf_conntrack: insert_failed, drop, early_drop, invalid.
+	Counters map[string]uint64
+}
+
+// states are those that have a time-out of their own (tcp_timeouts of
+// net/netfilter/nf_conntrack_proto_tcp.c).
+var states = []string{
+	"syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack", "time_wait", "close",
+}
+
+// Read returns the table of the namespace that the calling thread is in; the
+// goroutine must be locked to it. The table is nil, without an error, where the
+// kernel tracks no connections. Where time-outs or counters fail, the rest comes
+// with the error.
+func Read() (*Table, error) {
+	table, err := read()
+	if err != nil {
+		err = fmt.Errorf("read conntrack: %w", err)
+	}
+	return table, err
+}
+
+func read() (*Table, error) {
+	count, err := number("count")
+	if errors.Is(err, fs.ErrNotExist) {
+		// Told from a /proc that is not there.
+		_, missing := os.Stat("/proc/sys/net")
+		return nil, missing
+	}
+	limit, err2 := number("max")
+	buckets, err3 := number("buckets")
+	if err := errors.Join(err, err2, err3); err != nil {
+		return nil, err
+	}
+
+	table := &Table{Count: count, Max: limit, Buckets: buckets, TimeoutSeconds: make(map[string]int64, len(states))}
+	var problems []error
+	for _, state := range states {
+		switch seconds, err := number("tcp_timeout_" + state); {
+		case err == nil:
+			table.TimeoutSeconds[state] = seconds
+		case !errors.Is(err, fs.ErrNotExist):
+			problems = append(problems, err)
+		}
+	}
+	table.Counters, err = readCounters()
+	return table, errors.Join(append(problems, err)...)
+}
+
+func number(name string) (int64, error) {
+	text, err := os.ReadFile(settings + name)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("nf_conntrack_%s: %w", name, err)
+	}
+	return n, nil
+}
+
+// readCounters returns nil where the kernel was built without the file
+// (CONFIG_NF_CONNTRACK_PROCFS).
+func readCounters() (map[string]uint64, error) {
+	text, err := os.ReadFile(statistics)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ParseCounters(text)
+}
+
+// ParseCounters sums /proc/net/stat/nf_conntrack over its CPUs: a line of names,
+// then a line of hexadecimal numbers for each CPU (ct_cpu_seq_show of
+// net/netfilter/nf_conntrack_standalone.c). The column entries is left out: each CPU
+// repeats the same total in it.
+func ParseCounters(text []byte) (map[string]uint64, error) {
+	header, rows, _ := bytes.Cut(text, []byte("\n"))
+	names := bytes.Fields(header)
+	if len(names) == 0 {
+		return nil, errors.New("parse nf_conntrack: no names")
+	}
+	sums := make(map[string]uint64, len(names))
+	for row := range bytes.Lines(rows) {
+		values := bytes.Fields(row)
+		if len(values) != len(names) {
+			return nil, fmt.Errorf("parse nf_conntrack: %d values for %d names", len(values), len(names))
+		}
+		for i, name := range names {
+			if string(name) == "entries" {
+				continue
+			}
+			n, err := strconv.ParseUint(string(values[i]), 16, 64)
+			if err != nil {
+				return nil, fmt.Errorf("parse nf_conntrack: %s: %w", name, err)
+			}
+			sums[string(name)] += n
+		}
+	}
+	return sums, nil
+}

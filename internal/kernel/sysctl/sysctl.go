@@ -1,0 +1,155 @@
+// Package sysctl reads and writes one kernel setting at a time, in the network
+// namespace of the calling thread, and knows which files on disk would set it at
+// the next boot. It refuses to judge a value, and writes nothing on its own.
+package sysctl
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const root = "/proc/sys/"
+
+// ErrAbsent means that the running kernel has no such key, or keeps it once per
+// host and hides it from a child namespace.
+var ErrAbsent = errors.New("no such key")
+
+// Read is the value of a key such as net.ipv4.tcp_tw_reuse: trimmed, and with one
+// space where the kernel prints a tab. Keys under net are those of the namespace
+// that the calling thread is in (fs/proc/proc_sysctl.c looks at the task that
+// reads), so the goroutine must be locked to its thread.
+//
+// Errors wrap ErrAbsent, or the kernel's own such as fs.ErrPermission.
+func Read(key string) (string, error) {
+	path, err := file(key)
+	if err != nil {
+		return "", err
+	}
+	text, err := contents(path)
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", key, absent(err))
+	}
+	return text, nil
+}
+
+// ReadAll is Read for several keys. An absent key is left out and is no error;
+// what failed otherwise is left out and named in the joined error.
+func ReadAll(keys []string) (map[string]string, error) {
+	values := make(map[string]string, len(keys))
+	var problems []error
+	for _, key := range keys {
+		value, err := Read(key)
+		switch {
+		case err == nil:
+			values[key] = value
+		case !errors.Is(err, ErrAbsent):
+			problems = append(problems, err)
+		}
+	}
+	return values, errors.Join(problems...)
+}
+
+// Write sets a key in the namespace of the calling thread. A key that the kernel
+// keeps once per host changes for all of it.
+//
+// Errors wrap ErrAbsent, or the kernel's own: unix.EINVAL for a value out of range,
+// fs.ErrPermission.
+func Write(key, value string) error {
+	path, err := file(key)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err == nil {
+		// The kernel takes a value in one write (proc_sys_call_handler).
+		_, err = f.WriteString(value + "\n")
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", key, absent(err))
+	}
+	return nil
+}
+
+// file is the path of a key below /proc/sys.
+func file(key string) (string, error) {
+	name := slashed(key)
+	if !fs.ValidPath(name) || name == "." {
+		return "", fmt.Errorf("%q is no key", key)
+	}
+	return root + name, nil
+}
+
+// slashed turns a key into a path below /proc/sys. As sysctl.d(5) has it, the first
+// separator decides: after a slash all stays as it is, after a dot the two change
+// places, so that net.ipv4.conf.eth0/1.forwarding can name the device eth0.1.
+func slashed(key string) string {
+	first := strings.IndexAny(key, "./")
+	if first < 0 || key[first] == '/' {
+		return key
+	}
+	swap := func(r rune) rune {
+		switch r {
+		case '.':
+			return '/'
+		case '/':
+			return '.'
+		}
+		return r
+	}
+	return strings.Map(swap, key)
+}
+
+// contents reads a file in one open, two reads and a close. It does without
+// os.File, which asks the poller about each file that it opens: with hundreds of
+// namespaces there are thousands of them.
+func contents(path string) (string, error) {
+	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, 0, 128)
+	for {
+		n, err := retry(func() (int, error) { return unix.Read(fd, buf[len(buf):cap(buf)]) })
+		if err != nil {
+			return "", err
+		}
+		if n == 0 {
+			break
+		}
+		buf = buf[:len(buf)+n]
+		if len(buf) == cap(buf) {
+			// ip_local_reserved_ports can be long.
+			buf = append(buf, 0)[:len(buf)]
+		}
+	}
+	return string(bytes.ReplaceAll(bytes.TrimSpace(buf), []byte("\t"), []byte(" "))), nil
+}
+
+// retry repeats a system call that a signal interrupted.
+func retry(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
+// absent tells a key that does not exist from a /proc that is not there.
+func absent(err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, missing := os.Stat(root + "kernel"); missing != nil {
+		return missing
+	}
+	return ErrAbsent
+}
