@@ -2,7 +2,6 @@ package collect
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
 
 	"linger/internal/kernel/sockdiag"
@@ -361,84 +360,4 @@ func (gr *grouper) done() []*group {
 	}
 	gr.fold()
 	return gr.all()
-}
-
-// listenerIndex answers whether an endpoint listens, in any namespace that was
-// read.
-type listenerIndex struct {
-	// ports holds each port on which anyone listens: most sockets are answered by
-	// it alone.
-	ports  [1 << 16]bool
-	byNS   []map[uint16][]listening
-	owners map[sockdiag.Addr][]int // which namespaces have the address
-}
-
-type listening struct {
-	addr     netip.Addr
-	v6only   bool
-	position int // in the namespace's Listeners
-}
-
-func newListenerIndex(namespaces []snapshot.Namespace) *listenerIndex {
-	index := &listenerIndex{
-		byNS:   make([]map[uint16][]listening, len(namespaces)),
-		owners: map[sockdiag.Addr][]int{},
-	}
-	for i, ns := range namespaces {
-		index.byNS[i] = map[uint16][]listening{}
-		for at, l := range ns.Listeners {
-			index.ports[l.Local.Port] = true
-			index.byNS[i][l.Local.Port] = append(index.byNS[i][l.Local.Port], listening{
-				addr: l.Local.Addr, v6only: l.V6Only != nil && *l.V6Only, position: at,
-			})
-		}
-		for _, addr := range ns.Addresses {
-			if !addr.IsLoopback() {
-				a := sockdiag.Addr(addr.As16())
-				index.owners[a] = append(index.owners[a], i)
-			}
-		}
-	}
-	return index
-}
-
-// covers tells whether a listener of that namespace accepts connections to the
-// endpoint.
-func (x *listenerIndex) covers(namespace int, addr sockdiag.Addr, port uint16) bool {
-	return len(x.covering(namespace, addr, port)) > 0
-}
-
-// covering returns the positions of the listeners of that namespace that accept
-// connections to the endpoint. A wildcard IPv6 listener takes IPv4 too unless it
-// is v6only (man 7 ipv6).
-func (x *listenerIndex) covering(namespace int, addr sockdiag.Addr, port uint16) (positions []int) {
-	to := addr.Netip()
-	for _, l := range x.byNS[namespace][port] {
-		wild := l.addr.IsUnspecified() && (l.addr.Is4() == to.Is4() || l.addr.Is6() && !l.v6only)
-		if wild || l.addr == to {
-			positions = append(positions, l.position)
-		}
-	}
-	return positions
-}
-
-// remote tells whether an endpoint, as seen from a namespace, listens anywhere.
-func (x *listenerIndex) remote(from int, addr sockdiag.Addr, port uint16) bool {
-	return len(x.remoteNamespaces(from, addr, port)) > 0
-}
-
-// remoteNamespaces are those that have the address and listen on the port. A
-// loopback address is the namespace's own. An address that the namespace has
-// itself is that one, whoever else has the same.
-func (x *listenerIndex) remoteNamespaces(from int, addr sockdiag.Addr, port uint16) (found []int) {
-	candidates := x.owners[addr]
-	if addr.Loopback() || slices.Contains(candidates, from) {
-		candidates = []int{from}
-	}
-	for _, i := range candidates {
-		if x.covers(i, addr, port) {
-			found = append(found, i)
-		}
-	}
-	return found
 }

@@ -220,7 +220,7 @@ type Group struct {
 	CloseWait *CloseWait `json:"close_wait,omitempty"`
 
 	// Owners are of this end, Peer of the other end where it lies in a namespace
-	// that was read.
+	// that was read; of an acceptor's, where most of its sockets have the same.
 	Owners []Owner `json:"owners,omitempty"`
 	Peer   *Peer   `json:"peer,omitempty"`
 }
@@ -247,6 +247,7 @@ type Client struct {
 	Addr     netip.Addr `json:"addr"`
 	Sockets  int        `json:"sockets"`
 	TimeWait int        `json:"time_wait"`
+	Peer     *Peer      `json:"peer,omitempty"` // where the address lies in a namespace that was read
 }
 
 // CloseWait is a second look at CLOSE_WAIT sockets alone.
@@ -256,7 +257,8 @@ type CloseWait struct {
 	Old int `json:"old"`
 	// Unaccepted wait in the listener's queue: no process has them (inode 0).
 	Unaccepted int `json:"unaccepted"`
-	// Owners are those of the old sockets. Owner.Sockets sums to Old.
+	// Owners are those of the old sockets; what their Sockets lack to Old is of
+	// owners that could not be told.
 	Owners []Owner `json:"owners,omitempty"`
 }
 

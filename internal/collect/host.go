@@ -1,0 +1,61 @@
+package collect
+
+import (
+	"linger/internal/kernel/host"
+	"linger/internal/kernel/procnet"
+	"linger/internal/kernel/sysctl"
+	"linger/internal/snapshot"
+)
+
+// readHost reads what all namespaces share.
+func (r *reading) readHost() {
+	h, err := host.Read(string(proc))
+	if err != nil {
+		r.gap("", "some of the host's name, memory, load and pressure", "a mounted /proc", err)
+	}
+	out := &r.snapshot.Host
+	out.Name, out.Kernel, out.BootID, out.CPUs = h.Name, h.Kernel, h.BootID, h.CPUs
+	if h.Memory != nil {
+		out.Memory = &snapshot.Memory{Total: h.Memory.Total, Available: h.Memory.Available}
+	}
+	if h.Load != nil {
+		out.Load = &snapshot.Load{One: h.Load.One, Five: h.Load.Five, Fifteen: h.Load.Fifteen}
+	}
+	for resource, p := range h.Pressure {
+		if out.Pressure == nil {
+			out.Pressure = map[string]snapshot.Pressure{}
+		}
+		out.Pressure[resource] = snapshot.Pressure{Some: p.Some, Full: p.Full}
+	}
+	// A key of the whole host is absent in every namespace but the first, so that
+	// this reads less where linger itself runs in another one.
+	settings, err := sysctl.ReadAll(sysctl.HostWide)
+	if err != nil {
+		r.gap("", "some sysctls of the whole host", "a mounted and readable /proc/sys", err)
+	}
+	out.Settings = settings
+
+	values, problems := sysctl.Boot("/", append(sysctl.PerNamespace[:len(sysctl.PerNamespace):len(sysctl.PerNamespace)], sysctl.HostWide...))
+	for _, v := range values {
+		out.Boot = append(out.Boot, snapshot.BootSetting{Key: v.Key, Value: v.Value, File: v.File, Line: v.Line, Loaders: v.Loaders})
+	}
+	for _, err := range problems {
+		r.gap("", "what the files of sysctl.d would set", "read access to them", err)
+	}
+
+	// These two are counted over all namespaces, so that any of them tells.
+	out.Orphans = r.namespaces[0].sockstat.Orphans
+	out.TCPMemoryPages = r.namespaces[0].sockstat.MemoryPages
+
+	softnet, err := procnet.ReadSoftnet()
+	if err != nil {
+		r.gap("", "softnet_stat", "a mounted /proc", err)
+	}
+	out.Softnet = snapshot.NewCounters(softnet, nil)
+}
+
+func (r *reading) readSoftnetAgain() {
+	if again, err := procnet.ReadSoftnet(); err == nil {
+		r.snapshot.Host.Softnet = snapshot.NewCounters(r.snapshot.Host.Softnet.Total, again)
+	}
+}

@@ -1,0 +1,256 @@
+package collect
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"linger/internal/kernel/process"
+	"linger/internal/kernel/sockdiag"
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+const (
+	// ownersKept is how many owners of a group are reported, the busiest.
+	ownersKept = 4
+	// watchedFrom is how many TIME_WAIT sockets make a group worth watching for
+	// the owner of its live sockets.
+	watchedFrom = 20
+	// watchedSockets is up to how many live sockets a namespace is looked at again
+	// and again; where there are more, one look has shown enough.
+	watchedSockets = 50_000
+	// watchPause is the least time between two looks. A look that takes long is
+	// followed by twice its time, so that watching takes a third of a CPU at most.
+	watchPause = 20 * time.Millisecond
+)
+
+// ownerBook knows the processes behind sockets.
+type ownerBook struct {
+	byInode   map[uint64]process.Owner
+	processes map[int32]process.Process
+	// watched counts, for the groups that were watched, the live sockets that were
+	// seen in the hands of each process.
+	watched map[watchKey]map[int32]int
+	// old are the inodes of CLOSE_WAIT sockets, by group.
+	old map[*group]*oldCloseWait
+}
+
+// watchKey is a connector's group in a namespace; the group need not exist: when
+// the acceptor closes first, the connector keeps no socket.
+type watchKey struct {
+	namespace int
+	groupKey
+}
+
+func (b *ownerBook) learn(found process.Ownership) {
+	for inode, owner := range found.ByInode {
+		b.byInode[inode] = owner
+	}
+	for pid, p := range found.Processes {
+		b.processes[pid] = p
+	}
+}
+
+// findOwners asks once for the owners of all listeners and of the sampled live
+// sockets.
+func (r *reading) findOwners(ctx context.Context) {
+	r.owners = &ownerBook{
+		byInode:   map[uint64]process.Owner{},
+		processes: map[int32]process.Process{},
+		watched:   map[watchKey]map[int32]int{},
+		old:       map[*group]*oldCloseWait{},
+	}
+	wanted := map[uint64]struct{}{}
+	for _, ns := range r.namespaces {
+		for _, inode := range ns.listenerInodes {
+			wanted[uint64(inode)] = struct{}{}
+		}
+		for _, g := range ns.groups {
+			for _, inode := range g.inodes.kept {
+				wanted[uint64(inode)] = struct{}{}
+			}
+		}
+	}
+	found, err := proc.Owners(ctx, wanted)
+	r.owners.learn(found)
+	if err != nil && ctx.Err() == nil {
+		r.gap("", "owners of sockets", "a mounted /proc", err)
+	}
+	if missing := len(wanted) - len(found.ByInode); found.Unreadable > 0 && missing > 0 {
+		r.gap("", "owners of some sockets", root, errUnreadable(found.Unreadable))
+	}
+}
+
+// watchForOwners looks, until the window ends, for processes that have a live
+// connection to where TIME_WAIT sockets are left of connections without a known
+// owner.
+func (r *reading) watchForOwners(ctx context.Context, until time.Time) {
+	for ctx.Err() == nil {
+		wanted := r.ownerless()
+		if len(wanted) == 0 {
+			return
+		}
+		start := time.Now()
+		r.look(ctx, wanted)
+		pause := max(watchPause, 2*time.Since(start))
+		if time.Now().Add(pause).After(until) {
+			return
+		}
+		wait(ctx, time.Now().Add(pause))
+	}
+}
+
+// ownerless are the connectors' groups whose TIME_WAIT sockets, here or at the
+// acceptor, have no known owner.
+func (r *reading) ownerless() map[watchKey]bool {
+	wanted := map[watchKey]bool{}
+	for _, ns := range r.namespaces {
+		for _, g := range ns.groups {
+			if g.states[tcp.TimeWait] < watchedFrom {
+				continue
+			}
+			if g.role != tcp.Acceptor {
+				if key := (watchKey{ns.index, g.key}); len(r.owners.sampled(g)) == 0 && len(r.owners.watched[key]) == 0 {
+					wanted[key] = true
+				}
+				continue
+			}
+			for addr, n := range g.clients.byAddr {
+				if n.timeWait < watchedFrom {
+					continue
+				}
+				if from, known := r.index.only(ns.index, addr); known {
+					key := watchKey{from, groupKey{addr, g.key.local, g.key.port}}
+					if len(r.owners.watched[key]) == 0 {
+						wanted[key] = true
+					}
+				}
+			}
+		}
+	}
+	return wanted
+}
+
+// look dumps the live sockets of the namespaces in question once, and asks for
+// the owners of those that belong to a wanted group.
+func (r *reading) look(ctx context.Context, wanted map[watchKey]bool) {
+	namespaces := map[int]bool{}
+	for key := range wanted {
+		namespaces[key.namespace] = true
+	}
+	groupOf := map[uint64]watchKey{}
+	inodes := map[uint64]struct{}{}
+	for i := range namespaces {
+		ns := r.namespaces[i]
+		if ns.sockets == nil || ns.facts.States.Live() > watchedSockets {
+			continue
+		}
+		// A failure here loses a chance, nothing more.
+		_ = ns.sockets.Dump(ctx, sockdiag.Request{States: liveStates}, func(s *sockdiag.Socket) {
+			key := watchKey{i, groupKey{s.Local, s.Remote, s.RemotePort}}
+			if s.Inode != 0 && wanted[key] {
+				groupOf[uint64(s.Inode)] = key
+				inodes[uint64(s.Inode)] = struct{}{}
+			}
+		})
+	}
+	found, _ := proc.Owners(ctx, inodes)
+	r.owners.learn(found)
+	for inode, owner := range found.ByInode {
+		key := groupOf[inode]
+		if r.owners.watched[key] == nil {
+			r.owners.watched[key] = map[int32]int{}
+		}
+		r.owners.watched[key][owner.PID]++
+	}
+}
+
+// sampled counts the owners of a group's sample of live sockets.
+func (b *ownerBook) sampled(g *group) map[int32]int {
+	pids := map[int32]int{}
+	for _, inode := range g.inodes.kept {
+		if owner, known := b.byInode[uint64(inode)]; known {
+			pids[owner.PID]++
+		}
+	}
+	return pids
+}
+
+// ownersOf returns the owners of a group, the busiest first.
+func (r *reading) ownersOf(ns *namespace, g *group) []snapshot.Owner {
+	if g.rule == tcp.ByLocalListener {
+		if owners := r.listening(ns, g.key.local, g.key.port); len(owners) > 0 {
+			return owners
+		}
+	}
+	how := snapshot.Seen
+	if g.role != tcp.Acceptor && g.states[tcp.TimeWait] > 0 {
+		how = snapshot.Inferred
+	}
+	owners := r.owners.named(r.owners.sampled(g), how, len(g.inodes.kept), widen(g.states).Live())
+	if len(owners) == 0 && g.role != tcp.Acceptor {
+		owners = r.owners.inferred(ns, g.key)
+	}
+	return owners
+}
+
+// listening are the owners of the listener that accepts connections to an
+// endpoint.
+func (r *reading) listening(ns *namespace, addr sockdiag.Addr, port uint16) []snapshot.Owner {
+	for _, position := range r.index.covering(ns.index, addr, port) {
+		if owners := r.owners.listener(ns, position); len(owners) > 0 {
+			return owners
+		}
+	}
+	return nil
+}
+
+// inferred are the owners of a connector's group that was watched. Where nothing
+// was seen, a namespace of one process leaves no choice.
+func (b *ownerBook) inferred(ns *namespace, key groupKey) []snapshot.Owner {
+	pids := b.watched[watchKey{ns.index, key}]
+	if len(pids) == 0 && ns.found.Processes == 1 && ns.facts.Label.Kind != snapshot.LabelHost {
+		pid := int32(ns.found.PID)
+		if p, err := proc.Process(ns.found.PID); err == nil {
+			b.processes[pid] = p
+			pids = map[int32]int{pid: 0}
+		}
+	}
+	return b.named(pids, snapshot.Inferred, 0, 0)
+}
+
+// listener is the owner of one of the namespace's listeners.
+func (b *ownerBook) listener(ns *namespace, at int) []snapshot.Owner {
+	owner, known := b.byInode[uint64(ns.listenerInodes[at])]
+	if !known {
+		return nil
+	}
+	return b.named(map[int32]int{owner.PID: 0}, snapshot.Listening, 0, 0)
+}
+
+// named turns counts by process into owners. Of a sample of that size the counts
+// are scaled to the total.
+func (b *ownerBook) named(pids map[int32]int, how snapshot.How, sample, total int) []snapshot.Owner {
+	owners := make([]snapshot.Owner, 0, len(pids))
+	for pid, n := range pids {
+		p, known := b.processes[pid]
+		if !known {
+			continue // ended since
+		}
+		if sample > 0 {
+			n = (n*total + sample/2) / sample
+		}
+		owners = append(owners, snapshot.Owner{
+			Process: p.Comm, PID: int(pid), Started: p.Started,
+			Container: p.Container, Pod: p.Pod,
+			How: how, Sockets: n,
+			Descriptors: p.Descriptors, DescriptorLimit: p.DescriptorLimit,
+		})
+	}
+	slices.SortFunc(owners, func(a, b snapshot.Owner) int {
+		return cmp.Or(cmp.Compare(b.Sockets, a.Sockets), cmp.Compare(a.PID, b.PID))
+	})
+	return slices.Clip(owners[:min(len(owners), ownersKept)])
+}

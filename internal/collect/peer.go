@@ -1,0 +1,77 @@
+package collect
+
+import (
+	"linger/internal/kernel/sockdiag"
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// join finds the other end of each group, by mirrored addresses, where it lies
+// in a namespace that was read.
+func (r *reading) join() {
+	for _, ns := range r.namespaces {
+		for i := range ns.facts.Groups {
+			out := &ns.facts.Groups[i]
+			if out.Role == tcp.Acceptor {
+				r.joinClients(ns, ns.groups[i], out)
+			} else {
+				out.Peer = r.acceptorOf(ns, ns.groups[i])
+			}
+		}
+	}
+}
+
+// acceptorOf is the end that listens. Where several namespaces have the address
+// and listen, the one that counted the same connections is meant.
+func (r *reading) acceptorOf(ns *namespace, g *group) *snapshot.Peer {
+	candidates := r.index.remoteNamespaces(ns.index, g.key.remote, g.key.port)
+	if len(candidates) > 1 {
+		mirrored := candidates[:0:0]
+		for _, i := range candidates {
+			other := r.namespaces[i].acceptors[groupKey{local: g.key.remote, port: g.key.port}]
+			if other == nil {
+				continue
+			}
+			if _, known := other.clients.byAddr[g.key.local]; known {
+				mirrored = append(mirrored, i)
+			}
+		}
+		candidates = mirrored
+	}
+	if len(candidates) != 1 {
+		return nil
+	}
+	at := r.namespaces[candidates[0]]
+	peer := at.peer()
+	peer.Owners = r.listening(at, g.key.remote, g.key.port)
+	return peer
+}
+
+// joinClients finds the namespaces of an acceptor's clients.
+func (r *reading) joinClients(ns *namespace, g *group, out *snapshot.Group) {
+	joined := map[int]int{} // sockets by namespace
+	for i := range out.Clients {
+		c := &out.Clients[i]
+		addr := sockdiag.Addr(c.Addr.As16())
+		from, known := r.index.only(ns.index, addr)
+		if !known {
+			continue
+		}
+		at := r.namespaces[from]
+		c.Peer = at.peer()
+		key := groupKey{addr, g.key.local, g.key.port}
+		if other := at.connectors[key]; other != nil {
+			c.Peer.Owners = r.ownersOf(at, other)
+		} else {
+			c.Peer.Owners = r.owners.inferred(at, key)
+		}
+		joined[from] += c.Sockets
+		if out.Peer == nil && 2*joined[from] > g.sockets {
+			out.Peer = c.Peer
+		}
+	}
+}
+
+func (ns *namespace) peer() *snapshot.Peer {
+	return &snapshot.Peer{Cookie: ns.facts.Cookie, Inode: ns.facts.Inode, Netns: ns.facts.Label.String()}
+}
