@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -88,19 +89,13 @@ func systemdSets(all []assignment, name string) *assignment {
 		case a.name == name:
 			own = &a
 		case a.isPattern() && a.matches(name):
-			same := -1
-			for i, p := range patterns {
-				if p.name == a.name {
-					same = i
-				}
-			}
-			switch {
-			case same < 0:
-			case patterns[same].value == a.value && patterns[same].exclude == a.exclude:
+			same := slices.IndexFunc(patterns, func(p assignment) bool { return p.name == a.name })
+			if same >= 0 && patterns[same].value == a.value && patterns[same].exclude == a.exclude {
 				patterns[same] = a
 				continue
-			default:
-				patterns = append(patterns[:same], patterns[same+1:]...)
+			}
+			if same >= 0 {
+				patterns = slices.Delete(patterns, same, same+1)
 			}
 			patterns = append(patterns, a)
 		}

@@ -106,31 +106,29 @@ func slashed(key string) string {
 	return strings.Map(swap, key)
 }
 
-// contents reads a file in one open, two reads and a close. It does without
-// os.File, which asks the poller about each file that it opens: with hundreds of
-// namespaces there are thousands of them.
+// contents reads a file by one read: the handlers of lists, such as
+// proc_do_large_bitmap of kernel/sysctl.c for ip_local_reserved_ports, say that the
+// file ends where a first read ended. So a buffer that was filled was too small, and
+// the file is read again from its beginning.
+//
+// It does without os.File, which asks the poller about each file that it opens: with
+// hundreds of namespaces there are thousands of them.
 func contents(path string) (string, error) {
 	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
 	if err != nil {
 		return "", err
 	}
 	defer unix.Close(fd)
-	buf := make([]byte, 0, 128)
-	for {
-		n, err := retry(func() (int, error) { return unix.Read(fd, buf[len(buf):cap(buf)]) })
+	for size := 1 << 10; ; size *= 16 {
+		buf := make([]byte, size)
+		n, err := retry(func() (int, error) { return unix.Pread(fd, buf, 0) })
 		if err != nil {
 			return "", err
 		}
-		if n == 0 {
-			break
-		}
-		buf = buf[:len(buf)+n]
-		if len(buf) == cap(buf) {
-			// ip_local_reserved_ports can be long.
-			buf = append(buf, 0)[:len(buf)]
+		if n < size {
+			return string(bytes.ReplaceAll(bytes.TrimSpace(buf[:n]), []byte("\t"), []byte(" "))), nil
 		}
 	}
-	return string(bytes.ReplaceAll(bytes.TrimSpace(buf), []byte("\t"), []byte(" "))), nil
 }
 
 // retry repeats a system call that a signal interrupted.
