@@ -26,8 +26,7 @@ const (
 
 // Diagnosis is what all rules make of one snapshot.
 type Diagnosis struct {
-	// Findings are in order of what to look at first. What shares a cause is
-	// folded under it, in Related.
+	// Findings are in order of what to look at first, one for each fold.
 	Findings []Finding `json:"findings"`
 	// Held are the problems that were looked for and are absent.
 	Held []Held `json:"held"`
@@ -64,9 +63,12 @@ type Finding struct {
 	// SecondsLeft until a limit is met, nil for never at this rate or unknown.
 	SecondsLeft *float64 `json:"seconds_left"`
 
-	// CausedBy is the problem under which this one is folded.
-	CausedBy Slug      `json:"caused_by,omitempty"`
-	Related  []Finding `json:"related"`
+	// CausedBy is the root cause, where another finding of the same fold is it.
+	CausedBy Slug `json:"caused_by,omitempty"`
+	// Related are the other findings of the fold, in order: those of the same
+	// namespace and destination, of the other end of the connections, or of the
+	// same setting. The first to act on is the headline, above them.
+	Related []Finding `json:"related"`
 }
 
 // Netns is the namespace of a finding: enough to name it and to enter it. It is

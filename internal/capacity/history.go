@@ -1,0 +1,82 @@
+package capacity
+
+// History counts TIME_WAIT sockets by when they entered the state.
+type History struct {
+	// PerSecond[i] entered between i and i+1 seconds ago.
+	PerSecond [TimeWaitSeconds]float64
+	// Past are past their time and leave at the next step of the timer wheel.
+	Past float64
+}
+
+// HistoryOf scales counted sockets to those n of them that matter, such as those
+// whose source port lies in the range: they are taken to have the same ages.
+func HistoryOf(perSecond [TimeWaitSeconds]uint32, past uint32, n int) History {
+	var h History
+	sum := float64(past)
+	for _, c := range perSecond {
+		sum += float64(c)
+	}
+	if sum == 0 {
+		return h
+	}
+	share := float64(n) / sum
+	for i, c := range perSecond {
+		h.PerSecond[i] = float64(c) * share
+	}
+	h.Past = float64(past) * share
+	return h
+}
+
+// LastMinute is the mean rate of closes over the last minute, per second.
+func (h History) LastMinute() float64 { return h.mean(TimeWaitSeconds) }
+
+// Rate is the rate of closes now, per second, where each holds its port for so
+// many seconds.
+func (h History) Rate(lifetimeSeconds float64) float64 {
+	horizon := 1
+	for horizon < TimeWaitSeconds && float64(horizon) < lifetimeSeconds {
+		horizon++
+	}
+	return min(h.mean(min(RecentSeconds, horizon)), h.mean(min(SustainedSeconds, horizon)))
+}
+
+// mean is the mean rate over the latest seconds.
+func (h History) mean(seconds int) float64 {
+	sum := 0.0
+	for _, c := range h.PerSecond[:seconds] {
+		sum += c
+	}
+	return sum / float64(seconds)
+}
+
+// background is the share of all closes that may precede the beginning: a quiet
+// trickle before an onset is not the onset.
+const background = 0.02
+
+// Began is how many seconds ago the closes began. It is not known (false) where
+// there are none, or where they reach back to the edge of the history: then they
+// began a minute ago at least.
+func (h History) Began() (seconds int, known bool) {
+	sum := h.Past
+	for _, c := range h.PerSecond {
+		sum += c
+	}
+	older := h.Past
+	for i := TimeWaitSeconds - 1; i >= 0; i-- {
+		older += h.PerSecond[i]
+		if older > background*sum {
+			return i + 1, i+1 < TimeWaitSeconds-1
+		}
+	}
+	return 0, false
+}
+
+// Stopped is how many seconds ago the last close was, 0 while they go on.
+func (h History) Stopped() int {
+	for i, c := range h.PerSecond {
+		if c > 0 {
+			return i
+		}
+	}
+	return TimeWaitSeconds
+}

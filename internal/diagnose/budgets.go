@@ -1,0 +1,111 @@
+package diagnose
+
+import (
+	"net/netip"
+	"time"
+
+	"linger/internal/capacity"
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// The sysctls that decide over a connector's ports.
+const (
+	keyRange      = "net.ipv4.ip_local_port_range"
+	keyReserved   = "net.ipv4.ip_local_reserved_ports"
+	keyReuse      = "net.ipv4.tcp_tw_reuse"
+	keyReuseDelay = "net.ipv4.tcp_tw_reuse_delay"
+	keyTimestamps = "net.ipv4.tcp_timestamps"
+	keyBuckets    = "net.ipv4.tcp_max_tw_buckets"
+	keyFinTimeout = "net.ipv4.tcp_fin_timeout"
+)
+
+// Budgets accounts for the source ports of the connectors of one namespace.
+type Budgets struct {
+	// Missing are the sysctls that could not be read; without them there are no
+	// budgets.
+	Missing []string
+
+	portRange  tcp.PortRange
+	taken      tcp.PortSet
+	ports      int
+	reuse      int64
+	delay      time.Duration
+	timestamps bool
+}
+
+// NewBudgets takes the facts that all budgets of a namespace share.
+func NewBudgets(ns *snapshot.Namespace) Budgets {
+	var b Budgets
+	have := func(key string, ok bool) {
+		if !ok {
+			b.Missing = append(b.Missing, key)
+		}
+	}
+	portRange, ok := ns.Settings.PortRange()
+	have(keyRange, ok)
+	reserved, ok := ns.Settings.ReservedPorts()
+	have(keyReserved, ok)
+	reuse, ok := ns.Settings.Int(keyReuse)
+	have(keyReuse, ok)
+	timestamps, ok := ns.Settings.Int(keyTimestamps)
+	have(keyTimestamps, ok)
+	if b.Missing != nil {
+		return b
+	}
+
+	listening := make([]uint16, len(ns.Listeners))
+	for i, l := range ns.Listeners {
+		listening[i] = l.Local.Port
+	}
+	b.portRange, b.reuse, b.timestamps = portRange, reuse, timestamps != 0
+	b.taken = reserved.Union(ns.BoundPorts).Union(tcp.PortSetOf(listening...))
+	b.ports = capacity.Ports(portRange, b.taken)
+	b.delay = capacity.DefaultReuseDelay
+	if ms, ok := ns.Settings.Int(keyReuseDelay); ok {
+		b.delay = time.Duration(ms) * time.Millisecond
+	}
+	return b
+}
+
+// Of is the budget of a group. It is not known (false) where settings are missing,
+// and only a connector has one: an acceptor's connections share its port.
+func (b Budgets) Of(g *snapshot.Group) (capacity.Budget, bool) {
+	if b.Missing != nil || g.Role != tcp.Connector {
+		return capacity.Budget{}, false
+	}
+	return capacity.NewBudget(b.ports, b.demand(g)), true
+}
+
+// Ports is how many source ports connect() can choose from, and of which range.
+func (b Budgets) Ports() (int, tcp.PortRange) { return b.ports, b.portRange }
+
+// PortsOf is how many it could choose from in another range, with more ports
+// reserved.
+func (b Budgets) PortsOf(r tcp.PortRange, reserved tcp.PortSet) int {
+	return capacity.Ports(r, b.taken, reserved)
+}
+
+// Reuse is whether and when connect() may take over the TIME_WAIT sockets between
+// two addresses (net/ipv4/tcp_ipv4.c, tcp_twsk_unique). That both ends used time
+// stamps is taken for granted where this one does: sock_diag does not tell.
+func (b Budgets) Reuse(local, remote netip.Addr) capacity.Reuse {
+	loopback := local.IsLoopback() || remote.IsLoopback()
+	return capacity.Reuse{
+		Allowed: b.timestamps && (b.reuse == 1 || b.reuse == 2 && loopback),
+		Delay:   b.delay,
+	}
+}
+
+func (b Budgets) demand(g *snapshot.Group) capacity.Demand {
+	d := capacity.Demand{
+		Live:     g.InRange.Live(),
+		FinWait2: g.InRange[tcp.FinWait2TimeWait],
+		TimeWait: g.InRange[tcp.TimeWait],
+		Reuse:    b.Reuse(g.Local.Addr, g.Remote.Addr),
+	}
+	if g.Closes != nil {
+		d.Closes = capacity.HistoryOf(g.Closes.PerSecond, g.Closes.Past, d.TimeWait)
+	}
+	return d
+}

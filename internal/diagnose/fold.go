@@ -1,0 +1,129 @@
+package diagnose
+
+import (
+	"cmp"
+	"slices"
+)
+
+// causes names the problems that can be the root cause of another.
+var causes = map[Slug][]Slug{
+	"port-exhaustion":    {"close-wait-leak", "client-closes-first"},
+	"time-wait-overflow": {"connection-churn", "client-closes-first"},
+	"tw-reuse":           {"client-closes-first"},
+}
+
+// fold joins the findings that share something under one headline each, and puts
+// the headlines in order. The headline is what must be acted on first: the most
+// severe, then what fails now, then what has the least time left. That is often an
+// effect, such as ports that run out, and then CausedBy names the root cause among
+// Related, whose evidence says why.
+func fold(all []finding) []Finding {
+	slices.SortStableFunc(all, before)
+	parent := make([]int, len(all))
+	var root func(int) int
+	root = func(i int) int {
+		if parent[i] != i {
+			parent[i] = root(parent[i])
+		}
+		return parent[i]
+	}
+	first := map[string]int{}
+	for i, f := range all {
+		parent[i] = i
+		for _, name := range f.folds {
+			j, known := first[name]
+			if !known {
+				first[name] = i
+				continue
+			}
+			// The smaller index is the headline, as all are in order.
+			a, b := root(i), root(j)
+			parent[max(a, b)] = min(a, b)
+		}
+	}
+
+	members := map[int][]finding{}
+	for i, f := range all {
+		members[root(i)] = append(members[root(i)], f)
+	}
+	folded := []Finding{}
+	for i := range all {
+		if root(i) == i {
+			folded = append(folded, headline(members[i]))
+		}
+	}
+	return folded
+}
+
+// headline is the first of a fold with the others as Related, each with its cause.
+func headline(fold []finding) Finding {
+	out := make([]Finding, len(fold))
+	for i, f := range fold {
+		out[i] = f.Finding
+		out[i].CausedBy = causeOf(f, fold)
+		out[i].Related = []Finding{}
+	}
+	head := out[0]
+	head.Related = append(head.Related, out[1:]...)
+	return head
+}
+
+// causeOf is the problem of the fold that has caused another, the one of more
+// sockets where there are two.
+func causeOf(effect finding, fold []finding) Slug {
+	var cause finding
+	for _, f := range fold {
+		if slices.Contains(causes[effect.Problem], f.Problem) && (cause.Problem == "" || f.sockets > cause.sockets) {
+			cause = f
+		}
+	}
+	return cause.Problem
+}
+
+// before is the order of findings: severity, failing now, time left, settings
+// last; then the larger first, and a fixed order among equals.
+func before(a, b finding) int {
+	return cmp.Or(
+		cmp.Compare(a.Severity.rank(), b.Severity.rank()),
+		-compareBool(a.FailingNow, b.FailingNow),
+		compareLeft(a.SecondsLeft, b.SecondsLeft),
+		compareBool(rules[a.rule].Setting, rules[b.rule].Setting),
+		cmp.Compare(a.rule, b.rule),
+		cmp.Compare(b.sockets, a.sockets),
+		-compareBool(a.Netns.Own, b.Netns.Own),
+		cmp.Compare(a.Netns.Label, b.Netns.Label),
+		a.Subject.Local.Addr.Compare(b.Subject.Local.Addr),
+		cmp.Compare(a.Subject.Local.Port, b.Subject.Local.Port),
+		a.Subject.Remote.Addr.Compare(b.Subject.Remote.Addr),
+		cmp.Compare(a.Subject.Remote.Port, b.Subject.Remote.Port),
+	)
+}
+
+func (s Severity) rank() int {
+	return slices.Index([]Severity{Critical, Warning, Info}, s)
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	default:
+		return -1
+	}
+}
+
+// compareLeft puts less time first, and never last.
+func compareLeft(a, b *float64) int {
+	switch {
+	case a == nil && b == nil:
+		return 0
+	case a == nil:
+		return 1
+	case b == nil:
+		return -1
+	default:
+		return cmp.Compare(*a, *b)
+	}
+}

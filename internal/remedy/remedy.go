@@ -1,0 +1,67 @@
+// Package remedy makes the remedies that a finding names concrete: the command or
+// the change of the program, the file and line that keep it, what it frees, and
+// what it risks. It writes nothing, and knows no remedy that only circulates.
+package remedy
+
+import (
+	"linger/internal/diagnose"
+	"linger/internal/snapshot"
+)
+
+// Remedy is one way to cure a problem.
+type Remedy struct {
+	ID    diagnose.RemedyID `json:"id"`
+	Title string            `json:"title"`
+	Kind  Kind              `json:"kind"`
+	// Now is the shell command that does it at run time, for the namespace of the
+	// finding; empty where no command can.
+	Now string `json:"now,omitempty"`
+	// Change is what to change in the program or around it, in words; empty where a
+	// command is all.
+	Change string `json:"change,omitempty"`
+	// Examples are lines for programs that are likely here.
+	Examples []Example `json:"examples,omitempty"`
+	// Persist is what keeps a setting for ever, nil where there is none.
+	Persist *Persist `json:"persist,omitempty"`
+	// Frees is the effect in numbers.
+	Frees string `json:"frees"`
+	Risk  string `json:"risk"`
+	// NotWhen says when to leave it.
+	NotWhen string `json:"not_when"`
+	// Mechanism says why it works, Kernels in which versions.
+	Mechanism string `json:"mechanism"`
+	Kernels   string `json:"kernels"`
+}
+
+// Kind is what a remedy changes.
+type Kind string
+
+// The kinds of remedy, in the order in which to prefer them.
+const (
+	Application Kind = "application"
+	Setting     Kind = "setting"
+	Address     Kind = "address"
+	LastResort  Kind = "last-resort"
+)
+
+// Example is how a program says it.
+type Example struct {
+	Program string `json:"program"`
+	Line    string `json:"line"`
+}
+
+// Persist is the line that keeps a setting, and where it will really be read: a
+// file of the host, or the manifest of a container or pod.
+type Persist struct {
+	File string `json:"file"`
+	Line string `json:"line"`
+	// Note says what else to heed, such as a line that has the last word now.
+	Note string `json:"note,omitempty"`
+}
+
+// For makes the remedies of a finding concrete, in the order in which to try them.
+// The snapshot is the one that was judged.
+func For(f diagnose.Finding, s *snapshot.Snapshot) []Remedy {
+	remedies := []Remedy{}
+	return remedies
+}
