@@ -1,0 +1,30 @@
+# linger needs Go 1.26, git and make; no C compiler.
+# make test, as root, also installs the peers that tests run against.
+
+GO       ?= go
+# Tools are run by version, so that they stay out of go.mod.
+GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# Where the results of make test go, line by line as go test -json prints them.
+RESULTS  ?= $(or $(TMPDIR),/tmp)/linger-test.json
+
+export CGO_ENABLED = 0
+
+.PHONY: build test bench lint
+
+build:
+	$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/...
+
+test:
+	sh scripts/test-peers
+	$(GO) run $(GOTESTSUM) --format pkgname --hide-summary=output --jsonfile '$(RESULTS)' -- -timeout 10m ./...
+
+# Takes about ten minutes and root; writes the table of docs/benchmarks.md.
+bench: build
+	$(GO) run ./bench -linger bin/linger -out docs/benchmarks.md
+
+lint:
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt -w would change:"; echo "$$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) mod tidy -diff
