@@ -1,0 +1,277 @@
+package lab
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// DialSpec says which connections a worker opens.
+type DialSpec struct {
+	// To are the destinations, taken in turn.
+	To []netip.AddrPort `json:"to"`
+	// From are the source addresses, taken in turn, one for each round of To. None
+	// leaves the choice to the kernel. They are bound without a port
+	// (IP_BIND_ADDRESS_NO_PORT), so that connect() chooses it.
+	From []netip.Addr `json:"from,omitempty"`
+	// FromPort is the source port of all connections, with SO_REUSEADDR and
+	// SO_REUSEPORT; 0 lets connect() choose.
+	FromPort uint16 `json:"from_port,omitempty"`
+
+	// Count is how many connections to open. For a churn in the background it may
+	// be 0: until it is ended.
+	Count int `json:"count"`
+	// Batch is how many are open at a time; 0 means 64.
+	Batch int `json:"batch,omitempty"`
+	// Rate is how many to open each second: a batch is then closed when the next
+	// one is due. 0 is as fast as possible.
+	Rate float64 `json:"rate,omitempty"`
+
+	// PeerCloses waits for the other side to close first.
+	PeerCloses bool `json:"peer_closes,omitempty"`
+	// Request is sent on each connection whose peer closes; the answer is read.
+	Request string `json:"request,omitempty"`
+}
+
+// Dialed counts what became of the connections.
+type Dialed struct {
+	Opened int `json:"opened"`
+	// NoPort are those that failed with EADDRNOTAVAIL: every source port was taken.
+	NoPort int `json:"no_port"`
+	// Failed are those that failed otherwise, and FirstFailure says how the first
+	// one did.
+	Failed       int     `json:"failed"`
+	FirstFailure string  `json:"first_failure,omitempty"`
+	Seconds      float64 `json:"seconds"`
+}
+
+// defaultBatch is small enough for a batch's sockets to stay in a CPU's cache.
+const defaultBatch = 64
+
+// dialer opens and closes connections on the thread that calls it, with plain
+// blocking system calls: over loopback a handshake is done when connect()
+// returns.
+type dialer struct {
+	spec   DialSpec
+	to     []unix.Sockaddr
+	from   []unix.Sockaddr
+	family int
+
+	next   int // index of the next connection
+	open   []int
+	done   Dialed
+	buffer []byte
+}
+
+func newDialer(spec *DialSpec) (*dialer, error) {
+	if spec == nil || len(spec.To) == 0 {
+		return nil, errors.New("dial: no destination")
+	}
+	d := &dialer{spec: *spec, family: family(spec.To[0].Addr()), buffer: make([]byte, 64<<10)}
+	d.spec.Batch = cmp.Or(spec.Batch, defaultBatch)
+	for _, to := range spec.To {
+		if family(to.Addr()) != d.family {
+			return nil, errors.New("dial: destinations of both IPv4 and IPv6")
+		}
+		d.to = append(d.to, sockaddr(to))
+	}
+	for _, from := range spec.From {
+		d.from = append(d.from, sockaddr(netip.AddrPortFrom(from, spec.FromPort)))
+	}
+	if len(d.from) == 0 && spec.FromPort != 0 {
+		any := netip.IPv4Unspecified()
+		if d.family == unix.AF_INET6 {
+			any = netip.IPv6Unspecified()
+		}
+		d.from = append(d.from, sockaddr(netip.AddrPortFrom(any, spec.FromPort)))
+	}
+	return d, nil
+}
+
+// churn opens and closes connections until the count is reached or ctx ends.
+func (d *dialer) churn(ctx context.Context) Dialed {
+	start := time.Now()
+	for ctx.Err() == nil && (d.spec.Count == 0 || d.next < d.spec.Count) {
+		n := d.spec.Batch
+		if d.spec.Count > 0 {
+			n = min(n, d.spec.Count-d.next)
+		}
+		for range n {
+			d.openOne()
+		}
+		if d.spec.Rate > 0 {
+			due := time.Duration(float64(d.next) / d.spec.Rate * float64(time.Second))
+			sleep(ctx, time.Until(start.Add(due)))
+		}
+		d.closeAll()
+	}
+	d.done.Seconds = time.Since(start).Seconds()
+	return d.done
+}
+
+// hold opens connections and leaves them open.
+func (d *dialer) hold(ctx context.Context) Dialed {
+	start := time.Now()
+	for ctx.Err() == nil && d.next < d.spec.Count {
+		d.openOne()
+	}
+	d.done.Seconds = time.Since(start).Seconds()
+	return d.done
+}
+
+// talk sends a byte on each open connection and waits for it to come back.
+func (d *dialer) talk() error {
+	for _, fd := range d.open {
+		if err := writeAll(fd, []byte{'.'}); err != nil {
+			return fmt.Errorf("talk: send: %w", err)
+		}
+		n, err := readSome(fd, d.buffer)
+		if err != nil {
+			return fmt.Errorf("talk: receive: %w", err)
+		}
+		if n == 0 {
+			return errors.New("talk: receive: the peer has closed")
+		}
+	}
+	return nil
+}
+
+func (d *dialer) openOne() {
+	i := d.next
+	d.next++
+	fd, err := d.connect(i)
+	switch {
+	case err == nil:
+		d.done.Opened++
+		d.open = append(d.open, fd)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		d.done.NoPort++
+	default:
+		if d.done.Failed == 0 {
+			d.done.FirstFailure = err.Error()
+		}
+		d.done.Failed++
+	}
+}
+
+func (d *dialer) connect(i int) (int, error) {
+	fd, err := unix.Socket(d.family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("socket: %w", err)
+	}
+	if len(d.from) > 0 {
+		if err := d.bind(fd, d.from[i/len(d.to)%len(d.from)]); err != nil {
+			unix.Close(fd)
+			return -1, fmt.Errorf("bind: %w", err)
+		}
+	}
+	if err := connectTo(fd, d.to[i%len(d.to)]); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("connect: %w", err)
+	}
+	return fd, nil
+}
+
+func (d *dialer) bind(fd int, from unix.Sockaddr) error {
+	options := []struct{ level, name int }{{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT}}
+	if d.spec.FromPort != 0 {
+		options = []struct{ level, name int }{{unix.SOL_SOCKET, unix.SO_REUSEADDR}, {unix.SOL_SOCKET, unix.SO_REUSEPORT}}
+	}
+	for _, o := range options {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, 1); err != nil {
+			return err
+		}
+	}
+	return unix.Bind(fd, from)
+}
+
+func (d *dialer) closeAll() {
+	for _, fd := range d.open {
+		if d.spec.PeerCloses {
+			d.awaitEnd(fd)
+		}
+		unix.Close(fd)
+	}
+	d.open = d.open[:0]
+}
+
+// awaitEnd reads to the end, so that close() sends a FIN and no RST. The peer's
+// reset ends the connection as well.
+func (d *dialer) awaitEnd(fd int) {
+	if d.spec.Request != "" {
+		if writeAll(fd, []byte(d.spec.Request)) != nil {
+			return
+		}
+	}
+	for {
+		if n, err := readSome(fd, d.buffer); n == 0 || err != nil {
+			return
+		}
+	}
+}
+
+// connectTo goes on where a signal interrupted: the handshake does, too
+// (connect(2)).
+func connectTo(fd int, to unix.Sockaddr) error {
+	err := unix.Connect(fd, to)
+	if !errors.Is(err, unix.EINTR) {
+		return err
+	}
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err != nil {
+			return err
+		}
+		if code != 0 {
+			return unix.Errno(code)
+		}
+		return nil
+	}
+}
+
+func readSome(fd int, buffer []byte) (int, error) {
+	for {
+		n, err := unix.Read(fd, buffer)
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
+func writeAll(fd int, data []byte) error {
+	for len(data) > 0 {
+		n, err := unix.Write(fd, data)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,42 @@
+package lab
+
+import "net/netip"
+
+// A worker reads one request a line from its standard input, in JSON, and answers
+// each by one line on its standard output. It ends when its input ends, so that
+// none is left behind, however its parent ends.
+
+// workerEnv holds the name of the process that a worker shall be; a process
+// without it is no worker.
+const workerEnv = "LINGER_LAB_WORKER"
+
+type operation string
+
+const (
+	opServe   operation = "serve"   // listen, and serve in the background
+	opServed  operation = "served"  // count the connections of all services
+	opChurn   operation = "churn"   // open and close connections, then answer
+	opBegin   operation = "begin"   // the same in the background
+	opEnd     operation = "end"     // end what opBegin began
+	opHold    operation = "hold"    // open connections and leave them open
+	opTalk    operation = "talk"    // exchange a byte on each held connection
+	opRelease operation = "release" // close the held connections
+	opLimit   operation = "limit"   // set RLIMIT_NOFILE
+	opPin     operation = "pin"     // run on one CPU
+)
+
+type request struct {
+	Op    operation  `json:"op"`
+	Serve *ServeSpec `json:"serve,omitempty"`
+	Dial  *DialSpec  `json:"dial,omitempty"`
+	// Limit is the soft RLIMIT_NOFILE.
+	Limit uint64 `json:"limit,omitempty"`
+	CPU   int    `json:"cpu,omitempty"`
+}
+
+type reply struct {
+	Error     string           `json:"error,omitempty"`
+	Endpoints []netip.AddrPort `json:"endpoints,omitempty"`
+	Served    Served           `json:"served"`
+	Dialed    Dialed           `json:"dialed"`
+}

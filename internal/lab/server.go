@@ -1,0 +1,218 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// ServeSpec says what a worker's service does with its connections. It sends back
+// what it receives.
+type ServeSpec struct {
+	// Endpoints to listen on. Port 0 is one of the kernel's choice.
+	Endpoints []netip.AddrPort `json:"endpoints"`
+	Close     Closing          `json:"close"`
+	// SharePort sets SO_REUSEPORT, so that an outgoing connection may use the port
+	// of the listener.
+	SharePort bool `json:"share_port,omitempty"`
+}
+
+// Closing says when a service closes a connection.
+type Closing string
+
+// CloseFirst: at once, so that the service holds the TIME_WAIT. CloseSecond: when
+// the client has closed. CloseNever: not at all, so that connections whose client
+// has closed stay in CLOSE_WAIT.
+const (
+	CloseFirst  Closing = "first"
+	CloseSecond Closing = "second"
+	CloseNever  Closing = "never"
+)
+
+// Served counts the connections of a service.
+type Served struct {
+	Accepted int64 `json:"accepted"`
+	Closed   int64 `json:"closed"`
+	// Ended are those whose client has closed.
+	Ended int64 `json:"ended"`
+}
+
+// server is a service on one thread. It uses epoll itself, not through Go's
+// network poller: that costs two system calls more for each connection, and a
+// wake-up of a goroutine.
+type server struct {
+	epoll  int
+	close  Closing
+	buffer []byte
+
+	accepted, closed, ended atomic.Int64
+}
+
+// Marks in the spare half of an epoll event's data.
+const (
+	isConnection = 0
+	isListener   = 1
+)
+
+// listen opens the endpoints and returns them with their real ports.
+func listen(spec ServeSpec) (*server, []netip.AddrPort, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, nil, fmt.Errorf("epoll: %w", err)
+	}
+	s := &server{epoll: epoll, close: spec.Close, buffer: make([]byte, 64<<10)}
+	bound := make([]netip.AddrPort, 0, len(spec.Endpoints))
+	for _, endpoint := range spec.Endpoints {
+		fd, err := listenOn(endpoint, spec.SharePort)
+		if err != nil {
+			return nil, nil, fmt.Errorf("listen on %s: %w", endpoint, err)
+		}
+		own, err := localEndpoint(fd)
+		if err != nil {
+			return nil, nil, fmt.Errorf("listen on %s: %w", endpoint, err)
+		}
+		bound = append(bound, own)
+		if err := s.watch(fd, isListener); err != nil {
+			return nil, nil, fmt.Errorf("listen on %s: %w", endpoint, err)
+		}
+	}
+	return s, bound, nil
+}
+
+func listenOn(endpoint netip.AddrPort, sharePort bool) (fd int, err error) {
+	fd, err = unix.Socket(family(endpoint.Addr()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return -1, err
+	}
+	if sharePort {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return -1, err
+		}
+	}
+	if err := unix.Bind(fd, sockaddr(endpoint)); err != nil {
+		return -1, err
+	}
+	return fd, unix.Listen(fd, unix.SOMAXCONN)
+}
+
+func (s *server) watch(fd int, mark int32) error {
+	return unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, fd,
+		&unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(fd), Pad: mark})
+}
+
+// run serves until the process ends.
+func (s *server) run() error {
+	events := make([]unix.EpollEvent, 256)
+	for {
+		n, err := unix.EpollWait(s.epoll, events, -1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("epoll: %w", err)
+		}
+		for _, event := range events[:max(n, 0)] {
+			if event.Pad == isListener {
+				if err := s.accept(int(event.Fd)); err != nil {
+					return err
+				}
+				continue
+			}
+			s.receive(int(event.Fd), true)
+		}
+	}
+}
+
+// accept takes what waits in one listener's queue, up to a bound, so that many
+// listeners get their turn.
+func (s *server) accept(listener int) error {
+	for range 256 {
+		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED):
+			continue
+		default:
+			return fmt.Errorf("accept: %w", err)
+		}
+		s.accepted.Add(1)
+		if s.close == CloseFirst {
+			s.drop(fd)
+			continue
+		}
+		// The client has often closed already; then epoll need not hear of it.
+		if s.receive(fd, false) {
+			if err := s.watch(fd, isConnection); err != nil {
+				return fmt.Errorf("epoll: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// receive sends back what came, and tells whether the connection goes on.
+func (s *server) receive(fd int, watched bool) bool {
+	n, err := unix.Read(fd, s.buffer)
+	switch {
+	case n > 0:
+		if _, err := unix.Write(fd, s.buffer[:n]); err == nil || errors.Is(err, unix.EAGAIN) {
+			return true
+		}
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		return true
+	}
+	s.ended.Add(1)
+	if s.close != CloseNever {
+		s.drop(fd)
+	} else if watched {
+		unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+	}
+	return false
+}
+
+func (s *server) drop(fd int) {
+	unix.Close(fd)
+	s.closed.Add(1)
+}
+
+func (s *server) served() Served {
+	return Served{Accepted: s.accepted.Load(), Closed: s.closed.Load(), Ended: s.ended.Load()}
+}
+
+func family(addr netip.Addr) int {
+	if addr.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+func sockaddr(endpoint netip.AddrPort) unix.Sockaddr {
+	if endpoint.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: endpoint.Addr().As4(), Port: int(endpoint.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: endpoint.Addr().As16(), Port: int(endpoint.Port())}
+}
+
+func localEndpoint(fd int) (netip.AddrPort, error) {
+	own, err := unix.Getsockname(fd)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	switch own := own.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(own.Addr), uint16(own.Port)), nil
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(own.Addr), uint16(own.Port)), nil
+	}
+	return netip.AddrPort{}, fmt.Errorf("socket address of type %T", own)
+}

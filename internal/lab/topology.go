@@ -1,0 +1,173 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"linger/internal/kernel/netns"
+	"linger/internal/kernel/sysctl"
+)
+
+// Topology is a set of anonymous network namespaces and the links between them.
+// It is gone when it is closed, and when the process that made it ends.
+type Topology struct {
+	Nodes []*Node
+}
+
+// Node is one namespace of a topology.
+type Node struct {
+	Name       string
+	IPv4, IPv6 netip.Addr
+
+	netns   *netns.Handle
+	workers []*WorkerProcess
+}
+
+// NewLoopback makes one namespace, whose addresses are those of the loopback
+// interface.
+func NewLoopback(name string) (*Topology, error) {
+	n, err := newNode(name, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
+	if err != nil {
+		return nil, err
+	}
+	return &Topology{Nodes: []*Node{n}}, nil
+}
+
+// NewPair makes two namespaces that are joined by a veth link.
+func NewPair(left, right string) (*Topology, error) {
+	t := &Topology{}
+	for i, name := range []string{left, right} {
+		host := byte(i + 1)
+		// Addresses for private networks (RFC 1918, RFC 4193).
+		v4 := netip.AddrFrom4([4]byte{10, 99, 0, host})
+		v6 := netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x99, 15: host})
+		n, err := newNode(name, v4, v6)
+		if err != nil {
+			return nil, errors.Join(err, t.Close())
+		}
+		t.Nodes = append(t.Nodes, n)
+	}
+	if err := join(t.Nodes[0], t.Nodes[1]); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
+func newNode(name string, v4, v6 netip.Addr) (*Node, error) {
+	h, err := netns.New()
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", name, err)
+	}
+	return &Node{Name: name, IPv4: v4, IPv6: v6, netns: h}, nil
+}
+
+// Close ends all workers, and with them the last users of the namespaces.
+func (t *Topology) Close() error {
+	var errs []error
+	for _, n := range t.Nodes {
+		for _, w := range n.workers {
+			errs = append(errs, w.Close())
+		}
+		n.workers = nil
+		errs = append(errs, n.netns.Close())
+	}
+	t.Nodes = nil
+	return errors.Join(errs...)
+}
+
+const linkName = "eth0"
+
+func join(left, right *Node) error {
+	err := left.Do(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = linkName
+		return netlink.LinkAdd(&netlink.Veth{
+			LinkAttrs:     attrs,
+			PeerName:      linkName,
+			PeerNamespace: netlink.NsFd(right.netns.FD()),
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("join %s and %s: %w", left.Name, right.Name, err)
+	}
+	for _, n := range []*Node{left, right} {
+		if err := n.Do(n.configure); err != nil {
+			return fmt.Errorf("join %s and %s: %w", left.Name, right.Name, err)
+		}
+	}
+	return nil
+}
+
+// configure gives the calling thread's namespace its addresses, and its link up.
+func (n *Node) configure() error {
+	link, err := netlink.LinkByName(linkName)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", linkName, err)
+	}
+	for _, addr := range []netip.Addr{n.IPv4, n.IPv6} {
+		bits, flags := 24, 0
+		if addr.Is6() {
+			// Nobody else can have the address; without duplicate address detection
+			// it can be used at once.
+			bits, flags = 64, unix.IFA_F_NODAD
+		}
+		err := netlink.AddrAdd(link, &netlink.Addr{
+			IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())},
+			Flags: flags,
+		})
+		if err != nil {
+			return fmt.Errorf("address %s: %w", addr, err)
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("link %s up: %w", linkName, err)
+	}
+	return nil
+}
+
+// Addr is the node's IPv6 or IPv4 address.
+func (n *Node) Addr(ipv6 bool) netip.Addr {
+	if ipv6 {
+		return n.IPv6
+	}
+	return n.IPv4
+}
+
+// Do runs fn on a thread inside the node's namespace.
+func (n *Node) Do(fn func() error) error { return n.netns.Do(fn) }
+
+// Path opens the node's namespace for as long as the topology is not closed.
+func (n *Node) Path() string {
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.netns.FD())
+}
+
+// Inode is the number of the node's namespace.
+func (n *Node) Inode() uint64 { return n.netns.Inode() }
+
+// Set writes a setting of the node's namespace. Only keys that the kernel keeps
+// for each namespace may be given: net.ipv4 and net.core ones that exist there.
+func (n *Node) Set(key, value string) error {
+	err := n.Do(func() error { return sysctl.Write(key, value) })
+	if err != nil {
+		return fmt.Errorf("node %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Start starts a worker inside the node's namespace; name is at most 15 bytes, as
+// /proc/PID/comm shows no more. It ends with the topology at the latest.
+func (n *Node) Start(ctx context.Context, name string) (*WorkerProcess, error) {
+	w, err := startWorker(ctx, n.netns, name)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", n.Name, err)
+	}
+	n.workers = append(n.workers, w)
+	return w, nil
+}
