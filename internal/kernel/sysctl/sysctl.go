@@ -114,29 +114,19 @@ func slashed(key string) string {
 // It does without os.File, which asks the poller about each file that it opens: with
 // hundreds of namespaces there are thousands of them.
 func contents(path string) (string, error) {
-	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
 	defer unix.Close(fd)
 	for size := 1 << 10; ; size *= 16 {
 		buf := make([]byte, size)
-		n, err := retry(func() (int, error) { return unix.Pread(fd, buf, 0) })
+		n, err := unix.Pread(fd, buf, 0)
 		if err != nil {
 			return "", err
 		}
 		if n < size {
 			return string(bytes.ReplaceAll(bytes.TrimSpace(buf[:n]), []byte("\t"), []byte(" "))), nil
-		}
-	}
-}
-
-// retry repeats a system call that a signal interrupted.
-func retry(call func() (int, error)) (int, error) {
-	for {
-		n, err := call()
-		if !errors.Is(err, unix.EINTR) {
-			return n, err
 		}
 	}
 }
