@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -82,7 +81,7 @@ func Fill(ctx context.Context, n *Node, spec FillSpec) (Dialed, error) {
 func fillShare(ctx context.Context, w *WorkerProcess, spec FillSpec, share int) (Dialed, error) {
 	// Both ends of a connection on one CPU take a quarter less of its time, and the
 	// workers have one each.
-	if err := w.Pin(ctx, share%runtime.NumCPU()); err != nil {
+	if err := w.Pin(ctx, share); err != nil {
 		return Dialed{}, err
 	}
 	serve := ServeSpec{Close: CloseSecond}

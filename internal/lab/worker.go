@@ -130,9 +130,9 @@ func (w *WorkerProcess) LimitDescriptors(ctx context.Context, soft uint64) error
 	return err
 }
 
-// Pin keeps the worker on one CPU.
-func (w *WorkerProcess) Pin(ctx context.Context, cpu int) error {
-	_, err := w.call(ctx, request{Op: opPin, CPU: cpu})
+// Pin keeps the worker on the nth of the CPUs that it may use, counted round.
+func (w *WorkerProcess) Pin(ctx context.Context, nth int) error {
+	_, err := w.call(ctx, request{Op: opPin, CPU: nth})
 	return err
 }
 

@@ -184,9 +184,13 @@ func limitDescriptors(soft uint64) error {
 	return nil
 }
 
-// pin moves every thread of the process; those that come later are made by one of
-// them.
-func pin(cpu int) error {
+// pin moves every thread of the process to the nth of the CPUs that it may use;
+// threads that come later are made by one of them.
+func pin(nth int) error {
+	cpu, err := nthCPU(nth)
+	if err != nil {
+		return err
+	}
 	var set unix.CPUSet
 	set.Set(cpu)
 	tasks, err := os.ReadDir("/proc/self/task")
@@ -203,4 +207,21 @@ func pin(cpu int) error {
 		}
 	}
 	return nil
+}
+
+func nthCPU(nth int) (int, error) {
+	var allowed unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		return 0, fmt.Errorf("read CPU affinity: %w", err)
+	}
+	left := nth % allowed.Count()
+	for cpu := range len(allowed) * 64 {
+		if allowed.IsSet(cpu) {
+			if left == 0 {
+				return cpu, nil
+			}
+			left--
+		}
+	}
+	return 0, errors.New("no CPU is allowed")
 }
