@@ -1,11 +1,15 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
+	"slices"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,7 +18,6 @@ import (
 type Owner struct {
 	PID     int32 // the lowest, of several
 	Sharing int32 // how many processes have it, such as the workers of a server
-	last    int32 // the process that was counted last
 }
 
 // Ownership is the answer to which processes own some sockets.
@@ -43,21 +46,36 @@ func (t Tree) Owners(ctx context.Context, inodes map[uint64]struct{}) (Ownership
 	if err != nil {
 		return found, fmt.Errorf("find the owners of sockets: %w", err)
 	}
-	w := walk{tree: t, wanted: inodes, found: &found, entries: make([]byte, 32<<10)}
-	w.sizeTells = t.sizeTells()
-	for _, pid := range pids {
-		if err = ctx.Err(); err != nil {
-			break
-		}
-		w.process(ctx, pid)
+
+	// To list descriptors is cheap, to read where each leads is not.
+	batches := make(chan batch)
+	readers := make([]reader, min(4, runtime.GOMAXPROCS(0)))
+	var running sync.WaitGroup
+	for i := range readers {
+		readers[i] = reader{tree: t, wanted: inodes}
+		running.Go(func() {
+			for b := range batches {
+				readers[i].read(b)
+			}
+		})
 	}
+	refused := t.list(ctx, pids, t.sizeTells(), batches)
+	close(batches)
+	running.Wait()
+
+	var hits []hit
+	for _, r := range readers {
+		hits = append(hits, r.hits...)
+		refused = append(refused, r.refused...)
+	}
+	found.gather(hits)
+	found.Unreadable = len(distinct(refused))
 	found.describe(t)
-	return found, err
+	return found, ctx.Err()
 }
 
-// pids are the processes of the tree, in rising order as the kernel lists them
-// (next_tgid of fs/proc/base.c).
-func (t Tree) pids() ([]int, error) {
+// pids are the processes of the tree.
+func (t Tree) pids() ([]int32, error) {
 	dir, err := os.Open(string(t))
 	if err != nil {
 		return nil, err
@@ -67,14 +85,14 @@ func (t Tree) pids() ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	var pids []int
+	var pids []int32
 	for _, name := range names {
-		if pid, err := strconv.Atoi(name); err == nil {
-			pids = append(pids, pid)
+		if pid, err := strconv.ParseInt(name, 10, 32); err == nil {
+			pids = append(pids, int32(pid))
 		}
 	}
 	if len(pids) == 0 {
-		return nil, errors.New(string(t) + " lists no process")
+		return nil, fmt.Errorf("%s lists no process", string(t))
 	}
 	return pids, nil
 }
@@ -86,91 +104,120 @@ func (t Tree) sizeTells() bool {
 	return unix.Stat(string(t)+"/self/fd", &st) == nil && st.Size > 0
 }
 
-// walk is one pass over the descriptors of all processes, with its buffers.
-type walk struct {
-	tree      Tree
-	wanted    map[uint64]struct{}
-	found     *Ownership
-	sizeTells bool
-	entries   []byte
-	names     []string
-	link      [64]byte
+// batch is some descriptors of a process.
+type batch struct {
+	pid   int32
+	names []string
 }
 
-func (w *walk) process(ctx context.Context, pid int) {
-	path := w.tree.file(pid, "fd")
-	if w.sizeTells {
-		// Most processes of a host are kernel threads, which have none.
-		var st unix.Stat_t
-		if unix.Stat(path, &st) == nil && st.Size == 0 {
-			return
+// list sends the descriptors of the processes, and returns the processes that
+// refused to show theirs.
+func (t Tree) list(ctx context.Context, pids []int32, sizeTells bool, to chan<- batch) (refused []int32) {
+	entries := make([]byte, 32<<10)
+	for _, pid := range pids {
+		if ctx.Err() != nil {
+			break
 		}
-	}
-	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		w.refused(pid, err)
-		return
-	}
-	defer unix.Close(dir)
-	for ctx.Err() == nil {
-		n, err := unix.Getdents(dir, w.entries)
-		if errors.Is(err, unix.EINTR) {
+		path := t.file(int(pid), "fd")
+		if sizeTells {
+			// Most processes of a host are kernel threads, which have none.
+			var st unix.Stat_t
+			if unix.Stat(path, &st) == nil && st.Size == 0 {
+				continue
+			}
+		}
+		dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if isRefusal(err) && !t.kernelThread(int(pid)) {
+			refused = append(refused, pid)
+		}
+		if err != nil {
 			continue
 		}
-		if err != nil || n == 0 {
+		for ctx.Err() == nil {
+			n, err := unix.Getdents(dir, entries)
+			if err != nil || n == 0 {
+				break // the end, or the process's
+			}
+			_, _, names := unix.ParseDirent(entries[:n], -1, nil)
+			to <- batch{pid, names}
+		}
+		unix.Close(dir)
+	}
+	return refused
+}
+
+func isRefusal(err error) bool { return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) }
+
+// hit is a wanted socket in the hands of a process.
+type hit struct {
+	inode uint64
+	pid   int32
+}
+
+// reader finds the wanted sockets among descriptors.
+type reader struct {
+	tree    Tree
+	wanted  map[uint64]struct{}
+	hits    []hit
+	refused []int32
+	link    [64]byte
+}
+
+func (r *reader) read(b batch) {
+	dir, err := unix.Open(r.tree.file(int(b.pid), "fd"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return // gone since
+	}
+	defer unix.Close(dir)
+	for _, name := range b.names {
+		n, err := unix.Readlinkat(dir, name, r.link[:])
+		if isRefusal(err) {
+			// The directory is open to root, its links only to who may trace the process.
+			r.refused = append(r.refused, b.pid)
 			return
 		}
-		_, _, w.names = unix.ParseDirent(w.entries[:n], -1, w.names[:0])
-		for _, name := range w.names {
-			n, err := unix.Readlinkat(dir, name, w.link[:])
-			if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
-				// The directory is open to root, each link only to who may trace the process.
-				w.refused(pid, err)
-				return
-			}
-			if err != nil {
-				continue // closed since
-			}
-			if inode, ok := inode(w.link[:n], "socket:["); ok {
-				w.socket(inode, int32(pid))
+		if err != nil {
+			continue // closed since
+		}
+		if inode, ok := inode(r.link[:n], "socket:["); ok {
+			if _, wanted := r.wanted[inode]; wanted {
+				r.hits = append(r.hits, hit{inode, b.pid})
 			}
 		}
 	}
 }
 
-// refused counts a process whose descriptors may not be read.
-func (w *walk) refused(pid int, err error) {
-	if (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)) && !w.tree.kernelThread(pid) {
-		w.found.Unreadable++
-	}
-}
-
-func (w *walk) socket(inode uint64, pid int32) {
-	if _, wanted := w.wanted[inode]; !wanted {
-		return
-	}
-	owner, known := w.found.ByInode[inode]
-	if !known {
-		owner.PID = pid
-	}
-	if owner.last != pid { // else a copy that dup(2) made
-		owner.PID = min(owner.PID, pid)
+// gather counts the processes of each socket; one that has it twice, by dup(2),
+// counts once.
+func (o *Ownership) gather(hits []hit) {
+	slices.SortFunc(hits, func(a, b hit) int {
+		return cmp.Or(cmp.Compare(a.inode, b.inode), cmp.Compare(a.pid, b.pid))
+	})
+	for _, h := range slices.Compact(hits) {
+		owner, known := o.ByInode[h.inode]
+		if !known {
+			owner.PID = h.pid
+		}
 		owner.Sharing++
-		owner.last = pid
+		o.ByInode[h.inode] = owner
 	}
-	w.found.ByInode[inode] = owner
 }
 
 // describe reads each process that was found to own something.
 func (o *Ownership) describe(t Tree) {
-	pids := map[int32]struct{}{}
+	var pids []int32
 	for _, owner := range o.ByInode {
-		pids[owner.PID] = struct{}{}
+		pids = append(pids, owner.PID)
 	}
 	boot, _ := t.bootTime() // without it, no start is known
-	for pid := range pids {
+	for _, pid := range distinct(pids) {
 		if p, err := t.describe(int(pid), boot); err == nil {
 			o.Processes[pid] = p
 		}
 	}
+}
+
+func distinct(pids []int32) []int32 {
+	slices.Sort(pids)
+	return slices.Compact(pids)
 }
