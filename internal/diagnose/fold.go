@@ -7,9 +7,9 @@ import (
 
 // causes names the problems that can be the root cause of another.
 var causes = map[Slug][]Slug{
-	"port-exhaustion":    {"close-wait-leak", "client-closes-first"},
-	"time-wait-overflow": {"connection-churn", "client-closes-first"},
-	"tw-reuse":           {"client-closes-first"},
+	PortExhaustion:   {CloseWaitLeak, ClientClosesFirst},
+	TimeWaitOverflow: {ConnectionChurn, ClientClosesFirst},
+	TWReuse:          {ClientClosesFirst},
 }
 
 // fold joins the findings that share something under one headline each, and puts
@@ -27,18 +27,29 @@ func fold(all []finding) []Finding {
 		}
 		return parent[i]
 	}
+	// The smaller index is the headline, as all are in order.
+	join := func(i, j int) {
+		a, b := root(i), root(j)
+		parent[max(a, b)] = min(a, b)
+	}
 	first := map[string]int{}
 	for i, f := range all {
 		parent[i] = i
 		for _, name := range f.folds {
-			j, known := first[name]
-			if !known {
+			if j, known := first[name]; known {
+				join(i, j)
+			} else {
 				first[name] = i
-				continue
 			}
-			// The smaller index is the headline, as all are in order.
-			a, b := root(i), root(j)
-			parent[max(a, b)] = min(a, b)
+		}
+	}
+	// The two ends of one connection fold, but not the many clients of a service:
+	// each of them is to be acted on in its own namespace.
+	joined := map[string]bool{}
+	for i, f := range all {
+		if j, known := first[f.otherEnd]; known && f.otherEnd != "" && !joined[f.otherEnd] {
+			join(i, j)
+			joined[f.otherEnd] = true
 		}
 	}
 

@@ -37,6 +37,9 @@ type finding struct {
 	sockets int
 	// folds are the names of what it shares with other findings.
 	folds []string
+	// otherEnd is the name of the service in the namespace of its listener, empty
+	// where that was not read.
+	otherEnd string
 }
 
 // scene is what the rules look at.
@@ -102,14 +105,6 @@ func merge(all []Unknown) []Unknown {
 
 func netnsOf(ns *snapshot.Namespace) Netns {
 	return Netns{Cookie: ns.Cookie, Inode: ns.Inode, Label: ns.Label.String(), PID: ns.PID, Path: ns.Path, Own: ns.Own}
-}
-
-// unread tells why the sockets of a namespace cannot be judged, if so.
-func (sc *scene) unread(p *place) (Unknown, bool) {
-	if p.SocketsRead {
-		return Unknown{}, false
-	}
-	return Unknown{Netns: p.netns.Label, Needs: "the sockets: " + sc.gap(p.netns.Label)}, true
 }
 
 // gap is what the gaps of a namespace need, the first one first.

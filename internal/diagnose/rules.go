@@ -2,8 +2,17 @@ package diagnose
 
 import "slices"
 
-// rules are all problems, in the order in which they are looked for.
-var rules = []Rule{}
+// rules are all problems, in the order in which they are looked for: what fails
+// first, then what costs, then settings.
+var rules = []Rule{
+	portExhaustion,
+	timeWaitOverflow,
+	closeWaitLeak,
+	clientClosesFirst,
+	connectionChurn,
+	twReuse,
+	finTimeout,
+}
 
 // Rules lists what is looked for, in order.
 func Rules() []Rule { return slices.Clone(rules) }

@@ -1,0 +1,140 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"linger/internal/capacity"
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// churn is how a group's connections end: what both ends of them share.
+type churn struct {
+	history  capacity.History
+	timeWait int
+	total    int
+	minute   float64 // closes per second over the last minute
+	now      float64 // closes per second now
+	lower    bool    // the history is of survivors only
+}
+
+func churnOf(g *snapshot.Group) churn {
+	c := churn{timeWait: g.States[tcp.TimeWait], total: g.States.Total()}
+	if g.Closes != nil {
+		c.history = capacity.HistoryOf(g.Closes.PerSecond, g.Closes.Past, c.timeWait)
+		c.minute, c.now = c.history.LastMinute(), c.history.Rate(capacity.TimeWaitSeconds)
+		c.lower = g.Closes.LowerBound
+	}
+	return c
+}
+
+// share is the percentage of the group's sockets that are in TIME_WAIT.
+func (c churn) share() float64 { return share(float64(c.timeWait), float64(c.total)) }
+
+// settled is how many time-wait sockets there are, or will be at the rate of now.
+func (c churn) settled() float64 {
+	return max(float64(c.timeWait), c.now*capacity.TimeWaitSeconds)
+}
+
+// closes writes the rate over the last minute.
+func (c churn) closes() string {
+	if c.lower {
+		return "at least " + rate(c.minute)
+	}
+	return rate(c.minute)
+}
+
+// since says for how long the closes have been going on; nothing without any.
+func (c churn) since() string {
+	if c.history == (capacity.History{}) {
+		return ""
+	}
+	seconds, known := c.history.Began()
+	began := "It has gone on for a minute or longer"
+	if known {
+		began = fmt.Sprintf("It began %d s ago", seconds)
+	}
+	if stopped := c.history.Stopped(); stopped >= capacity.RecentSeconds {
+		return fmt.Sprintf("%s, and stopped %d s ago.", began, stopped)
+	}
+	return began + "."
+}
+
+// evidence is what both ends show; the memory differs.
+func (c churn) evidence(p *place, g *snapshot.Group, memory int64) []Evidence {
+	const source = "sock_diag: remaining time of each TIME_WAIT socket"
+	list := []Evidence{
+		{
+			Name: "closes, last minute", Value: c.minute, Unit: "closes/s", Source: source,
+			Check: p.in("ss -Htano state time-wait" + filter(g)),
+		},
+		{
+			Name: "in TIME_WAIT", Value: float64(c.timeWait), Limit: limit(float64(c.total)), Unit: "sockets",
+			Source: "sock_diag: time-wait sockets of the group, of all its sockets", Check: p.countInState(g, "time-wait"),
+		},
+	}
+	if most, ok := p.buckets(); ok {
+		list = append(list, Evidence{
+			Name: "of tcp_max_tw_buckets", Value: c.settled(), Limit: limit(most), Unit: "sockets",
+			Source: "the larger of now and 60 s × closes/s now, against " + keyBuckets, Check: p.sysctl(keyBuckets),
+		})
+	}
+	list = append(list, Evidence{
+		Name: "kernel memory", Value: float64(memory), Unit: "bytes",
+		Source: "slab: tw_sock_TCP and, for source ports, bind buckets", Check: "sudo grep -E 'tw_sock_TCP|bind' /proc/slabinfo",
+	})
+	if seconds, known := c.history.Began(); known {
+		list = append(list, Evidence{
+			Name: "began", Value: float64(seconds), Unit: "s ago", Source: source,
+			Check: p.in("ss -Htano state time-wait" + filter(g)),
+		})
+	}
+	return list
+}
+
+// busiest tells the group that comes nearest to a churn, for what is said where
+// none is.
+type busiest struct {
+	c  churn
+	at string
+}
+
+func (b *busiest) offer(c churn, at string) {
+	if b.at == "" || c.minute > b.c.minute {
+		*b = busiest{c, at}
+	}
+}
+
+// survivors tells whether closes of a namespace left no socket to count, so that a
+// rate that looks low may not be.
+func (sc *scene) survivors(p *place, perSecond float64) []Unknown {
+	if sc.WindowMS == 0 {
+		return nil
+	}
+	created, known := p.Counters.Rose("TcpExtTW")
+	recycled, _ := p.Counters.Rose("TcpExtTWRecycled")
+	overflow, _ := p.Counters.Rose("TcpExtTCPTimeWaitOverflow")
+	if !known || recycled+overflow == 0 || float64(created+overflow)*1000/float64(sc.WindowMS) < perSecond {
+		return nil
+	}
+	return []Unknown{{
+		Netns: p.netns.Label,
+		Needs: fmt.Sprintf("tracing: %s sockets left TIME_WAIT early in this window, and the closes that made them can no longer be counted",
+			count(recycled+overflow)),
+	}}
+}
+
+// unseen lists the groups of a namespace that may churn and cannot be judged.
+func (sc *scene) unseen(p *place, perSecond, minShare float64) []Unknown {
+	var unknown []Unknown
+	for i := range p.Groups {
+		g := &p.Groups[i]
+		if c := churnOf(g); g.Role == tcp.RoleUnknown && c.minute >= perSecond && c.share() >= minShare {
+			unknown = append(unknown, p.undecided(g))
+		}
+	}
+	if p.Other != nil && float64(p.folded(p.Other.States[tcp.TimeWait])) >= perSecond*capacity.TimeWaitSeconds {
+		unknown = append(unknown, p.needsRoom())
+	}
+	return unknown
+}

@@ -1,0 +1,90 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"linger/internal/capacity"
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// ConnectionChurn: a service here closes many connections a second, and first.
+const ConnectionChurn Slug = "connection-churn"
+
+var connectionChurn = Rule{
+	Slug:  ConnectionChurn,
+	Title: "a service closes its connections first, many a second",
+	Needs: "sockets with their remaining time, listeners, tcp_max_tw_buckets",
+	judge: func(sc *scene) (v verdict) {
+		var top busiest
+		for i := range sc.places {
+			p := &sc.places[i]
+			unknown, ok := sc.blind(p)
+			v.unknown = append(v.unknown, unknown...)
+			if !ok {
+				continue
+			}
+			if v.held == "" {
+				v.held = "no service here has sockets in TIME_WAIT"
+			}
+			found := len(v.findings)
+			for j := range p.Groups {
+				g := &p.Groups[j]
+				if g.Role != tcp.Acceptor {
+					continue
+				}
+				c := churnOf(g)
+				if c.minute >= sc.t.acceptorRate && c.share() >= sc.t.acceptorShare {
+					v.findings = append(v.findings, sc.acceptorChurn(p, g, c, &v))
+				} else if c.timeWait > 0 {
+					top.offer(c, g.Local.String()+" in "+p.netns.Label)
+				}
+			}
+			v.unknown = append(v.unknown, sc.unseen(p, sc.t.acceptorRate, sc.t.acceptorShare)...)
+			if len(v.findings) == found {
+				v.unknown = append(v.unknown, sc.survivors(p, sc.t.acceptorRate)...)
+			}
+		}
+		if top.at != "" {
+			v.held = fmt.Sprintf("the busiest service that closes first, %s, closes %s over the last minute, %s of its sockets are in TIME_WAIT",
+				top.at, top.c.closes(), percent(top.c.share()))
+		}
+		return v
+	},
+}
+
+func (sc *scene) acceptorChurn(p *place, g *snapshot.Group, c churn, v *verdict) finding {
+	f := p.about(g)
+	memory := capacity.AcceptorBytes(c.timeWait)
+	f.Severity = Info
+	cost := size(memory) + " of memory and no port"
+	if most, ok := p.buckets(); !ok {
+		f.lower(Low)
+		v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: keyBuckets + ", to tell how much of it the TIME_WAIT fills"})
+	} else if fill := share(c.settled(), most); fill >= sc.t.acceptorUse {
+		f.Severity = Warning
+		f.Summary = fmt.Sprintf("%s closes %s connections first: its TIME_WAIT fills %s of tcp_max_tw_buckets", g.Local, c.closes(), percent(fill))
+	}
+	if f.Severity == Info {
+		f.Summary = fmt.Sprintf("%s closes %s connections first: %s sockets in TIME_WAIT, which harm nothing and cost %s",
+			g.Local, c.closes(), count(c.timeWait), cost)
+	}
+	f.Why = "Whoever sends the first FIN keeps the connection in TIME_WAIT for 60 s, and here that is the service. " +
+		"Its connections share one port, so that this takes memory and places of tcp_max_tw_buckets: " + cost + ". " + c.since()
+	f.Evidence = c.evidence(p, g, memory)
+	if len(g.Clients) > 0 {
+		top := g.Clients[0]
+		f.Evidence = append(f.Evidence, Evidence{
+			Name: "from " + top.Addr.String(), Value: float64(top.Sockets), Limit: limit(float64(c.total)), Unit: "sockets",
+			Source: "sock_diag: the busiest client", Check: p.in("ss -Htan" + filter(g) + " dst " + quote(top.Addr.String()) + " | wc -l"),
+		})
+	}
+	f.RuledOut = sc.acquit(p, g)
+	f.doubtHistory(g)
+	f.Remedies = []RemedyID{KeepAlive, PeerClosesFirst}
+	if f.Severity == Warning {
+		f.Remedies = append(f.Remedies, RaiseBuckets)
+	}
+	f.WillNotHelp = []Folklore{noFinTimeout, noReuseHere, noFewerBuckets, noRecycle, noPortsHere, noBacklog, noRFC1337}
+	return f
+}

@@ -1,0 +1,127 @@
+package diagnose
+
+import (
+	"fmt"
+	"strings"
+
+	"linger/internal/capacity"
+	"linger/internal/tcp"
+)
+
+// FinTimeout: tcp_fin_timeout is off its default.
+const FinTimeout Slug = "fin-timeout"
+
+// finTimeoutDefault is the compiled default of tcp_fin_timeout in seconds
+// (TCP_FIN_TIMEOUT of include/net/tcp.h), which new namespaces get whatever the
+// host has.
+const finTimeoutDefault = 60
+
+var finTimeout = Rule{
+	Slug:    FinTimeout,
+	Title:   "tcp_fin_timeout is off its default, and does not do what it is set for",
+	Needs:   "tcp_fin_timeout, the files of sysctl.d",
+	Setting: true,
+	judge: func(sc *scene) (v verdict) {
+		read := 0
+		for i := range sc.places {
+			p := &sc.places[i]
+			seconds, ok := p.Settings.Int(keyFinTimeout)
+			if !ok {
+				v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "readable sysctl: " + keyFinTimeout})
+				continue
+			}
+			read++
+			if seconds != finTimeoutDefault {
+				v.findings = append(v.findings, sc.liveTimeout(p, seconds))
+			}
+		}
+		for _, b := range sc.Host.Boot {
+			var seconds int64
+			if b.Key != keyFinTimeout {
+				continue
+			}
+			if _, err := fmt.Sscan(b.Value, &seconds); err != nil || seconds == finTimeoutDefault {
+				continue
+			}
+			f := timeoutFinding(seconds, fmt.Sprintf("%s:%d", b.File, b.Line)+" sets tcp_fin_timeout to")
+			f.Evidence = []Evidence{{
+				Name: "tcp_fin_timeout", Value: float64(seconds), Limit: limit(finTimeoutDefault), Unit: "s",
+				Source: fmt.Sprintf("%s:%d, the last word for %s at the next boot", b.File, b.Line, strings.Join(b.Loaders, " and ")),
+				Check:  "grep -n tcp_fin_timeout " + quote(b.File),
+			}}
+			v.findings = append(v.findings, f)
+		}
+		if read > 0 {
+			v.held = fmt.Sprintf("tcp_fin_timeout is %d s, its default, wherever it was read (%d of %d namespaces), and no file sets another",
+				finTimeoutDefault, read, len(sc.places))
+		}
+		return v
+	},
+}
+
+func (sc *scene) liveTimeout(p *place, seconds int64) finding {
+	f := timeoutFinding(seconds, "tcp_fin_timeout is")
+	f.Netns = p.netns
+	f.Summary += ", in " + p.netns.Label
+	f.Evidence = []Evidence{{
+		Name: "tcp_fin_timeout", Value: float64(seconds), Limit: limit(finTimeoutDefault), Unit: "s",
+		Source: "/proc/sys, against its default", Check: p.sysctl(keyFinTimeout),
+	}}
+	if p.SocketsRead {
+		f.sockets = p.States[tcp.FinWait2] + p.States[tcp.FinWait2TimeWait]
+		f.Evidence = append(f.Evidence,
+			Evidence{
+				Name: "in FIN_WAIT2", Value: float64(f.sockets), Unit: "sockets",
+				Source: "sock_diag: what the setting governs, once no program has them", Check: p.in("ss -Htan state fin-wait-2 | wc -l"),
+			},
+			Evidence{
+				Name: "in TIME_WAIT", Value: float64(p.States[tcp.TimeWait]), Unit: "sockets",
+				Source: "sock_diag: what it does not govern", Check: p.in("ss -Htan state time-wait | wc -l"),
+			})
+	}
+	return f
+}
+
+// orphanSeconds is how long an orphan really stays in FIN_WAIT2. Up to 60 s a
+// time-wait socket takes its place at once, for the time that was set. Above, it
+// stays a full socket for what exceeds 60 s, and then a time-wait socket for as
+// long again (net/ipv4/tcp_input.c, tcp_rcv_state_process; tcp_timer.c,
+// tcp_keepalive_timer).
+func orphanSeconds(set int64) int64 {
+	if set <= capacity.TimeWaitSeconds {
+		return set
+	}
+	return 2 * (set - capacity.TimeWaitSeconds)
+}
+
+func timeoutFinding(seconds int64, subject string) finding {
+	f := finding{folds: []string{fmt.Sprintf("fin-timeout %d", seconds)}}
+	f.Severity, f.Confidence = Info, High
+	real := orphanSeconds(seconds)
+	f.Summary = fmt.Sprintf("%s %d s: ", subject, seconds)
+	const governs = "The setting limits how long a closed socket without an owner waits in FIN_WAIT2 for the peer to close. " +
+		"TIME_WAIT is 60 s by a constant of the kernel, and no setting shortens it."
+	f.Why = governs
+	switch {
+	case seconds < finTimeoutDefault:
+		f.Summary += "it does not shorten TIME_WAIT"
+		f.Why += " All that the lower value does is to answer peers that are slow to close with a reset."
+	case real < seconds:
+		f.Severity = Warning
+		f.Summary += fmt.Sprintf("orphans in FIN_WAIT2 really get %d s", real)
+		f.Why += fmt.Sprintf(" Above 60 the kernel waits for what exceeds 60 s, and then for as long again: 2 × (%d − 60) = %d s. "+
+			"Peers that take longer to close are reset.", seconds, real)
+	case real == seconds:
+		f.Summary += "orphans stay in FIN_WAIT2 twice as long as by default; TIME_WAIT is unchanged"
+	default:
+		f.Summary += fmt.Sprintf("orphans in FIN_WAIT2 really stay %d s", real)
+		f.Why += fmt.Sprintf(" Above 60 the kernel waits for what exceeds 60 s, and then for as long again: 2 × (%d − 60) = %d s.", seconds, real)
+	}
+	f.Remedies = []RemedyID{FinTimeoutDefault}
+	f.WillNotHelp = []Folklore{
+		{"a still lower value", "TIME_WAIT does not read it"},
+		noRecycle,
+		noFewerBuckets,
+	}
+	return f
+}

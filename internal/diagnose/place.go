@@ -1,0 +1,160 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// buckets is the limit of time-wait sockets, of the namespace or, through kernel
+// 4.10, of the host.
+func (p *place) buckets() (float64, bool) {
+	n, ok := p.Settings.Int(keyBuckets)
+	if !ok {
+		n, ok = p.host.Settings.Int(keyBuckets)
+	}
+	return float64(n), ok
+}
+
+// timeWaitSockets counts what tcp_max_tw_buckets limits.
+func (p *place) timeWaitSockets() (int, bool) {
+	switch {
+	case p.Sockstat != nil:
+		return int(p.Sockstat.TimeWait), true
+	case p.SocketsRead && p.SocketsComplete:
+		return p.States.TimeWaitSockets(), true
+	default:
+		return 0, false
+	}
+}
+
+// in is the command as it must be typed to run in this namespace.
+func (p *place) in(command string) string { return In(p.netns, command) }
+
+// filter is the part of an ss command that selects a group.
+func filter(g *snapshot.Group) string {
+	end := func(word string, e tcp.Endpoint) string {
+		if e.Addr.IsValid() && !e.Addr.IsUnspecified() {
+			return " " + word + " " + quote(e.String())
+		}
+		if e.Port != 0 {
+			return fmt.Sprintf(" %sport = :%d", word[:1], e.Port)
+		}
+		return ""
+	}
+	return end("src", g.Local) + end("dst", g.Remote)
+}
+
+// countInState is the command that counts a group's sockets in a state of ss.
+func (p *place) countInState(g *snapshot.Group, state string) string {
+	return p.in("ss -Htan state " + state + filter(g) + " | wc -l")
+}
+
+func (p *place) sysctl(key string) string { return p.in("sysctl " + key) }
+
+// name is that of a service as its own namespace and its clients' share it.
+func (p *place) name(service tcp.Endpoint) string {
+	return serviceName(p.Cookie, p.Inode, service)
+}
+
+func serviceName(cookie, inode uint64, service tcp.Endpoint) string {
+	if cookie != 0 {
+		inode = 0
+	}
+	return fmt.Sprintf("service %d/%d %v", cookie, inode, service)
+}
+
+// about begins the finding on a group: its subject, owners and what it shares with
+// others.
+func (p *place) about(g *snapshot.Group) finding {
+	f := finding{sockets: g.States.Total()}
+	f.Netns = p.netns
+	f.Subject = Subject{Role: g.Role, Local: g.Local, Remote: g.Remote}
+	f.Owners, f.Peer = g.Owners, g.Peer
+	if g.Role == tcp.Connector {
+		f.folds = []string{p.name(g.Remote)}
+		if g.Peer != nil {
+			f.otherEnd = serviceName(g.Peer.Cookie, g.Peer.Inode, g.Remote)
+		}
+	} else {
+		f.folds = []string{p.name(g.Local)}
+	}
+	f.Confidence = High
+	if g.Rule == tcp.ByFanOut {
+		f.lower(Medium)
+		f.doubt("the role is told from many ports on one side and one on the other: no listener of either end was seen")
+	}
+	if !p.SocketsComplete {
+		f.lower(Low)
+		f.doubt("reading the sockets was cut short: the numbers are too low")
+	}
+	return f
+}
+
+// doubt adds something that the finding is not sure of.
+func (f *finding) doubt(what string) { f.Unsure = append(f.Unsure, what) }
+
+// lower lowers the confidence, and never raises it.
+func (f *finding) lower(to Confidence) {
+	if f.Confidence == High || to == Low {
+		f.Confidence = to
+	}
+}
+
+// doubtOwners says how sure the owners of a connector's closed connections are.
+func (f *finding) doubtOwners(g *snapshot.Group) {
+	switch {
+	case len(g.Owners) == 0:
+		f.lower(Medium)
+		f.doubt("who made these connections: the kernel forgets the owner of a TIME_WAIT socket, and no live socket to " +
+			g.Remote.String() + " could be matched to a process")
+	case g.Owners[0].How == snapshot.Inferred:
+		f.lower(Medium)
+		f.doubt("the owner is inferred from live sockets to the same destination: the kernel forgets the owner of a TIME_WAIT socket")
+	}
+}
+
+// doubtHistory says what a history of survivors cannot show.
+func (f *finding) doubtHistory(g *snapshot.Group) {
+	if g.Closes != nil && g.Closes.LowerBound {
+		f.doubt("closes/s is a lower bound: some sockets left TIME_WAIT early in this window (TWRecycled or TCPTimeWaitOverflow rose)")
+	}
+	f.doubt("opens per second: only tracing shows them; closes per second stand in for them")
+}
+
+// blind lists what keeps a rule from judging the sockets of a namespace, and
+// whether it may judge what there is.
+func (sc *scene) blind(p *place) (unknown []Unknown, ok bool) {
+	if !p.SocketsRead {
+		return []Unknown{{Netns: p.netns.Label, Needs: "the sockets of the namespace: " + sc.gap(p.netns.Label)}}, false
+	}
+	if !p.SocketsComplete {
+		return []Unknown{{Netns: p.netns.Label, Needs: "all sockets of the namespace: reading them was cut short"}}, true
+	}
+	return nil, true
+}
+
+// folded is how many of so many sockets in folded groups one of them may have: no
+// more than the smallest group that was kept.
+func (p *place) folded(n int) int {
+	if len(p.Groups) > 0 {
+		n = min(n, p.Groups[len(p.Groups)-1].States.Total())
+	}
+	return n
+}
+
+// needsRoom is what groups that were folded lack to be judged.
+func (p *place) needsRoom() Unknown {
+	return Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf("%s smaller groups one by one: they were folded, with %s sockets, %s in TIME_WAIT",
+		count(p.Other.Groups), count(p.Other.States.Total()), count(p.Other.States[tcp.TimeWait]))}
+}
+
+// undecided is a group whose role could not be told.
+func (p *place) undecided(g *snapshot.Group) Unknown {
+	return Unknown{
+		Netns: p.netns.Label,
+		Needs: "the role in " + way(g.Local, g.Remote) + " (" + count(g.States.Total()) +
+			" sockets): no listener of either end was seen, and no side fans out",
+	}
+}

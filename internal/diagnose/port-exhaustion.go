@@ -1,0 +1,162 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"linger/internal/capacity"
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// PortExhaustion: the source ports to one destination run out.
+const PortExhaustion Slug = "port-exhaustion"
+
+var portExhaustion = Rule{
+	Slug:  PortExhaustion,
+	Title: "the source ports to one destination run out",
+	Needs: "sockets with their remaining time, ip_local_port_range, ip_local_reserved_ports, tcp_tw_reuse, tcp_timestamps",
+	judge: func(sc *scene) (v verdict) {
+		var fullest capacity.Budget
+		at := ""
+		for i := range sc.places {
+			p := &sc.places[i]
+			unknown, ok := sc.blind(p)
+			v.unknown = append(v.unknown, unknown...)
+			if !ok {
+				continue
+			}
+			if p.budgets.Missing != nil {
+				if len(p.Groups) > 0 {
+					v.unknown = append(v.unknown, p.noBudget())
+				}
+				continue
+			}
+			if v.held == "" {
+				v.held = "no connections from here take source ports"
+			}
+			for j := range p.Groups {
+				g := &p.Groups[j]
+				if g.Role == tcp.RoleUnknown && share(float64(g.InRange.Total()), float64(p.budgets.ports)) >= sc.t.portWarning {
+					v.unknown = append(v.unknown, p.undecided(g))
+				}
+				b, ok := p.budgets.Of(g)
+				if !ok || b.Used == 0 {
+					continue
+				}
+				if b.Fill() >= sc.t.portWarning {
+					v.findings = append(v.findings, sc.exhaustion(p, g, b))
+				} else if at == "" || b.Fill() > fullest.Fill() {
+					fullest, at = b, way(g.Local, g.Remote)+" in "+p.netns.Label
+				}
+			}
+			if p.Other != nil && share(float64(p.folded(p.Other.States.Total())), float64(p.budgets.ports)) >= sc.t.portWarning {
+				v.unknown = append(v.unknown, p.needsRoom())
+			}
+		}
+		if at != "" {
+			v.held = fmt.Sprintf("the fullest, %s, uses %s of %s source ports (%s now, %s predicted)",
+				at, count(fullest.Used), count(fullest.Ports), percent(fullest.UsedPercent), percent(fullest.PredictedPercent))
+		}
+		return v
+	},
+}
+
+func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) finding {
+	f := p.about(g)
+	c := churnOf(g)
+	free := max(b.Ports-b.Used, 0)
+	who := way(g.Local, g.Remote)
+	f.SecondsLeft = b.SecondsLeft
+	used := fmt.Sprintf("%s of %s source ports are in use", count(b.Used), count(b.Ports))
+	f.Severity = Warning
+	switch {
+	case b.UsedPercent >= sc.t.portCritical:
+		f.Severity, f.FailingNow = Critical, true
+		left := "no source port is left"
+		if free > 0 {
+			left = "only " + count(free) + " source ports are left"
+		}
+		f.Summary = fmt.Sprintf("%s: %s of %s; connect() fails with EADDRNOTAVAIL", who, left, count(b.Ports))
+		f.doubt("no counter shows EADDRNOTAVAIL: that connects fail is concluded from the ports")
+	case b.SecondsLeft != nil:
+		f.Severity = Critical
+		f.Summary = fmt.Sprintf("%s: the source ports run out in %.0f s at %s closes; %s", who, *b.SecondsLeft, rate(b.Rate), used)
+	case b.Predicted >= float64(b.Ports):
+		f.Severity = Critical
+		f.Summary = fmt.Sprintf("%s: the source ports run out at %s closes; %s", who, rate(b.Rate), used)
+	default:
+		f.Summary = fmt.Sprintf("%s: %s (%s) and at %s closes it settles at %s", who, used, percent(b.UsedPercent), rate(b.Rate), percent(b.PredictedPercent))
+	}
+
+	hold := fmt.Sprintf("%.3g s", b.HoldSeconds)
+	f.Why = fmt.Sprintf("A connection from %s to %s needs a source port of its own, and there are %s.", g.Local, g.Remote, count(b.Ports))
+	if b.Held() > 0 || b.Rate > 0 {
+		f.Why += fmt.Sprintf(" A port that is closed from this side stays in TIME_WAIT for %s; so they carry %s closes for ever, and %s are made. %s",
+			hold, rate(b.Sustainable), rate(b.Rate), c.since())
+	}
+	closeWait := g.InRange[tcp.CloseWait]
+	switch most := max(b.Held(), b.Live, b.FinWait2); {
+	case most == b.Held():
+		f.Remedies = p.portRemedies(g, []RemedyID{KeepConnections, PeerClosesFirst})
+	case closeWait*2 >= b.Live:
+		f.Why += fmt.Sprintf(" %s of them are in CLOSE_WAIT: the peer has closed them, and the program has not.", count(closeWait))
+		f.Remedies = []RemedyID{CloseSockets, RestartProcess}
+	case most == b.Live:
+		f.Why += fmt.Sprintf(" %s live connections hold most of them.", count(b.Live))
+		f.Remedies = p.portRemedies(g, []RemedyID{KeepConnections})
+	default:
+		f.Why += fmt.Sprintf(" %s were closed here and wait in FIN_WAIT2 for the peer to close.", count(b.FinWait2))
+		f.Remedies = p.portRemedies(g, []RemedyID{KeepConnections})
+	}
+
+	f.Evidence = append(portEvidence(p, g, b), c.evidence(p, g, capacity.ConnectorBytes(c.timeWait))...)
+	f.RuledOut = sc.acquit(p, g)
+	f.doubtOwners(g)
+	if p.BoundPorts == nil {
+		f.doubt("ports that programs bound and do not use yet: the kernel tells from 6.8 on, so that fewer may be left")
+	}
+	if b.Reusable > 0 || p.budgets.Reuse(g.Local.Addr, g.Remote.Addr).Allowed {
+		f.doubt("whether the peer used time stamps: a TIME_WAIT socket without them cannot be taken over")
+	}
+	f.doubtHistory(g)
+	f.WillNotHelp = []Folklore{noFinTimeout, noRecycle, noFewerBuckets, noTimestamps, noBacklog, noSyncookies}
+	return f
+}
+
+// portEvidence is the account of a connector's source ports.
+func portEvidence(p *place, g *snapshot.Group, b capacity.Budget) []Evidence {
+	most := limit(float64(b.Ports))
+	return []Evidence{
+		{
+			Name: "source ports used", Value: float64(b.Used), Limit: most, Unit: "ports",
+			Source: fmt.Sprintf("sock_diag: %s live, %s TIME_WAIT less %s that connect() may take over, %s in FIN_WAIT2 without an owner",
+				count(b.Live), count(b.TimeWait), count(b.Reusable), count(b.FinWait2)),
+			Check: p.in("ss -Htan" + filter(g) + " | wc -l"),
+		},
+		{
+			Name: "predicted use", Value: b.Predicted, Limit: most, Unit: "ports",
+			Source: fmt.Sprintf("live + closes/s now × %.3g s; %s is %s less reserved, listening and bound ports", b.HoldSeconds, keyRange, p.budgets.portRange),
+			Check:  p.sysctl(keyRange + " " + keyReserved),
+		},
+		{
+			Name: "closes now", Value: b.Rate, Limit: limit(b.Sustainable), Unit: "closes/s",
+			Source: "the lower of the last 5 s and the last 20 s, against what the ports can carry",
+			Check:  p.in("ss -Htano state time-wait" + filter(g)),
+		},
+	}
+}
+
+// portRemedies adds to the application's own cures what gives a connector more
+// ports, or gives them back sooner, where that is not done already.
+func (p *place) portRemedies(g *snapshot.Group, own []RemedyID) []RemedyID {
+	list := append(own, MoreAddresses, BindAddressNoPort)
+	if r := p.budgets.portRange; r.Low > 1024 || r.High < 65535 {
+		list = append(list, WidenPortRange)
+	}
+	if p.budgets.Missing == nil && g.InRange[tcp.TimeWait] > 0 {
+		if obstacle := p.obstacle(g); obstacle != "" {
+			list = append(list, obstacle)
+		}
+	}
+	return append(list, LingerZero)
+}

@@ -1,0 +1,122 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"linger/internal/capacity"
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// TWReuse: a setting keeps connect() from taking over TIME_WAIT sockets.
+const TWReuse Slug = "tw-reuse"
+
+var twReuse = Rule{
+	Slug:    TWReuse,
+	Title:   "a setting keeps connect() from taking over ports in TIME_WAIT",
+	Needs:   "sockets with their remaining time, ip_local_port_range, tcp_tw_reuse, tcp_tw_reuse_delay, tcp_timestamps",
+	Setting: true,
+	judge: func(sc *scene) (v verdict) {
+		most, at := 0.0, ""
+		for i := range sc.places {
+			p := &sc.places[i]
+			unknown, ok := sc.blind(p)
+			v.unknown = append(v.unknown, unknown...)
+			if !ok {
+				continue
+			}
+			if p.budgets.Missing != nil {
+				if len(p.Groups) > 0 {
+					v.unknown = append(v.unknown, p.noBudget())
+				}
+				continue
+			}
+			if v.held == "" {
+				v.held = "no TIME_WAIT holds a source port"
+			}
+			for j := range p.Groups {
+				g := &p.Groups[j]
+				b, ok := p.budgets.Of(g)
+				if !ok || b.Held() == 0 {
+					continue
+				}
+				fill := share(float64(b.Held()), float64(b.Ports))
+				switch obstacle := p.obstacle(g); {
+				case fill >= sc.t.reuseUse && obstacle != "":
+					v.findings = append(v.findings, sc.stuck(p, g, b, obstacle))
+				case fill > most || at == "":
+					most, at = fill, way(g.Local, g.Remote)+" in "+p.netns.Label
+				}
+			}
+		}
+		if at != "" {
+			v.held = fmt.Sprintf("TIME_WAIT that cannot be taken over fills at most %s of a budget (%s)", percent(most), at)
+		}
+		return v
+	},
+}
+
+// obstacle is the remedy for the setting that keeps connect() from taking over the
+// TIME_WAIT sockets of a group, empty where no setting does.
+func (p *place) obstacle(g *snapshot.Group) RemedyID {
+	b := &p.budgets
+	reuse := b.Reuse(g.Local.Addr, g.Remote.Addr)
+	switch {
+	case !b.timestamps:
+		return TimestampsOn
+	case !reuse.Allowed:
+		return ReuseOn
+	case reuse.Delay > capacity.DefaultReuseDelay:
+		return ReuseDelayDefault
+	default:
+		return ""
+	}
+}
+
+func (sc *scene) stuck(p *place, g *snapshot.Group, b capacity.Budget, obstacle RemedyID) finding {
+	f := p.about(g)
+	f.sockets = b.Held()
+	f.Severity = Warning
+	var setting, why string
+	key := keyReuse
+	switch {
+	case obstacle == TimestampsOn:
+		key, setting = keyTimestamps, "tcp_timestamps is off"
+		why = "connect() takes a TIME_WAIT socket over only where both ends used time stamps: they tell old segments from new ones."
+	case obstacle == ReuseDelayDefault:
+		key, setting = keyReuseDelay, fmt.Sprintf("tcp_tw_reuse_delay is %d ms", p.budgets.delay.Milliseconds())
+		why = "connect() takes a TIME_WAIT socket over only when it is older than tcp_tw_reuse_delay, whose default is 1000 ms."
+	case p.budgets.reuse == 2:
+		setting = "tcp_tw_reuse is 2, which means loopback only"
+		why = "With tcp_tw_reuse at 2, the default since 4.19, connect() takes TIME_WAIT sockets over on loopback addresses alone; " +
+			way(g.Local, g.Remote) + " is none of them, even if the host talks to itself."
+	default:
+		setting = fmt.Sprintf("tcp_tw_reuse is %d", p.budgets.reuse)
+		why = "With tcp_tw_reuse at 0, connect() waits for the full 60 s of each TIME_WAIT socket."
+	}
+	f.Summary = fmt.Sprintf("%s: %s of %s source ports are in TIME_WAIT and cannot be taken over: %s",
+		way(g.Local, g.Remote), count(b.Held()), count(b.Ports), setting)
+	f.Why = why
+	value, _ := p.Settings.Int(key)
+	f.Evidence = []Evidence{
+		{
+			Name: "ports in TIME_WAIT", Value: float64(b.Held()), Limit: limit(float64(b.Ports)), Unit: "ports",
+			Source: "sock_diag: TIME_WAIT sockets that connect() may not take over", Check: p.countInState(g, "time-wait"),
+		},
+		{Name: key[len("net.ipv4."):], Value: float64(value), Source: "/proc/sys", Check: p.sysctl(key)},
+	}
+	f.RuledOut = sc.acquit(p, g)
+	f.doubtOwners(g)
+	f.doubt("whether the peer used time stamps: the kernel does not tell of a TIME_WAIT socket; one without them cannot be taken over")
+	f.Remedies = []RemedyID{KeepConnections, obstacle}
+	if obstacle == TimestampsOn && p.budgets.reuse == 0 {
+		f.Remedies = append(f.Remedies, ReuseOn)
+	}
+	f.WillNotHelp = []Folklore{noFinTimeout, noRecycle, noFewerBuckets, noTimestamps}
+	if g.InRange[tcp.FinWait2TimeWait] > 0 {
+		f.WillNotHelp = append(f.WillNotHelp, Folklore{
+			"tcp_tw_reuse for FIN_WAIT2", "time-wait sockets whose peer has not closed are not taken over (kernel 6.12)",
+		})
+	}
+	return f
+}
