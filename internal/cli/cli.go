@@ -1,0 +1,123 @@
+// Package cli is linger's command line: one file for each command, flags in,
+// exit code out. It decides nothing about a host; it asks the other rooms and
+// chooses how their answer is written.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"linger/internal/render"
+)
+
+// Run runs one command line, without the program's name, and returns the exit
+// code. A cancelled ctx makes it tell what it has.
+func Run(ctx context.Context, args []string, streams Streams) int {
+	code := exitOK
+	root := newRoot(streams, &code)
+	root.SetArgs(args)
+	if err := root.ExecuteContext(ctx); err != nil {
+		explain(streams.Err, err)
+		return codeOf(err)
+	}
+	return code
+}
+
+// explain writes an error and what to do about it, in one line.
+func explain(w io.Writer, err error) {
+	text := "linger: " + err.Error()
+	var usage *usageError
+	if errors.As(err, &usage) && usage.hint != "" {
+		text += "; " + usage.hint
+	}
+	fmt.Fprintln(w, render.Clean(text))
+}
+
+// newRoot is linger itself, which does what linger diagnose does. A command that
+// ran to its end leaves its exit code in code.
+func newRoot(streams Streams, code *int) *cobra.Command {
+	root := newDiagnose(streams, code)
+	root.Use = "linger"
+	root.Long = `linger says what is wrong with this host's TCP TIME_WAIT state, who causes it,
+and what to change. It reads and changes nothing.
+
+Without a command it does what "linger diagnose" does. As root it sees every
+network namespace and names every process.`
+	root.Version = version()
+	root.SetVersionTemplate("linger {{.Version}}\n")
+	root.Args = noCommand
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SilenceErrors = true
+	root.SilenceUsage = true
+	root.SetIn(streams.In)
+	root.SetOut(streams.Out)
+	root.SetErr(streams.Err)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return &usageError{err: err, hint: fmt.Sprintf("see `%s --help`", c.CommandPath())}
+	})
+	root.AddCommand(newDiagnose(streams, code), newThresholds(streams))
+	return root
+}
+
+// noCommand refuses what is neither a command nor a flag.
+func noCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := "see `linger --help`"
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean `linger " + near[0] + "`?"
+	}
+	return usagef(hint, "unknown command %q", args[0])
+}
+
+// noArguments refuses arguments of a command that takes none.
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return usagef(fmt.Sprintf("see `%s --help`", c.CommandPath()), "unexpected argument %q", args[0])
+}
+
+// version is that of the module, or of the commit that it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version
+}
+
+// choice is a flag that takes one of a few words.
+type choice struct {
+	value   *string
+	allowed []string
+}
+
+// choose adds a choice to a command's flags; the first word allowed is the
+// default.
+func choose(c *cobra.Command, value *string, name, short, usage string, allowed ...string) {
+	*value = allowed[0]
+	c.Flags().VarP(&choice{value, allowed}, name, short, usage)
+	// The only error is that of a flag which does not exist.
+	_ = c.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(allowed, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (c *choice) String() string { return *c.value }
+func (c *choice) Type() string   { return strings.Join(c.allowed, "|") }
+
+// Set is called by pflag, which writes the flag's name before the error.
+func (c *choice) Set(text string) error {
+	if !slices.Contains(c.allowed, text) {
+		return fmt.Errorf("want %s", strings.Join(c.allowed, ", "))
+	}
+	*c.value = text
+	return nil
+}

@@ -1,0 +1,105 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"linger/internal/collect"
+	"linger/internal/diagnose"
+	"linger/internal/render"
+)
+
+// The values of --output.
+const (
+	outputText = "text"
+	outputJSON = "json"
+)
+
+// diagnoseOptions are the flags of linger diagnose.
+type diagnoseOptions struct {
+	netns      []string
+	window     time.Duration
+	output     string
+	color      string
+	verbose    bool
+	failOn     string
+	thresholds thresholdOptions
+}
+
+func newDiagnose(streams Streams, code *int) *cobra.Command {
+	var o diagnoseOptions
+	c := &cobra.Command{
+		Use:   "diagnose",
+		Short: "Say what is wrong, who causes it, and what to do",
+		Long: `Look at this host once and say what is wrong with its TIME_WAIT state, who
+causes it, and what to do about it. Nothing is changed.
+
+The exit code is 0 if nothing is wrong, 1 for a warning, 2 for a critical
+problem, 3 if no chosen namespace could be read, 64 for a wrong command line.`,
+		Example: `  linger                            every network namespace of this host
+  linger --netns 4242               the namespace of process 4242 alone
+  linger --netns blue --netns red   two namespaces under /run/netns
+  linger -v                         also what holds, and how to check by hand
+  linger -o json | jq .findings     for programs (docs/output.md)
+  linger --fail-on critical         exit code 0 even if there are warnings`,
+		Args: noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			var err error
+			*code, err = o.run(c.Context(), streams)
+			return err
+		},
+	}
+	flags := c.Flags()
+	flags.StringArrayVar(&o.netns, "netns", nil, "read this namespace: a `NAME` under /run/netns, a PID, a path, or all; repeatable (default all)")
+	flags.DurationVar(&o.window, "window", time.Second, "`TIME` between two readings of the counters; 0 reads them once")
+	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON)
+	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
+	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell everything: what holds, each gap, how to check by hand")
+	choose(c, &o.failOn, "fail-on", "", "what gives an exit code other than 0", failOnWarning, failOnCritical, failOnNever)
+	o.thresholds.add(flags)
+	return c
+}
+
+// run collects, judges and tells.
+func (o *diagnoseOptions) run(ctx context.Context, streams Streams) (int, error) {
+	if o.window < 0 {
+		return 0, usagef("0 reads the counters once", "--window %s: want no negative time", o.window)
+	}
+	thresholds, err := o.thresholds.load()
+	if err != nil {
+		return 0, err
+	}
+
+	started := time.Now()
+	ask := collect.Options{Netns: o.netns, Window: o.window}
+	clear := func() {}
+	if terminalOf(streams.Err).is {
+		p := newProgress(streams.Err, time.Now)
+		ask.Progress, clear = p.report, p.clear
+	}
+	snapshot, err := collect.Collect(ctx, ask)
+	clear()
+	if errors.Is(err, collect.ErrUnknownNamespace) {
+		return 0, &usageError{err: err, hint: "`--netns` takes a name under /run/netns, a process id, a path, or all"}
+	}
+	if err != nil {
+		return 0, err
+	}
+	diagnosis := diagnose.Judge(snapshot, thresholds)
+
+	document := render.NewDocument(snapshot, diagnosis, time.Since(started))
+	if err := quietly(o.printer(streams).Print(streams.Out, document)); err != nil {
+		return 0, err
+	}
+	return codeFor(diagnosis.Findings, o.failOn), nil
+}
+
+func (o *diagnoseOptions) printer(streams Streams) render.Printer {
+	if o.output == outputJSON {
+		return render.JSON{}
+	}
+	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, o.verbose)}
+}

@@ -1,0 +1,437 @@
+package render
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"linger/internal/diagnose"
+	"linger/internal/remedy"
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// detail is how much of a finding is told. Numbers count items.
+type detail struct {
+	owners    int
+	history   bool
+	evidence  int
+	ruledOut  int
+	remedies  int
+	prices    int // remedies without a command told with what they free and risk
+	examples  int // of each remedy
+	unsure    int
+	related   int
+	sentences bool // all of a text, not its first sentence
+	air       bool // an empty line after the verdict
+	checks    bool // what -v adds: checks by hand, folklore, mechanisms
+}
+
+const all = math.MaxInt
+
+var (
+	// least is told of each problem, whatever the room: the verdict, the owner, the
+	// reason, the real cure and the command that helps now.
+	least = detail{owners: 1, remedies: 2, unsure: 1}
+	// compact is for one problem of several, complete for -v.
+	compact  = detail{owners: 1, remedies: 2}
+	complete = detail{
+		owners: all, history: true, evidence: all, ruledOut: all, remedies: all, prices: all, examples: all,
+		unsure: all, related: all, sentences: true, air: true, checks: true,
+	}
+)
+
+// additions are what one problem is told with as well where there is room, the
+// most useful first.
+var additions = []func(*detail){
+	func(d *detail) { d.ruledOut = 1 },
+	func(d *detail) { d.evidence = 1 },
+	func(d *detail) { d.prices = 1 },
+	func(d *detail) { d.history = true },
+	func(d *detail) { d.ruledOut = 2 },
+	func(d *detail) { d.air = true },
+	func(d *detail) { d.related = 1 },
+	func(d *detail) { d.ruledOut = 3 },
+	func(d *detail) { d.owners = 2 },
+	func(d *detail) { d.sentences = true },
+	func(d *detail) { d.evidence = 2 },
+	func(d *detail) { d.examples = 1 },
+	func(d *detail) { d.unsure = 2 },
+	func(d *detail) { d.remedies = 3 },
+	func(d *detail) { d.evidence = 4 },
+	func(d *detail) { d.related = 3 },
+	func(d *detail) { d.ruledOut = 6 },
+	func(d *detail) { d.prices = 3 },
+}
+
+// dot parts what stands side by side; no line begins with it.
+const dot = string(noBreak) + "· "
+
+// heading is a finding's name, its place and its connections.
+func heading(f *Finding) string {
+	parts := []string{string(f.Problem)}
+	if f.Netns.Label != "" {
+		parts = append(parts, glue(f.Netns.Label))
+	}
+	if s := subject(f.Subject); s != "" {
+		parts = append(parts, s)
+	}
+	return strings.Join(parts, dot)
+}
+
+// subject writes connections in the direction in which they are opened.
+func subject(s diagnose.Subject) string {
+	switch s.Role {
+	case tcp.Connector:
+		return glue(s.Local.String() + " → " + s.Remote.String())
+	case tcp.Acceptor:
+		return s.Local.String()
+	case tcp.RoleUnknown:
+		return glue(s.Local.String() + " – " + s.Remote.String())
+	}
+	return ""
+}
+
+// glue keeps words on one line.
+func glue(text string) string { return strings.ReplaceAll(text, " ", string(noBreak)) }
+
+// finding tells one finding.
+func (t Text) finding(d *Document, f *Finding, much detail) []string {
+	b := &block{style: t.Style}
+	b.headline(markOf(f.Severity), heading(f))
+	b.full(plain, f.Summary)
+	if much.air {
+		b.blank()
+	}
+	t.who(b, f, much)
+	t.why(b, d, f, much)
+	t.not(b, f, much)
+	t.do(b, f, much)
+	t.folklore(b, f, much)
+	t.unsure(b, f, much)
+	t.also(b, d, f, much)
+	return b.lines
+}
+
+func (t Text) who(b *block, f *Finding, much detail) {
+	if f.Subject.Role == "" && len(f.Owners) == 0 {
+		return
+	}
+	b.section("WHO")
+	if len(f.Owners) == 0 {
+		b.paragraph("", plain, "not known: no process was seen that has sockets of these connections")
+	}
+	for i, o := range f.Owners {
+		if i == much.owners {
+			b.paragraph("", faint, more(len(f.Owners)-i, "owner", "owners"))
+			break
+		}
+		b.paragraph("", plain, owner(o)+": "+because(o))
+	}
+	if f.Peer != nil {
+		text := "other end: " + f.Peer.Netns
+		if names := ownersLine(f.Peer.Owners); names != "" {
+			text = "other end: " + names + " in " + f.Peer.Netns
+		}
+		b.paragraph("", plain, text)
+	}
+}
+
+// owner names a process so that it can be found.
+func owner(o snapshot.Owner) string {
+	var in []string
+	if o.PID != 0 {
+		in = append(in, fmt.Sprintf("pid %d", o.PID))
+	}
+	if o.Container != "" {
+		in = append(in, "container "+o.Container)
+	}
+	if o.Pod != "" {
+		in = append(in, "pod "+o.Pod)
+	}
+	if len(in) == 0 {
+		return o.Process
+	}
+	return o.Process + " (" + strings.Join(in, ", ") + ")"
+}
+
+// because says from what an owner is known.
+func because(o snapshot.Owner) string {
+	switch o.How {
+	case snapshot.Seen:
+		if o.Sockets > 0 {
+			return "has " + whole(int64(o.Sockets)) + " of these sockets"
+		}
+		return "has these sockets"
+	case snapshot.Listening:
+		return "has the listener"
+	default:
+		return "inferred from its live sockets to the same place"
+	}
+}
+
+// ownersLine names the first owner, and counts the others.
+func ownersLine(owners []snapshot.Owner) string {
+	if len(owners) == 0 {
+		return ""
+	}
+	text := owner(owners[0])
+	if owners[0].How == snapshot.Inferred {
+		text += ", inferred"
+	}
+	if n := len(owners) - 1; n > 0 {
+		text += " and " + count(n, "other", "others")
+	}
+	return text
+}
+
+func (t Text) why(b *block, d *Document, f *Finding, much detail) {
+	b.section("WHY")
+	if f.Why != "" {
+		b.paragraph("", plain, cut(f.Why, much.sentences))
+	}
+	if g := d.groupOf(f); g != nil && g.Closes != nil && much.history {
+		if line := t.history(g.Closes); line != "" {
+			b.verbatim("", plain, line)
+		}
+	}
+	longest := 0
+	for i, e := range f.Evidence {
+		if i < much.evidence {
+			longest = max(longest, len([]rune(e.Name)))
+		}
+	}
+	for i, e := range f.Evidence {
+		if i == much.evidence {
+			break
+		}
+		b.paragraph(pad(clean(e.Name, t.Style.ASCII), longest)+"  ", plain, measured(e))
+		if much.checks {
+			if e.Source != "" {
+				b.paragraph("  ", faint, "from "+e.Source)
+			}
+			if e.Check != "" {
+				b.verbatim("  ", command, e.Check)
+			}
+		}
+	}
+	b.label = ""
+}
+
+// measured writes a number, its limit and the share of it that is used.
+func measured(e diagnose.Evidence) string {
+	if e.Limit == nil {
+		return quantity(e.Value, e.Unit)
+	}
+	if e.Unit == "bytes" || e.Unit == "percent" || e.Unit == "%" || *e.Limit <= 0 {
+		return quantity(e.Value, e.Unit) + " of " + quantity(*e.Limit, e.Unit)
+	}
+	return fmt.Sprintf("%s of %s (%s %%)", number(e.Value), quantity(*e.Limit, e.Unit), number(math.Round(100*e.Value / *e.Limit)))
+}
+
+// history draws the last 60 seconds of closes, the latest at the right: a bar a
+// second where there is room, else one for two seconds, else nothing.
+func (t Text) history(h *snapshot.CloseHistory) string {
+	room := t.Style.width() - margin
+	perBar := 1
+	var caption string
+	for ; perBar <= 2; perBar++ {
+		bars := make([]float64, snapshot.HistorySeconds/perBar)
+		for i, n := range h.PerSecond {
+			bars[len(bars)-1-i/perBar] += float64(n) / float64(perBar)
+		}
+		caption = number(math.Round(slices.Max(bars)))
+		if h.LowerBound {
+			caption = "at least " + caption
+		}
+		caption = "60 s ago " + t.Style.sparkline(bars) + " now, peak " + caption + " closes/s"
+		if len([]rune(caption)) <= room {
+			return caption
+		}
+	}
+	return ""
+}
+
+func (t Text) not(b *block, f *Finding, much detail) {
+	if much.ruledOut == 0 || len(f.RuledOut) == 0 {
+		return
+	}
+	b.section("NOT")
+	suspects := make([]string, 0, len(f.RuledOut))
+	for i, r := range f.RuledOut {
+		if i < much.ruledOut {
+			suspects = append(suspects, r.Suspect+": "+r.Because)
+		}
+	}
+	if !much.checks {
+		b.paragraph("", plain, strings.Join(suspects, dot))
+		return
+	}
+	for _, suspect := range suspects {
+		b.paragraph("", plain, suspect)
+	}
+}
+
+// folklore warns of advice that does not help.
+func (t Text) folklore(b *block, f *Finding, much detail) {
+	if !much.checks {
+		return
+	}
+	b.section("DON'T")
+	for _, w := range f.WillNotHelp {
+		b.paragraph("", plain, w.Advice+": "+w.Why)
+	}
+	b.label = ""
+}
+
+func (t Text) do(b *block, f *Finding, much detail) {
+	b.section("DO")
+	chosen := choose(f.Remedies, much.remedies)
+	for n, i := range chosen {
+		// A command is never told without its price.
+		price := n < much.prices || f.Remedies[i].Now != ""
+		t.remedy(b, i+1, f.Remedies[i], price, much)
+	}
+	if n := len(f.Remedies) - len(chosen); n > 0 {
+		b.paragraph("", faint, more(n, "way", "ways"))
+	}
+	b.label = ""
+}
+
+// choose is which remedies are told where there is room for n: the first, the
+// first that a command does, and the others in their order.
+func choose(remedies []remedy.Remedy, n int) []int {
+	var chosen []int
+	add := func(i int) {
+		if i >= 0 && i < len(remedies) && len(chosen) < n && !slices.Contains(chosen, i) {
+			chosen = append(chosen, i)
+		}
+	}
+	add(0)
+	add(slices.IndexFunc(remedies, func(r remedy.Remedy) bool { return r.Now != "" }))
+	for i := range remedies {
+		add(i)
+	}
+	slices.Sort(chosen)
+	return chosen
+}
+
+// remedy tells one way to cure a problem: now, for ever, and at what price.
+func (t Text) remedy(b *block, number int, r remedy.Remedy, price bool, much detail) {
+	b.paragraph(fmt.Sprintf("%d. ", number), strong, r.Title)
+	if r.Change != "" {
+		b.paragraph("   ", plain, cut(r.Change, much.sentences))
+	}
+	for i, e := range r.Examples {
+		if i == much.examples {
+			break
+		}
+		b.paragraph(field("e.g."), plain, "in "+e.Program+":")
+		b.verbatim(field(""), command, e.Line)
+	}
+	if r.Now != "" {
+		b.verbatim(field("now"), command, r.Now)
+	}
+	if r.Persist != nil {
+		t.persist(b, r.Persist, price)
+	}
+	if price {
+		t.price(b, r, much)
+	}
+}
+
+// price tells what a remedy frees and what it may cost.
+func (t Text) price(b *block, r remedy.Remedy, much detail) {
+	if !much.checks {
+		parts := []string{cut(r.Frees, false)}
+		if r.Risk != "" {
+			parts = append(parts, "risk: "+cut(r.Risk, false))
+		}
+		if r.NotWhen != "" {
+			parts = append(parts, "not when: "+cut(r.NotWhen, false))
+		}
+		b.paragraph(field("frees"), plain, strings.Join(parts, dot))
+		return
+	}
+	for _, part := range []struct{ name, text string }{
+		{"frees", r.Frees}, {"risk", r.Risk}, {"not when", r.NotWhen}, {"why", r.Mechanism}, {"kernels", r.Kernels},
+	} {
+		if part.text != "" {
+			b.paragraph(field(part.name), plain, part.text)
+		}
+	}
+}
+
+// persist tells what keeps a setting: the file and its line, on one line of text
+// where they fit.
+func (t Text) persist(b *block, p *remedy.Persist, note bool) {
+	together := p.File + ": " + p.Line
+	if strings.Contains(p.Line, "\n") || margin+fieldWidth+len([]rune(together)) > t.Style.width() {
+		b.verbatim(field("for ever"), plain, "in "+p.File)
+		b.verbatim(field(""), command, p.Line)
+	} else {
+		b.verbatim(field("for ever"), command, together)
+	}
+	if note && p.Note != "" {
+		b.paragraph(field(""), plain, p.Note)
+	}
+}
+
+// fieldWidth is the width of a remedy's column of names.
+const fieldWidth = 3 + 10
+
+// field leads a line of a remedy; it hangs below the remedy's title.
+func field(name string) string { return pad("   "+name, fieldWidth) }
+
+func (t Text) unsure(b *block, f *Finding, much detail) {
+	if much.unsure == 0 || len(f.Unsure) == 0 && f.Confidence == diagnose.High {
+		return
+	}
+	b.section("UNSURE")
+	for i, u := range f.Unsure {
+		if i == much.unsure {
+			break
+		}
+		b.paragraph("", plain, cut(u, much.sentences))
+	}
+	if much.checks {
+		b.paragraph("", plain, "confidence is "+string(f.Confidence))
+	}
+	b.label = ""
+}
+
+// also tells what is folded under a finding.
+func (t Text) also(b *block, d *Document, f *Finding, much detail) {
+	if much.checks {
+		for i := range f.Related {
+			b.blank()
+			b.lines = append(b.lines, t.finding(d, &f.Related[i], much)...)
+		}
+		return
+	}
+	if much.related == 0 || len(f.Related) == 0 {
+		return
+	}
+	b.section("ALSO")
+	for i, r := range f.Related {
+		if i == much.related {
+			b.paragraph("", faint, more(len(f.Related)-i, "finding", "findings"))
+			break
+		}
+		b.paragraph("", plain, string(r.Problem)+": "+r.Summary)
+	}
+}
+
+// more says how much is left for -v.
+func more(n int, singular, plural string) string {
+	return count(n, "more "+singular, "more "+plural) + ": `linger -v`"
+}
+
+// cut keeps the first sentence, unless the whole is wanted.
+func cut(text string, whole bool) string {
+	if i := strings.Index(text, ". "); i >= 0 && !whole {
+		return text[:i+1]
+	}
+	return text
+}

@@ -1,0 +1,97 @@
+package render
+
+import (
+	"io"
+
+	"linger/internal/capacity"
+	"linger/internal/diagnose"
+	"linger/internal/snapshot"
+)
+
+// Schema names the form of the JSON document (docs/diagnosis.schema.json).
+const Schema = "linger.diagnosis/1"
+
+// JSON writes a document for a program, in the form that docs/output.md
+// describes. It writes piece by piece: thousands of groups take no more memory
+// than one.
+type JSON struct{}
+
+// Print writes the document.
+func (JSON) Print(w io.Writer, d *Document) error {
+	s := newStream(w)
+	s.object(func() {
+		s.member("schema", Schema)
+		s.member("taken_at", d.Snapshot.TakenAt)
+		s.member("elapsed_ms", d.Elapsed.Milliseconds())
+		s.member("window_ms", d.Snapshot.WindowMS)
+		s.member("host", d.Snapshot.Host)
+		s.name("namespaces")
+		s.array(func() {
+			for i := range d.Snapshot.Namespaces {
+				s.separate()
+				namespace(s, &d.Snapshot.Namespaces[i])
+			}
+		})
+		elements(s, "findings", d.Findings)
+		elements(s, "held", d.Held)
+		elements(s, "unknown", d.Unknown)
+		elements(s, "gaps", d.Snapshot.Gaps)
+	})
+	return s.end()
+}
+
+func namespace(s *stream, ns *snapshot.Namespace) {
+	budgets := diagnose.NewBudgets(ns)
+	s.object(func() {
+		s.member("label", ns.Label)
+		s.member("cookie", ns.Cookie)
+		s.member("inode", ns.Inode)
+		s.member("own", ns.Own)
+		s.member("pid", ns.PID)
+		s.member("path", ns.Path)
+		s.member("addresses", some(ns.Addresses))
+		s.member("settings", ns.Settings)
+		s.member("counters", ns.Counters)
+		s.member("sockstat", ns.Sockstat)
+		s.member("conntrack", ns.Conntrack)
+		s.member("sockets_read", ns.SocketsRead)
+		s.member("sockets_complete", ns.SocketsComplete)
+		s.member("states", ns.States)
+		s.name("listeners")
+		s.array(func() {
+			for _, l := range ns.Listeners {
+				s.element(listener{l, some(l.Owners)})
+			}
+		})
+		s.name("groups")
+		s.array(func() {
+			for i := range ns.Groups {
+				s.element(newGroup(budgets, &ns.Groups[i]))
+			}
+		})
+		s.member("other", ns.Other)
+	})
+}
+
+// listener is a snapshot's listener whose owners are always there.
+type listener struct {
+	snapshot.Listener
+	Owners []snapshot.Owner `json:"owners"`
+}
+
+// group is a snapshot's group with the account of its source ports, and with
+// arrays that are always there.
+type group struct {
+	*snapshot.Group
+	Clients []snapshot.Client `json:"clients"`
+	Owners  []snapshot.Owner  `json:"owners"`
+	Budget  *capacity.Budget  `json:"budget"`
+}
+
+func newGroup(budgets diagnose.Budgets, g *snapshot.Group) group {
+	told := group{Group: g, Clients: some(g.Clients), Owners: some(g.Owners)}
+	if budget, known := budgets.Of(g); known {
+		told.Budget = &budget
+	}
+	return told
+}

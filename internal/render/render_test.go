@@ -1,0 +1,150 @@
+package render
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+var documents = map[string]func() *Document{
+	"incident":    incident,
+	"incident-v6": incidentV6,
+	"trouble":     trouble,
+	"calm":        calm,
+}
+
+func TestTextGolden(t *testing.T) {
+	styles := map[string]Style{
+		"80":         {Width: 80},
+		"120":        {Width: 120},
+		"80-colour":  {Width: 80, Colour: true},
+		"80-ascii":   {Width: 80, ASCII: true},
+		"80-verbose": {Width: 80, Verbose: true},
+	}
+	for name, document := range documents {
+		for form, style := range styles {
+			t.Run(name+"-"+form, func(t *testing.T) {
+				golden(t, name+"-"+form+".txt", text(t, document(), style))
+			})
+		}
+	}
+}
+
+func TestJSONGolden(t *testing.T) {
+	for name, document := range documents {
+		t.Run(name, func(t *testing.T) {
+			golden(t, name+".json", printed(t, JSON{}, document()))
+		})
+	}
+}
+
+// TestOneProblemFitsAPage: an incident's terminal shows one problem whole.
+func TestOneProblemFitsAPage(t *testing.T) {
+	for _, name := range []string{"incident", "incident-v6"} {
+		for _, width := range []int{80, 100, 120} {
+			if n := strings.Count(text(t, documents[name](), Style{Width: width}), "\n"); n > page {
+				t.Errorf("%s at %d columns has %d lines, want at most %d", name, width, n, page)
+			}
+		}
+	}
+}
+
+// TestNothingIsCut: whatever the width, what a person copies is there whole, and
+// a line that is too long holds one such thing alone.
+func TestNothingIsCut(t *testing.T) {
+	d := incidentV6()
+	for _, width := range []int{40, 60, 80, 100} {
+		out := text(t, d, Style{Width: width, Verbose: true})
+		for _, whole := range []string{
+			d.Findings[0].Subject.Local.String(),
+			d.Findings[0].Subject.Remote.String(),
+			"sysctl -w net.ipv4.tcp_tw_reuse=1",
+			"/etc/sysctl.d/90-linger.conf",
+			"net.ipv4.ip_local_port_range = 10240 60999",
+			"ss -Htan src 10.0.0.5 dst 10.0.0.9 dport = :5432 | wc -l",
+		} {
+			if !strings.Contains(out, whole) {
+				t.Errorf("at %d columns %q is cut", width, whole)
+			}
+		}
+	}
+	for line := range strings.Lines(text(t, incident(), Style{Width: 80})) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+			t.Errorf("a line has %d columns: %s", n, line)
+		}
+	}
+}
+
+// TestColourAddsNothing: what colour shows is said in words too.
+func TestColourAddsNothing(t *testing.T) {
+	escape := regexp.MustCompile("\x1b\\[[0-9;]*m")
+	for name, document := range documents {
+		plain := text(t, document(), Style{Width: 80})
+		coloured := text(t, document(), Style{Width: 80, Colour: true})
+		if plain == coloured {
+			t.Errorf("%s has no colour", name)
+		}
+		if diff := cmp.Diff(plain, escape.ReplaceAllString(coloured, "")); diff != "" {
+			t.Errorf("%s: -plain +colour\n%s", name, diff)
+		}
+	}
+}
+
+func TestHostileNamesDoNotReachTheTerminal(t *testing.T) {
+	for _, verbose := range []bool{false, true} {
+		out := text(t, trouble(), Style{Width: 80, Verbose: verbose})
+		if strings.Contains(out, "\x1b") || !strings.Contains(out, `bill\x1b[2Jing`) {
+			t.Errorf("verbose %v: the name of a process reaches the terminal unchanged", verbose)
+		}
+	}
+}
+
+func TestASCIIIsASCII(t *testing.T) {
+	for name, document := range documents {
+		out := text(t, document(), Style{Width: 80, ASCII: true, Verbose: true})
+		if i := strings.IndexFunc(out, func(r rune) bool { return r >= utf8.RuneSelf }); i >= 0 {
+			t.Errorf("%s holds %q", name, out[i:min(len(out), i+8)])
+		}
+	}
+}
+
+func text(t *testing.T, d *Document, style Style) string {
+	t.Helper()
+	return printed(t, Text{Style: style}, d)
+}
+
+func printed(t *testing.T, p Printer, d *Document) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := p.Print(&out, d); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; go test ./internal/render -update writes it", err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s: -want +got\n%s", name, diff)
+	}
+}

@@ -1,0 +1,251 @@
+package render
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"linger/internal/diagnose"
+	"linger/internal/tcp"
+)
+
+// Text writes a document for a person: the verdict first, then who, why, what it
+// is not, what to do and what is unsure; one line that counts comes last.
+type Text struct {
+	Style Style
+}
+
+const (
+	// page is how many lines a report on one problem may have: an incident's
+	// terminal is 80 columns by 24 lines.
+	page = 24
+	// problemsTold and notesTold are how many findings are told one by one
+	// without -v; the others are counted.
+	problemsTold = 8
+	notesTold    = 4
+)
+
+// Print writes the document.
+func (t Text) Print(w io.Writer, d *Document) error {
+	var problems, notes []Finding
+	for _, f := range d.Findings {
+		if f.Severity == diagnose.Info {
+			notes = append(notes, f)
+		} else {
+			problems = append(problems, f)
+		}
+	}
+
+	end := t.end(d, len(problems))
+	var body []string
+	switch {
+	case t.Style.Verbose:
+		body = t.everything(d, problems, notes)
+	case len(problems) == 0:
+		body = slices.Concat(t.calm(d), t.notes(d, notes))
+	case len(problems) == 1:
+		rest := slices.Concat(t.notes(d, notes), end)
+		body = slices.Concat(t.fitting(d, &problems[0], page-len(rest)), t.notes(d, notes))
+	default:
+		body = slices.Concat(t.several(d, problems), t.notes(d, notes))
+	}
+
+	out := bufio.NewWriter(w)
+	for _, line := range slices.Concat(body, end) {
+		out.WriteString(line)
+		out.WriteByte('\n')
+	}
+	return out.Flush()
+}
+
+// fitting tells one problem in as much detail as the lines allow.
+func (t Text) fitting(d *Document, f *Finding, lines int) []string {
+	much := least
+	told := t.finding(d, f, much)
+	for _, add := range additions {
+		next := much
+		add(&next)
+		if with := t.finding(d, f, next); len(with) <= lines {
+			much, told = next, with
+		}
+	}
+	return told
+}
+
+// several tells many problems, each compact.
+func (t Text) several(d *Document, problems []Finding) []string {
+	b := block{style: t.Style}
+	for i := range problems {
+		if i == problemsTold {
+			b.blank()
+			b.full(plain, "and "+count(len(problems)-i, "problem", "problems")+" more: "+tally(problems[i:])+". `linger -v` tells each.")
+			break
+		}
+		b.blank()
+		b.lines = append(b.lines, t.finding(d, &problems[i], compact)...)
+	}
+	return b.lines
+}
+
+// notes tells informative findings, a few lines each.
+func (t Text) notes(d *Document, notes []Finding) []string {
+	b := block{style: t.Style}
+	for i := range notes {
+		if i == 0 {
+			b.lines = append(b.lines, "")
+		}
+		if i == notesTold {
+			b.full(faint, "and "+count(len(notes)-i, "note", "notes")+" more: "+tally(notes[i:])+". `linger -v` tells each.")
+			break
+		}
+		f := &notes[i]
+		text := f.Summary
+		if who := ownersLine(f.Owners); who != "" {
+			text = stop(text) + " By " + who + "."
+		}
+		b.headline(markOf(f.Severity), heading(f))
+		b.paragraph("", plain, text)
+	}
+	return b.lines
+}
+
+// everything is what -v tells.
+func (t Text) everything(d *Document, problems, notes []Finding) []string {
+	b := block{style: t.Style}
+	if len(problems) == 0 {
+		b.lines = t.calm(d)
+	}
+	for _, findings := range [][]Finding{problems, notes} {
+		for i := range findings {
+			b.blank()
+			b.lines = append(b.lines, t.finding(d, &findings[i], complete)...)
+		}
+	}
+	b.blank()
+	b.section("HELD")
+	for _, h := range d.Held {
+		b.paragraph("", plain, string(h.Problem)+": "+h.Because)
+	}
+	b.section("UNSURE")
+	for _, u := range d.Unknown {
+		where := ""
+		if u.Netns != "" {
+			where = " in " + u.Netns
+		}
+		b.paragraph("", plain, fmt.Sprintf("cannot tell %s%s; needs %s", u.Problem, where, u.Needs))
+	}
+	b.section("GAPS")
+	for _, g := range d.Snapshot.Gaps {
+		where := ""
+		if g.Netns != "" {
+			where = " of " + g.Netns
+		}
+		b.paragraph("", plain, fmt.Sprintf("%s%s: %s; needs %s", g.What, where, g.Cause, g.Needs))
+	}
+	b.label = ""
+	return b.lines
+}
+
+// calm is the verdict where nothing is wrong.
+func (t Text) calm(d *Document) []string {
+	b := block{style: t.Style}
+	verdict := "nothing is wrong with the TIME_WAIT state"
+	if host := d.Snapshot.Host.Name; host != "" {
+		verdict += " of " + host
+	}
+	if len(d.Unknown) > 0 || len(d.Snapshot.Gaps) > 0 {
+		verdict += ", as far as could be read"
+	}
+	b.headline(markOK, verdict)
+	return b.lines
+}
+
+// end is what could not be told, in short, and the line that counts.
+func (t Text) end(d *Document, problems int) []string {
+	b := block{style: t.Style, lines: []string{""}}
+	if !t.Style.Verbose {
+		if missing := lacking(d); len(missing) > 0 {
+			b.section("GAPS")
+			more := len(missing) - 2
+			for _, line := range missing[:min(2, len(missing))] {
+				b.paragraph("", plain, line)
+			}
+			if more > 0 {
+				b.paragraph("", faint, fmt.Sprintf("%d more: `linger -v`", more))
+			}
+		}
+	}
+	states := d.states()
+	counts := []string{
+		count(len(d.Snapshot.Namespaces), "namespace", "namespaces"),
+		count(states.Total(), "socket", "sockets"),
+		whole(int64(states[tcp.TimeWait])) + " TIME_WAIT",
+		count(problems, "problem", "problems"),
+		count(len(d.Held), "check held", "checks held"),
+	}
+	if n := len(d.Unknown); n > 0 {
+		counts = append(counts, whole(int64(n))+" cannot tell")
+	}
+	if n := len(d.Snapshot.Gaps); n > 0 {
+		counts = append(counts, count(n, "gap", "gaps"))
+	}
+	counts = append(counts, elapsed(d.Elapsed))
+	for i := range counts {
+		counts[i] = glue(counts[i])
+	}
+	b.full(faint, strings.Join(counts, dot))
+	return b.lines
+}
+
+// lacking says what could not be read or judged, one sentence for each thing
+// that is needed.
+func lacking(d *Document) []string {
+	var needs []string
+	what := map[string][]string{}
+	add := func(need, thing string) {
+		if _, known := what[need]; !known {
+			needs = append(needs, need)
+		}
+		if !slices.Contains(what[need], thing) {
+			what[need] = append(what[need], thing)
+		}
+	}
+	for _, g := range d.Snapshot.Gaps {
+		add(g.Needs, g.What)
+	}
+	for _, u := range d.Unknown {
+		add(u.Needs, string(u.Problem))
+	}
+	lines := make([]string, len(needs))
+	for i, need := range needs {
+		lines[i] = strings.Join(what[need], ", ") + ": needs " + need
+	}
+	return lines
+}
+
+// tally counts findings by problem: 12 close-wait-leak, 3 tw-reuse.
+func tally(findings []Finding) string {
+	var order []diagnose.Slug
+	counts := map[diagnose.Slug]int{}
+	for _, f := range findings {
+		if counts[f.Problem] == 0 {
+			order = append(order, f.Problem)
+		}
+		counts[f.Problem]++
+	}
+	parts := make([]string, len(order))
+	for i, slug := range order {
+		parts[i] = whole(int64(counts[slug])) + " " + string(slug)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// stop ends a sentence.
+func stop(text string) string {
+	if text == "" || strings.ContainsAny(text[len(text)-1:], ".!?:") {
+		return text
+	}
+	return text + "."
+}
