@@ -100,8 +100,11 @@ func systemdSets(all []assignment, name string) *assignment {
 			patterns = append(patterns, a)
 		}
 	}
+	if own != nil && own.exclude {
+		return nil
+	}
 	if own != nil {
-		return own.ifSet()
+		return own
 	}
 	for i := len(patterns) - 1; i >= 0; i-- {
 		if !patterns[i].exclude {
@@ -113,18 +116,18 @@ func systemdSets(all []assignment, name string) *assignment {
 
 // procpsSets is the assignment that sysctl --system makes to a key, nil for none. The
 // last line that sets the key counts. Patterns matter only to a key that no line
-// names or excludes; here an exclusion may be a pattern too, whose * also stands for
-// slashes (fnmatch(3) without FNM_PATHNAME).
+// names or excludes. (An exclusion that is a pattern itself counts in the newest
+// procps alone and is not followed here.)
 func procpsSets(all []assignment, name string) *assignment {
 	var own, pattern *assignment
 	excluded := false
 	for _, a := range all {
 		switch {
-		case a.exclude:
-			excluded = excluded || a.name == name || a.matchesAcross(name)
+		case a.name == name && a.exclude:
+			excluded = true
 		case a.name == name:
 			own = &a
-		case a.isPattern() && a.matches(name):
+		case a.isPattern() && !a.exclude && a.matches(name):
 			pattern = &a
 		}
 	}
@@ -143,33 +146,18 @@ type assignment struct {
 	line    int
 }
 
-func (a *assignment) ifSet() *assignment {
-	if a.exclude {
-		return nil
-	}
-	return a
-}
-
 func (a *assignment) forKey(key string, loaders ...string) BootValue {
 	return BootValue{Key: key, Value: a.value, File: a.file, Line: a.line, Loaders: loaders}
 }
 
 func (a *assignment) isPattern() bool { return strings.ContainsAny(a.name, "*?[") }
 
-// matches is glob(3): no * or ? stands for a slash.
+// matches is glob(3): no * or ? stands for a slash. What is not written alike for
+// path.Match is the negation of a class, [!a].
 func (a *assignment) matches(name string) bool {
-	ok, _ := path.Match(goPattern(a.name), name) // a malformed pattern matches nothing
+	ok, _ := path.Match(strings.ReplaceAll(a.name, "[!", "[^"), name) // a malformed pattern matches nothing
 	return ok
 }
-
-func (a *assignment) matchesAcross(name string) bool {
-	flat := func(s string) string { return strings.ReplaceAll(s, "/", "\x00") }
-	ok, _ := path.Match(flat(goPattern(a.name)), flat(name))
-	return ok
-}
-
-// goPattern writes the negation of a class as path.Match has it: [^a] for [!a].
-func goPattern(pattern string) string { return strings.ReplaceAll(pattern, "[!", "[^") }
 
 func parseFile(text []byte, file string) []assignment {
 	var found []assignment
