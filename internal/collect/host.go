@@ -43,9 +43,11 @@ func (r *reading) readHost() {
 		r.gap("", "what the files of sysctl.d would set", "read access to them", err)
 	}
 
-	// These two are counted over all namespaces, so that any of them tells.
-	out.Orphans = r.namespaces[0].sockstat.Orphans
-	out.TCPMemoryPages = r.namespaces[0].sockstat.MemoryPages
+	if len(r.namespaces) > 0 {
+		// These two are counted over all namespaces, so that any of them tells.
+		out.Orphans = r.namespaces[0].sockstat.Orphans
+		out.TCPMemoryPages = r.namespaces[0].sockstat.MemoryPages
+	}
 
 	softnet, err := procnet.ReadSoftnet()
 	if err != nil {

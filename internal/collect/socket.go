@@ -2,6 +2,7 @@ package collect
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"linger/internal/kernel/sockdiag"
@@ -68,9 +69,33 @@ func (r *reading) readSockets(ctx context.Context, ns *namespace, room *groupRoo
 		ns.facts.Other = &snapshot.Other{Groups: gr.other.Groups, States: gr.other.States}
 	}
 	ns.facts.SocketsRead, ns.facts.SocketsComplete = true, err == nil
+	if err == nil && ns.portsScarce(ports) {
+		err = ns.readBoundPorts(ctx)
+	}
 	if err != nil && ctx.Err() == nil {
 		r.gap(ns.label(), "some of the sockets", "sock_diag (CONFIG_INET_DIAG, module tcp_diag)", err)
 	}
+}
+
+// portsScarce tells whether any connector uses half of the source ports or more.
+func (ns *namespace) portsScarce(ports tcp.PortRange) bool {
+	return slices.ContainsFunc(ns.groups, func(g *group) bool {
+		return g.role != tcp.Acceptor && 2*widen(g.inRange).Total() >= ports.Size()
+	})
+}
+
+// readBoundPorts reads the ports that are bound and not in use yet. It is left
+// for when ports are scarce: the kernel looks for them among all bound sockets,
+// those in TIME_WAIT included (inet_diag_dump_icsk), which takes as long as to
+// read these.
+func (ns *namespace) readBoundPorts(ctx context.Context) error {
+	var bound []uint16
+	err := ns.sockets.Dump(ctx, sockdiag.Request{States: []tcp.State{tcp.BoundInactive}}, func(s *sockdiag.Socket) {
+		ns.facts.States[s.State]++
+		bound = append(bound, s.LocalPort)
+	})
+	ns.facts.BoundPorts = tcp.PortSetOf(bound...)
+	return err
 }
 
 // groupOf finds the group that a socket was counted in, nil where that was

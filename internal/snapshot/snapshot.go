@@ -129,7 +129,8 @@ type Namespace struct {
 	States          tcp.States `json:"states"`
 	Listeners       []Listener `json:"listeners"`
 	// BoundPorts are those of sockets that bound a port and do not use it yet
-	// (BOUND_INACTIVE, kernel 6.8); nil where the kernel does not say.
+	// (BOUND_INACTIVE, kernel 6.8); nil where the kernel does not say, and where no
+	// connector comes near half of its ports.
 	BoundPorts tcp.PortSet `json:"bound_ports,omitempty"`
 	// Groups are in falling order of their sockets.
 	Groups []Group `json:"groups"`
