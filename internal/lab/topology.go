@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -97,16 +98,71 @@ func join(left, right *Node) error {
 	if err != nil {
 		return fmt.Errorf("join %s and %s: %w", left.Name, right.Name, err)
 	}
+	// Both ends up first: an IPv6 address on a link without a carrier stays
+	// tentative until the carrier comes and a delay has passed (net/ipv6/addrconf.c).
+	for _, step := range []func(*Node) error{(*Node).linkUp, (*Node).addAddresses} {
+		for _, n := range []*Node{left, right} {
+			if err := n.Do(func() error { return step(n) }); err != nil {
+				return fmt.Errorf("join %s and %s: %w", left.Name, right.Name, err)
+			}
+		}
+	}
 	for _, n := range []*Node{left, right} {
-		if err := n.Do(n.configure); err != nil {
+		if err := n.awaitReady(); err != nil {
 			return fmt.Errorf("join %s and %s: %w", left.Name, right.Name, err)
 		}
 	}
 	return nil
 }
 
-// configure gives the calling thread's namespace its addresses, and its link up.
-func (n *Node) configure() error {
+// readyPatience is how long a link has to come up.
+const readyPatience = 10 * time.Second
+
+// awaitReady waits until the link carries packets and its addresses can be used: a
+// connection that begins before waits a second for its SYN to be sent again.
+func (n *Node) awaitReady() error {
+	for deadline := time.Now().Add(readyPatience); ; time.Sleep(time.Millisecond) {
+		ready := false
+		err := n.Do(func() (err error) { ready, err = isReady(); return err })
+		if err != nil || ready {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("link %s of %s is not up after %s", linkName, n.Name, readyPatience)
+		}
+	}
+}
+
+func isReady() (bool, error) {
+	link, err := netlink.LinkByName(linkName)
+	if err != nil {
+		return false, fmt.Errorf("link %s: %w", linkName, err)
+	}
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_V6)
+	if err != nil {
+		return false, fmt.Errorf("addresses of %s: %w", linkName, err)
+	}
+	for _, a := range addrs {
+		if a.Flags&unix.IFA_F_TENTATIVE != 0 && a.Scope == unix.RT_SCOPE_UNIVERSE {
+			return false, nil
+		}
+	}
+	return link.Attrs().OperState == netlink.OperUp, nil
+}
+
+// linkUp and addAddresses work in the namespace of the calling thread.
+func (n *Node) linkUp() error {
+	link, err := netlink.LinkByName(linkName)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", linkName, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("link %s up: %w", linkName, err)
+	}
+	return nil
+}
+
+func (n *Node) addAddresses() error {
 	link, err := netlink.LinkByName(linkName)
 	if err != nil {
 		return fmt.Errorf("link %s: %w", linkName, err)
@@ -114,8 +170,7 @@ func (n *Node) configure() error {
 	for _, addr := range []netip.Addr{n.IPv4, n.IPv6} {
 		bits, flags := 24, 0
 		if addr.Is6() {
-			// Nobody else can have the address; without duplicate address detection
-			// it can be used at once.
+			// Nobody else can have the address: no duplicate address detection.
 			bits, flags = 64, unix.IFA_F_NODAD
 		}
 		err := netlink.AddrAdd(link, &netlink.Addr{
@@ -125,9 +180,6 @@ func (n *Node) configure() error {
 		if err != nil {
 			return fmt.Errorf("address %s: %w", addr, err)
 		}
-	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		return fmt.Errorf("link %s up: %w", linkName, err)
 	}
 	return nil
 }
