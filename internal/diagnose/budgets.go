@@ -80,10 +80,18 @@ func (b Budgets) Of(g *snapshot.Group) (capacity.Budget, bool) {
 // Ports is how many source ports connect() can choose from, and of which range.
 func (b Budgets) Ports() (int, tcp.PortRange) { return b.ports, b.portRange }
 
-// PortsOf is how many it could choose from in another range, with more ports
-// reserved.
-func (b Budgets) PortsOf(r tcp.PortRange, reserved tcp.PortSet) int {
-	return capacity.Ports(r, b.taken, reserved)
+// WithRange are the budgets with another port range, and with more ports reserved.
+func (b Budgets) WithRange(r tcp.PortRange, reserved tcp.PortSet) Budgets {
+	b.portRange, b.taken = r, b.taken.Union(reserved)
+	b.ports = capacity.Ports(r, b.taken)
+	return b
+}
+
+// WithReuse are the budgets with tcp_tw_reuse at 1, the default delay, and time
+// stamps.
+func (b Budgets) WithReuse() Budgets {
+	b.reuse, b.timestamps, b.delay = 1, true, capacity.DefaultReuseDelay
+	return b
 }
 
 // Reuse is whether and when connect() may take over the TIME_WAIT sockets between

@@ -73,10 +73,21 @@ func headline(fold []finding) Finding {
 		out[i] = f.Finding
 		out[i].CausedBy = causeOf(f, fold)
 		out[i].Related = []Finding{}
+		out[i].Owners = some(f.Owners)
+		out[i].RuledOut = some(f.RuledOut)
+		out[i].Unsure = some(f.Unsure)
 	}
 	head := out[0]
 	head.Related = append(head.Related, out[1:]...)
 	return head
+}
+
+// some turns no slice into an empty one, which JSON writes as an array too.
+func some[T any](items []T) []T {
+	if items == nil {
+		return []T{}
+	}
+	return items
 }
 
 // causeOf is the problem of the fold that has caused another, the one of more

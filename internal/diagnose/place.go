@@ -53,11 +53,8 @@ func (p *place) countInState(g *snapshot.Group, state string) string {
 
 func (p *place) sysctl(key string) string { return p.in("sysctl " + key) }
 
-// name is that of a service as its own namespace and its clients' share it.
-func (p *place) name(service tcp.Endpoint) string {
-	return serviceName(p.Cookie, p.Inode, service)
-}
-
+// serviceName is that of a service as seen from a namespace: its own, or that of
+// its clients.
 func serviceName(cookie, inode uint64, service tcp.Endpoint) string {
 	if cookie != 0 {
 		inode = 0
@@ -72,14 +69,13 @@ func (p *place) about(g *snapshot.Group) finding {
 	f.Netns = p.netns
 	f.Subject = Subject{Role: g.Role, Local: g.Local, Remote: g.Remote}
 	f.Owners, f.Peer = g.Owners, g.Peer
-	if g.Role == tcp.Connector {
-		f.folds = []string{p.name(g.Remote)}
-		if g.Peer != nil {
-			f.otherEnd = serviceName(g.Peer.Cookie, g.Peer.Inode, g.Remote)
-		}
-	} else {
-		f.folds = []string{p.name(g.Local)}
+	service := g.Remote
+	if g.Role == tcp.Acceptor {
+		service = g.Local
+	} else if g.Peer != nil {
+		f.otherEnd = serviceName(g.Peer.Cookie, g.Peer.Inode, service)
 	}
+	f.folds = []string{serviceName(p.Cookie, p.Inode, service)}
 	f.Confidence = High
 	if g.Rule == tcp.ByFanOut {
 		f.lower(Medium)

@@ -62,6 +62,33 @@ type Persist struct {
 // For makes the remedies of a finding concrete, in the order in which to try them.
 // The snapshot is the one that was judged.
 func For(f diagnose.Finding, s *snapshot.Snapshot) []Remedy {
-	remedies := []Remedy{}
+	at := siteOf(f, s)
+	remedies := make([]Remedy, 0, len(f.Remedies))
+	for _, id := range f.Remedies {
+		make, known := makers[id]
+		if !known {
+			continue
+		}
+		r := make(at)
+		r.ID = id
+		remedies = append(remedies, r)
+	}
 	return remedies
+}
+
+var makers = map[diagnose.RemedyID]func(*site) Remedy{
+	diagnose.KeepConnections:   keepConnections,
+	diagnose.PeerClosesFirst:   peerClosesFirst,
+	diagnose.KeepAlive:         keepAlive,
+	diagnose.CloseSockets:      closeSockets,
+	diagnose.RestartProcess:    restartProcess,
+	diagnose.BindAddressNoPort: bindAddressNoPort,
+	diagnose.MoreAddresses:     moreAddresses,
+	diagnose.WidenPortRange:    widenPortRange,
+	diagnose.ReuseOn:           reuseOn,
+	diagnose.ReuseDelayDefault: reuseDelayDefault,
+	diagnose.TimestampsOn:      timestampsOn,
+	diagnose.RaiseBuckets:      raiseBuckets,
+	diagnose.FinTimeoutDefault: finTimeoutDefault,
+	diagnose.LingerZero:        lingerZero,
 }

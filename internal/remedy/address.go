@@ -1,0 +1,111 @@
+package remedy
+
+import (
+	"fmt"
+
+	"linger/internal/tcp"
+)
+
+func moreAddresses(at *site) Remedy {
+	r := Remedy{
+		Title: "Spread the connections over more addresses",
+		Kind:  Address,
+		Change: "Let the service listen on further ports or addresses, or give the client further source addresses: source ports are counted " +
+			"for each source address, destination address and destination port.",
+		Examples:  []Example{{"nginx", "split_clients $connection $source { 50% 10.0.0.1; * 10.0.0.9; }  proxy_bind $source;"}},
+		Frees:     "as many ports again for each address or port that is added",
+		Risk:      "A client that binds its source address must set IP_BIND_ADDRESS_NO_PORT, or it loses what it gains.",
+		NotWhen:   "connections can be kept instead",
+		Mechanism: "A connection is told by four numbers; a port may serve one connection for each of the other three (net/ipv4/inet_hashtables.c).",
+		Kernels:   "all",
+	}
+	if at.counted {
+		r.Frees = fmt.Sprintf("%s ports, and %s closes for ever, for each address or port that is added",
+			whole(float64(at.budget.Ports)), perSecond(float64(at.budget.Ports)/at.budget.HoldSeconds))
+	}
+	return r
+}
+
+func bindAddressNoPort(at *site) Remedy {
+	return Remedy{
+		Title:     "Bind a source address without a port",
+		Kind:      Application,
+		Change:    "Where the program binds its source address before it connects, set IP_BIND_ADDRESS_NO_PORT first.",
+		Examples:  examplesFor(at.owner(), addressBinders),
+		Frees:     "ports that bind() takes for all destinations at once: a port serves one connection for each destination again",
+		Risk:      "none known",
+		NotWhen:   "the program does not bind a source address before it connects: it changes nothing then",
+		Mechanism: "bind() with port 0 takes a port when no destination is known yet, so it must be free for all; with the option connect() chooses it.",
+		Kernels:   "4.2 and later",
+	}
+}
+
+// Port ranges to recommend. Their ends are of different parity, so that connect(),
+// which begins with the ports of the low end's parity, and bind(), which begins with
+// the others, have as many each. The first leaves the ports below 10240 to services.
+var (
+	wideRange   = tcp.PortRange{Low: 10240, High: 65535}
+	widestRange = tcp.PortRange{Low: 1024, High: 65535}
+	nodePorts   = tcp.PortRange{Low: 30000, High: 32767}
+)
+
+func widenPortRange(at *site) Remedy {
+	const keyRange, keyReserved = "net.ipv4.ip_local_port_range", "net.ipv4.ip_local_reserved_ports"
+	ports, old := at.budgets.Ports()
+	wide := wideRange
+	if old.Low <= wide.Low && old.High == wide.High {
+		wide = widestRange
+	}
+	value := fmt.Sprintf("%d %d", wide.Low, wide.High)
+	r := Remedy{
+		Title:     "Widen the range of source ports to " + wide.String(),
+		Kind:      Setting,
+		Now:       at.set(keyRange, value),
+		Persist:   at.persist(keyRange, value),
+		Risk:      "A service that starts later on a port of the range may find it taken by a connection (EADDRINUSE): reserve the ports of such services too.",
+		NotWhen:   "the closes per second would fill the wider range as well: it puts the end off, and the search for a port takes longer",
+		Mechanism: "connect() chooses from this range, less the reserved ports. The ends are of different parity, so that connect() and bind() find as many ports each.",
+		Kernels:   "all",
+	}
+	swallowed := swallowedPorts(at, old, wide)
+	if len(swallowed) > 0 {
+		reserved, _ := at.ns.Settings.ReservedPorts()
+		list := reserved.Union(swallowed).String()
+		r.Now = at.set(keyReserved, list) + " && " + r.Now
+		if kept := at.persist(keyReserved, list); kept != nil && r.Persist != nil {
+			note := fmt.Sprintf("and in %s: %s", kept.File, kept.Line)
+			if r.Persist.Note != "" {
+				note = r.Persist.Note + "; " + note
+			}
+			r.Persist.Note = note
+		}
+		r.Risk = fmt.Sprintf("Listeners in the part that is added: ports %s, which the command reserves. ", swallowed) + r.Risk
+	}
+	wider := at.budgets.WithRange(wide, swallowed)
+	after, _ := wider.Ports()
+	r.Frees = fmt.Sprintf("%s ports become %s", whole(float64(ports)), whole(float64(after)))
+	if at.counted {
+		b, _ := wider.Of(at.group)
+		r.Frees += fmt.Sprintf(", which carry %s closes for ever in place of %s", perSecond(b.Sustainable), perSecond(at.budget.Sustainable))
+	}
+	return r
+}
+
+// swallowedPorts are those of services in the part that a wider range adds: of
+// listeners, and the node ports where the host runs pods.
+func swallowedPorts(at *site, old, wide tcp.PortRange) tcp.PortSet {
+	var ports []uint16
+	if at.ns == nil {
+		return nil
+	}
+	for _, l := range at.ns.Listeners {
+		if p := l.Local.Port; wide.Contains(p) && !old.Contains(p) {
+			ports = append(ports, p)
+		}
+	}
+	set := tcp.PortSetOf(ports...)
+	if at.runsPods() && !old.Contains(nodePorts.Low) {
+		set = set.Union(tcp.PortSet{nodePorts})
+	}
+	return set
+}

@@ -1,0 +1,152 @@
+package remedy
+
+import (
+	"fmt"
+	"strconv"
+
+	"linger/internal/capacity"
+	"linger/internal/diagnose"
+	"linger/internal/tcp"
+)
+
+// uses is how often a kept connection serves in the estimates: a modest pool, whose
+// idle connections end after a hundred requests.
+const uses = 100
+
+func keepConnections(at *site) Remedy {
+	r := Remedy{
+		Title:     "Keep connections and use them again",
+		Kind:      Application,
+		Change:    "Let the client keep a pool of connections to " + destination(at) + " in place of a new one for each request.",
+		Examples:  examplesFor(at.owner(), poolingClients),
+		Frees:     "nearly all of it: a connection that serves " + strconv.Itoa(uses) + " requests leaves one TIME_WAIT in place of " + strconv.Itoa(uses),
+		Risk:      "A kept connection may be closed by the other side at any time: the client must retry what is safe to repeat, and give up idle connections before the server does.",
+		NotWhen:   "the protocol allows one request for each connection",
+		Mechanism: "What is not closed enters no TIME_WAIT and takes no further port.",
+		Kernels:   "all",
+	}
+	if closes := at.closes(); closes > 0 {
+		after := closes / uses
+		r.Frees = fmt.Sprintf("with %d requests for each connection, %s closes become %s, and TIME_WAIT settles at %s in place of %s",
+			uses, perSecond(closes), perSecond(after), whole(after*capacity.TimeWaitSeconds), whole(closes*capacity.TimeWaitSeconds))
+	}
+	return r
+}
+
+// destination names the service of a finding on a client.
+func destination(at *site) string {
+	if at.f.Subject.Role == tcp.Connector {
+		return at.f.Subject.Remote.String()
+	}
+	return "the service"
+}
+
+func keepAlive(at *site) Remedy {
+	r := Remedy{
+		Title:     "Let clients use their connections again",
+		Kind:      Application,
+		Change:    "Switch keep-alive on in the server, with an idle time-out above that of its clients and a large number of requests for each connection.",
+		Examples:  examplesFor(at.owner(), keepAliveServers),
+		Frees:     "nearly all of it: a connection that serves " + strconv.Itoa(uses) + " requests leaves one TIME_WAIT in place of " + strconv.Itoa(uses),
+		Risk:      "Idle connections take a descriptor and 2.4 kB of kernel memory each, and a worker where the server gives each connection one.",
+		NotWhen:   "clients come once and do not come back within the time-out",
+		Mechanism: "The server closes first because it ends each connection after the reply; with keep-alive it leaves that to the client or to the idle time-out.",
+		Kernels:   "all",
+	}
+	if closes := at.closes(); closes > 0 {
+		after := closes / uses
+		r.Frees = fmt.Sprintf("with %d requests for each connection, %s closes become %s, and TIME_WAIT falls by %s of memory",
+			uses, perSecond(closes), perSecond(after), megabytes(float64(capacity.AcceptorBytes(int((closes-after)*capacity.TimeWaitSeconds)))))
+	}
+	return r
+}
+
+func peerClosesFirst(at *site) Remedy {
+	n := 0
+	if at.group != nil {
+		n = at.group.States[tcp.TimeWait]
+	}
+	if at.f.Subject.Role == tcp.Acceptor {
+		return Remedy{
+			Title:  "Let the client close first",
+			Kind:   Application,
+			Change: "End a reply by its length in place of closing the connection, and let the client send the first FIN.",
+			Frees:  fmt.Sprintf("%s sockets and %s here", whole(float64(n)), megabytes(float64(capacity.AcceptorBytes(n)))),
+			Risk: "The TIME_WAIT moves to the clients, where each takes a source port for 60 s; a client that does not close leaves the connection open: " +
+				"keep an idle time-out.",
+			NotWhen:   "few clients open many connections: their ports would run out",
+			Mechanism: "The side that sends the first FIN has the TIME_WAIT (RFC 9293, 3.6).",
+			Kernels:   "all",
+		}
+	}
+	return Remedy{
+		Title:     "Let the server close first",
+		Kind:      Application,
+		Change:    "Have the server end the connection after its reply, and read until the end before the client closes.",
+		Examples:  []Example{{"HTTP/1.1", "Connection: close  (in the request: the server closes after its reply)"}},
+		Frees:     fmt.Sprintf("%s source ports here", whole(float64(n))),
+		Risk:      "The TIME_WAIT moves to the server, where it costs 256 bytes a connection and no port.",
+		NotWhen:   "connections can be kept instead, which costs neither side; or the server's tcp_max_tw_buckets is near",
+		Mechanism: "The side that sends the first FIN has the TIME_WAIT (RFC 9293, 3.6); a service's connections share its one port.",
+		Kernels:   "all",
+	}
+}
+
+func closeSockets(at *site) Remedy {
+	return Remedy{
+		Title:     "Close what the peer has closed",
+		Kind:      Application,
+		Change:    "In " + orProgram(at.owner()) + ", close the socket when read() returns 0, on error paths too; give pooled connections an idle time-out below the peer's.",
+		Examples:  examplesFor(at.owner(), closers),
+		Frees:     fmt.Sprintf("%s descriptors and sockets, and what leaks from here on", whole(leaked(at))),
+		Risk:      "none: the peer is done with these connections",
+		NotWhen:   "the program still sends to a peer that has only ended its own direction, and closes afterwards",
+		Mechanism: "CLOSE_WAIT ends when the program closes its socket, and by nothing else (RFC 9293, 3.6).",
+		Kernels:   "all",
+	}
+}
+
+func restartProcess(at *site) Remedy {
+	r := Remedy{
+		Title:     "Restart the program, to gain time",
+		Kind:      LastResort,
+		Frees:     fmt.Sprintf("%s descriptors and sockets, until they have leaked again", whole(leaked(at))),
+		Risk:      "its good connections end too",
+		NotWhen:   "descriptors are left for as long as the cure takes",
+		Mechanism: "The kernel closes the sockets of a process that ends.",
+		Kernels:   "all",
+	}
+	if len(at.f.Owners) == 0 {
+		r.Change = "Restart the program that has them; as root, linger names it."
+		return r
+	}
+	switch o := at.f.Owners[0]; {
+	case o.Pod != "":
+		r.Change = "Delete the pod with uid " + o.Pod + ": its controller makes a new one."
+	case o.Container != "":
+		r.Now = "docker restart " + o.Container
+		r.Change = "With another runtime, restart container " + o.Container + " by its own command."
+	default:
+		r.Now = fmt.Sprintf(`systemctl restart "$(ps -o unit= -p %d)"`, o.PID)
+		r.Change = fmt.Sprintf("Where no unit runs it, restart pid %d (%s) the way it was started.", o.PID, o.Process)
+	}
+	return r
+}
+
+// leaked is how many sockets a finding on a leak is about.
+func leaked(at *site) float64 {
+	if at.f.Problem == diagnose.CloseWaitLeak && len(at.f.Evidence) > 0 {
+		return at.f.Evidence[0].Value
+	}
+	if at.group != nil {
+		return float64(at.group.States[tcp.CloseWait])
+	}
+	return 0
+}
+
+func orProgram(process string) string {
+	if process == "" {
+		return "the program"
+	}
+	return process
+}

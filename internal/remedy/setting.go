@@ -1,0 +1,140 @@
+package remedy
+
+import (
+	"fmt"
+	"strconv"
+
+	"linger/internal/capacity"
+)
+
+const loadBalanced = "the destination is an address that several hosts share (a balancer or NAT) and their time stamps have no common clock: connects would stall now and then"
+
+func reuseOn(at *site) Remedy {
+	const key = "net.ipv4.tcp_tw_reuse"
+	return Remedy{
+		Title:     "Let connect() take over ports in TIME_WAIT",
+		Kind:      Setting,
+		Now:       at.set(key, "1"),
+		Persist:   at.persist(key, "1"),
+		Frees:     at.reusing(),
+		Risk:      "It protects less against segments of the old connection that are still under way: time stamps tell them apart, the closing handshake no longer does.",
+		NotWhen:   loadBalanced,
+		Mechanism: "With both ends' time stamps, connect() may use a port again that has been in TIME_WAIT for tcp_tw_reuse_delay (net/ipv4/tcp_ipv4.c, tcp_twsk_unique). It serves outgoing connections alone, and none that bind a port first.",
+		Kernels:   "for each namespace from 4.10; 2, loopback alone, is the default from 4.19; the delay is about a second, and a setting from 6.14",
+	}
+}
+
+// reusing is what a connector gains where its ports may be taken over.
+func (at *site) reusing() string {
+	if !at.counted {
+		return "the ports in TIME_WAIT that are older than a second"
+	}
+	b, _ := at.budgets.WithReuse().Of(at.group)
+	return fmt.Sprintf("%s of %s ports in TIME_WAIT now; %s closes for ever in place of %s",
+		whole(float64(at.budget.Held()-b.Held())), whole(float64(at.budget.Held())), perSecond(b.Sustainable), perSecond(at.budget.Sustainable))
+}
+
+func reuseDelayDefault(at *site) Remedy {
+	const key = "net.ipv4.tcp_tw_reuse_delay"
+	return Remedy{
+		Title:     "Put the delay of tcp_tw_reuse back at one second",
+		Kind:      Setting,
+		Now:       at.set(key, "1000"),
+		Persist:   at.persist(key, "1000"),
+		Frees:     at.reusing(),
+		Risk:      "none beyond that of tcp_tw_reuse itself; whoever raised it had a reason",
+		NotWhen:   "it was raised because the peer's time stamp clock is slow",
+		Mechanism: "The delay, in milliseconds, is the age from which connect() takes a TIME_WAIT socket over.",
+		Kernels:   "6.14 and later",
+	}
+}
+
+func timestampsOn(at *site) Remedy {
+	const key = "net.ipv4.tcp_timestamps"
+	return Remedy{
+		Title:     "Switch TCP time stamps on",
+		Kind:      Setting,
+		Now:       at.set(key, "1"),
+		Persist:   at.persist(key, "1"),
+		Frees:     "with tcp_tw_reuse at 1, " + at.reusing() + "; from connections that are made from now on",
+		Risk:      "12 bytes more in each segment",
+		NotWhen:   "a middlebox on the way is known to mangle them",
+		Mechanism: "connect() takes over a TIME_WAIT socket of a connection with time stamps alone, and they guard against old segments (RFC 7323).",
+		Kernels:   "all",
+	}
+}
+
+func raiseBuckets(at *site) Remedy {
+	const key = "net.ipv4.tcp_max_tw_buckets"
+	now, need := at.buckets()
+	to := int64(1)
+	for to < max(2*now, 2*need) {
+		to *= 2
+	}
+	value := strconv.FormatInt(to, 10)
+	return Remedy{
+		Title:   "Raise the limit of time-wait sockets to " + whole(float64(to)),
+		Kind:    Setting,
+		Now:     at.set(key, value),
+		Persist: at.persist(key, value),
+		Frees:   fmt.Sprintf("room for %s time-wait sockets more", whole(float64(to-now))),
+		Risk: fmt.Sprintf("up to %s more kernel memory when full, twice that for outgoing connections; longer hash chains",
+			megabytes(float64(capacity.AcceptorBytes(int(to-now))))),
+		NotWhen:   "memory is short",
+		Mechanism: "What exceeds the limit is dropped without TIME_WAIT (net/ipv4/inet_timewait_sock.c).",
+		Kernels:   "for each namespace from 4.11, for the whole host before",
+	}
+}
+
+// buckets is the limit of time-wait sockets, and how many there are or will be.
+func (at *site) buckets() (limit, need int64) {
+	const key = "net.ipv4.tcp_max_tw_buckets"
+	need = int64(at.closes() * capacity.TimeWaitSeconds)
+	limit, _ = at.host.Settings.Int(key)
+	if at.ns == nil {
+		for i := range at.all {
+			if s := at.all[i].Sockstat; s != nil {
+				need += s.TimeWait
+			}
+		}
+		return limit, need
+	}
+	if own, ok := at.ns.Settings.Int(key); ok {
+		limit = own
+	}
+	need = max(need, int64(at.ns.States.TimeWaitSockets()))
+	if at.ns.Sockstat != nil {
+		need = max(need, at.ns.Sockstat.TimeWait)
+	}
+	return limit, need
+}
+
+func finTimeoutDefault(at *site) Remedy {
+	const key, value = "net.ipv4.tcp_fin_timeout", "60"
+	r := Remedy{
+		Title:     "Put tcp_fin_timeout back at its default",
+		Kind:      Setting,
+		Frees:     "nothing: it restores the minute that peers have to close their side",
+		Risk:      "orphans in FIN_WAIT2 may stay for up to 60 s, as by default",
+		NotWhen:   "it was set with FIN_WAIT2 in mind, by someone who knows that TIME_WAIT does not read it",
+		Mechanism: "It limits how long a socket without an owner waits for its peer's FIN; TIME_WAIT has a constant of its own.",
+		Kernels:   "all; for each namespace from 4.9 or earlier",
+	}
+	set := false
+	for _, b := range at.host.Boot {
+		set = set || b.Key == key
+	}
+	if at.ns != nil {
+		r.Now = at.set(key, value)
+		if own := at.ns.Label.Kind; own != "host" {
+			r.Change = "Nothing needs to keep it: a new namespace starts with 60. Take out what sets another value."
+			return r
+		}
+	}
+	if set {
+		r.Persist = at.persist(key, value)
+	} else {
+		r.Change = "No file of sysctl.d sets it: look for the program or script that does."
+	}
+	return r
+}

@@ -1,0 +1,161 @@
+package remedy
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+
+	"linger/internal/capacity"
+	"linger/internal/diagnose"
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// site is where a finding was made: what remedies need to become concrete.
+type site struct {
+	f    diagnose.Finding
+	host *snapshot.Host
+	ns   *snapshot.Namespace // nil for what concerns the whole host
+	all  []snapshot.Namespace
+	// group is the finding's own, nil where it is about none.
+	group *snapshot.Group
+
+	budgets diagnose.Budgets
+	budget  capacity.Budget
+	// counted is false where the source ports could not be accounted for.
+	counted bool
+}
+
+func siteOf(f diagnose.Finding, s *snapshot.Snapshot) *site {
+	at := &site{f: f, host: &s.Host, all: s.Namespaces}
+	for i := range s.Namespaces {
+		ns := &s.Namespaces[i]
+		if ns.Cookie == f.Netns.Cookie && ns.Inode == f.Netns.Inode {
+			at.ns = ns
+		}
+	}
+	if at.ns == nil {
+		return at
+	}
+	at.budgets = diagnose.NewBudgets(at.ns)
+	for i := range at.ns.Groups {
+		g := &at.ns.Groups[i]
+		if g.Role == f.Subject.Role && g.Local == f.Subject.Local && g.Remote == f.Subject.Remote {
+			at.group = g
+			at.budget, at.counted = at.budgets.Of(g)
+			break
+		}
+	}
+	return at
+}
+
+// closes is the higher of the closes per second over the last minute and now.
+func (at *site) closes() float64 {
+	if at.group == nil || at.group.Closes == nil {
+		return 0
+	}
+	h := capacity.HistoryOf(at.group.Closes.PerSecond, at.group.Closes.Past, at.group.States[tcp.TimeWait])
+	return max(h.LastMinute(), h.Rate(capacity.TimeWaitSeconds))
+}
+
+// owner is the name of the process that most likely has to change.
+func (at *site) owner() string {
+	if len(at.f.Owners) == 0 {
+		return ""
+	}
+	return at.f.Owners[0].Process
+}
+
+// set is the command that writes a sysctl in the finding's namespace.
+func (at *site) set(key, value string) string {
+	return diagnose.In(at.f.Netns, "sysctl -w "+assignment(key, value))
+}
+
+func assignment(key, value string) string {
+	for _, r := range value {
+		if r == ' ' {
+			return key + `="` + value + `"`
+		}
+	}
+	return key + "=" + value
+}
+
+// ownFile is where linger keeps settings of the host.
+const ownFile = "/etc/sysctl.d/90-linger.conf"
+
+// podSafe are the sysctls that Kubernetes lets a pod set unless told otherwise.
+var podSafe = map[string]bool{
+	"net.ipv4.ip_local_port_range":     true,
+	"net.ipv4.ip_local_reserved_ports": true,
+	"net.ipv4.tcp_fin_timeout":         true,
+}
+
+// persist is what keeps a setting for ever. A namespace starts from the compiled
+// defaults, whatever the host has, so that only the host's own is kept in a file
+// of the host.
+func (at *site) persist(key, value string) *Persist {
+	kind := snapshot.LabelHost
+	if at.ns != nil {
+		kind = at.ns.Label.Kind
+	}
+	switch kind {
+	case snapshot.LabelPod:
+		p := &Persist{
+			File: "the pod's manifest",
+			Line: fmt.Sprintf("spec.securityContext.sysctls: [{name: %s, value: %q}]", key, value),
+		}
+		if !podSafe[key] {
+			p.Note = "not among Kubernetes' safe sysctls: the kubelet must allow it (--allowed-unsafe-sysctls)"
+		}
+		return p
+	case snapshot.LabelContainer:
+		return &Persist{File: "the container's docker run or compose file", Line: "--sysctl " + assignment(key, value)}
+	case snapshot.LabelNamed:
+		return &Persist{File: "whatever creates the namespace", Line: at.set(key, value)}
+	case snapshot.LabelProcess:
+		return &Persist{File: "whatever starts " + at.ns.Label.Name, Line: "sysctl -w " + assignment(key, value)}
+	}
+	p := &Persist{File: ownFile, Line: key + " = " + value}
+	for _, b := range at.host.Boot {
+		if b.Key != key || b.File == ownFile {
+			continue
+		}
+		last := fmt.Sprintf("%s:%d has the last word now (%s)", b.File, b.Line, b.Value)
+		if p.File == ownFile {
+			p.File, p.Note = b.File, "replaces line "+strconv.Itoa(b.Line)+": "+last
+		} else if p.File != b.File {
+			p.Note += "; " + last
+		}
+	}
+	return p
+}
+
+// whole writes a whole number with commas between the thousands.
+func whole(n float64) string {
+	digits := strconv.FormatFloat(math.Round(n), 'f', 0, 64)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
+
+// perSecond writes a rate: small ones with a decimal.
+func perSecond(rate float64) string {
+	if rate > 0 && rate < 10 {
+		return strconv.FormatFloat(rate, 'f', 1, 64) + "/s"
+	}
+	return whole(rate) + "/s"
+}
+
+// megabytes writes bytes.
+func megabytes(n float64) string { return strconv.FormatFloat(n/1e6, 'f', 1, 64) + " MB" }
+
+// runsPods tells whether a pod's namespace was read.
+func (at *site) runsPods() bool {
+	for i := range at.all {
+		if at.all[i].Label.Kind == snapshot.LabelPod {
+			return true
+		}
+	}
+	return false
+}
