@@ -79,6 +79,7 @@ type reading struct {
 	namespaces []*namespace
 	index      *listenerIndex
 	owners     *ownerBook
+	hostInode  uint64 // of the host's namespace, 0 if unknown
 
 	mu sync.Mutex // guards snapshot.Gaps and calls of options.Progress
 }

@@ -59,7 +59,13 @@ func (ns *namespace) label() string {
 	return ns.found.Path
 }
 
-const root = "root (CAP_SYS_ADMIN and CAP_SYS_PTRACE)"
+// needsRights is what closes a gap that the kernel's checks of rights made.
+func needsRights() string {
+	if os.Geteuid() == 0 {
+		return "CAP_SYS_ADMIN and CAP_SYS_PTRACE, which this root lacks there"
+	}
+	return "root"
+}
 
 // choose finds the namespaces that the options name.
 func (r *reading) choose() error {
@@ -68,6 +74,7 @@ func (r *reading) choose() error {
 		return fmt.Errorf("%w: %w", ErrNoNamespace, err)
 	}
 	defer own.Close()
+	r.hostInode = hostInode()
 	found, problems := netns.Discover(string(proc))
 	all := len(r.options.Netns) == 0
 	var chosen []netns.Found
@@ -86,7 +93,7 @@ func (r *reading) choose() error {
 		chosen = append(chosen, found...)
 		chosen = append(chosen, netns.Found{Inode: own.Inode(), Path: string(proc) + "/thread-self/ns/net"})
 		for _, problem := range problems {
-			r.gap("", "some network namespaces", root, problem)
+			r.gap("", "some network namespaces", needsRights(), problem)
 		}
 	}
 	seen := map[uint64]bool{}
@@ -121,7 +128,7 @@ func resolve(found []netns.Found, name string) (netns.Found, error) {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, netns.ErrNotNamespace):
 		return netns.Found{}, fmt.Errorf("%w: %s: %w", ErrUnknownNamespace, name, err)
 	case err != nil:
-		return netns.Found{}, fmt.Errorf("%w: %s: %w (needs %s)", ErrNoNamespace, name, err, root)
+		return netns.Found{}, fmt.Errorf("%w: %s: %w (needs %s)", ErrNoNamespace, name, err, needsRights())
 	}
 	defer h.Close()
 	for _, f := range found {
@@ -293,37 +300,6 @@ func (ns *namespace) timeWaitLeftEarly() bool {
 	return recycled+overflowed > 0
 }
 
-// labelOf names a namespace by the best that is known of it.
-func (r *reading) labelOf(ns *namespace) snapshot.Label {
-	pid := ns.found.PID
-	if ns.facts.Own {
-		pid = os.Getpid()
-	}
-	p, err := proc.Label(pid)
-	var init netns.Found
-	if h, err := netns.Open(string(proc) + "/1/ns/net"); err == nil {
-		init.Inode = h.Inode()
-		h.Close()
-	}
-	switch {
-	case ns.facts.Inode == init.Inode:
-		return snapshot.Label{Kind: snapshot.LabelHost, Name: "host"}
-	case err == nil && p.Pod != "":
-		return snapshot.Label{Kind: snapshot.LabelPod, Name: p.Pod}
-	case err == nil && p.Container != "":
-		return snapshot.Label{Kind: snapshot.LabelContainer, Name: p.Container}
-	case ns.found.Name != "":
-		return snapshot.Label{Kind: snapshot.LabelNamed, Name: ns.found.Name}
-	case init.Inode == 0 && ns.facts.Own:
-		// Process 1 may not be looked at without root: this process is no container's.
-		return snapshot.Label{Kind: snapshot.LabelHost, Name: "host"}
-	case err == nil:
-		return snapshot.Label{Kind: snapshot.LabelProcess, Name: fmt.Sprintf("%s (pid %d)", p.Comm, pid)}
-	default:
-		return snapshot.Label{Kind: snapshot.LabelNamed, Name: fmt.Sprintf("net:[%d]", ns.facts.Inode)}
-	}
-}
-
 // dropUnread leaves out the namespaces that could not be entered: those that are
 // gone again without a word, the others as gaps.
 func (r *reading) dropUnread() error {
@@ -338,7 +314,7 @@ func (r *reading) dropUnread() error {
 		case errors.Is(ns.err, fs.ErrNotExist):
 		case errors.Is(ns.err, context.Canceled):
 		default:
-			r.gap(ns.label(), "the whole namespace", root, ns.err)
+			r.gap(ns.label(), "the whole namespace", needsRights(), ns.err)
 		}
 		problems = append(problems, ns.err)
 		ns.close()

@@ -79,7 +79,7 @@ func (r *reading) findOwners(ctx context.Context) {
 		r.gap("", "owners of sockets", "a mounted /proc", err)
 	}
 	if missing := len(wanted) - len(found.ByInode); found.Unreadable > 0 && missing > 0 {
-		r.gap("", "owners of some sockets", root, errUnreadable(found.Unreadable))
+		r.gap("", "owners of some sockets", needsRights(), errUnreadable(found.Unreadable))
 	}
 }
 
