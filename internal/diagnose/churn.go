@@ -39,9 +39,9 @@ func (c churn) settled() float64 {
 // closes writes the rate over the last minute.
 func (c churn) closes() string {
 	if c.lower {
-		return "at least " + rate(c.minute)
+		return "at least " + Rate(c.minute)
 	}
-	return rate(c.minute)
+	return Rate(c.minute)
 }
 
 // since says for how long the closes have been going on; nothing without any.
@@ -120,7 +120,7 @@ func (sc *scene) survivors(p *place, perSecond float64) []Unknown {
 	return []Unknown{{
 		Netns: p.netns.Label,
 		Needs: fmt.Sprintf("tracing: %s sockets left TIME_WAIT early in this window, and the closes that made them can no longer be counted",
-			count(recycled+overflow)),
+			Count(recycled+overflow)),
 	}}
 }
 

@@ -46,7 +46,7 @@ var clientClosesFirst = Rule{
 			}
 		}
 		if top.at != "" {
-			v.held = fmt.Sprintf("the busiest client that closes first, %s, closes %s over the last minute, %s of its sockets are in TIME_WAIT",
+			v.held = fmt.Sprintf("the busiest client that closes first, %s, closed %s connections/s over the last minute; %s of its sockets are in TIME_WAIT",
 				top.at, top.c.closes(), percent(top.c.share()))
 		}
 		return v
@@ -56,11 +56,11 @@ var clientClosesFirst = Rule{
 func (sc *scene) connectorChurn(p *place, g *snapshot.Group, c churn, v *verdict) finding {
 	f := p.about(g)
 	memory := capacity.ConnectorBytes(c.timeWait)
-	cost := size(memory) + " of memory at most"
+	cost := Size(memory) + " of memory at most"
 	ports := ""
 	var fill float64
 	if b, ok := p.budgets.Of(g); ok {
-		ports = fmt.Sprintf("%s of %s source ports", count(b.Held()), count(b.Ports))
+		ports = fmt.Sprintf("%s of %s source ports", Count(b.Held()), Count(b.Ports))
 		fill = b.Fill()
 		cost += " and " + ports
 		f.Evidence = append(f.Evidence, portEvidence(p, g, b)...)
@@ -75,11 +75,11 @@ func (sc *scene) connectorChurn(p *place, g *snapshot.Group, c churn, v *verdict
 		v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: keyBuckets + ", to tell how much of it the TIME_WAIT fills"})
 	}
 	f.Severity = Info
-	f.Summary = fmt.Sprintf("%s: the client closes %s connections first; its TIME_WAIT harms nothing and costs %s", way(g.Local, g.Remote), c.closes(), cost)
+	f.Summary = fmt.Sprintf("%s: the client closes first, %s connections/s; its TIME_WAIT harms nothing and costs %s", way(g.Local, g.Remote), c.closes(), cost)
 	f.Remedies = []RemedyID{KeepConnections, PeerClosesFirst}
 	if fill >= sc.t.connectorUse {
 		f.Severity = Warning
-		f.Summary = fmt.Sprintf("%s: the client closes %s connections first and fills %s of what its TIME_WAIT counts against", way(g.Local, g.Remote), c.closes(), percent(fill))
+		f.Summary = fmt.Sprintf("%s: the client closes first, %s connections/s, and fills %s of what its TIME_WAIT counts against", way(g.Local, g.Remote), c.closes(), percent(fill))
 		if ports != "" {
 			f.Summary += " (" + ports + ")"
 		}

@@ -31,7 +31,7 @@ var closeWaitLeak = Rule{
 			for j := range p.Groups {
 				if g := &p.Groups[j]; g.CloseWait == nil && float64(g.States[tcp.CloseWait]) >= sc.t.closeWaitSockets {
 					v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf(
-						"a second look at %s CLOSE_WAIT sockets of %s", count(g.States[tcp.CloseWait]), who(g))})
+						"a second look at %s CLOSE_WAIT sockets of %s", Count(g.States[tcp.CloseWait]), who(g))})
 				}
 			}
 			if p.Other != nil && float64(p.folded(p.Other.States[tcp.CloseWait])) >= sc.t.closeWaitSockets {
@@ -42,7 +42,7 @@ var closeWaitLeak = Rule{
 					v.findings = append(v.findings, sc.leak(p, l))
 				} else if l.old > most {
 					most, at = l.old, fmt.Sprintf("the most of one owner and service are %s sockets in CLOSE_WAIT for 3 s (%s, in %s)",
-						count(l.old), l.at(), p.netns.Label)
+						Count(l.old), l.at(), p.netns.Label)
 				}
 			}
 		}
@@ -137,7 +137,7 @@ func (sc *scene) leak(p *place, l *leak) finding {
 		f.lower(Medium)
 		f.doubt("which process has them: it needs root to look into the descriptors of others")
 	}
-	f.Summary = fmt.Sprintf("%s leaves %s connections %s in CLOSE_WAIT: the peer has closed them, the program has not", name, count(l.old), l.at())
+	f.Summary = fmt.Sprintf("%s leaves %s connections %s in CLOSE_WAIT: the peer has closed them, the program has not", name, Count(l.old), l.at())
 	f.Why = "The kernel has told the program of the end (read() returned 0), and keeps the socket until the program closes it; no time-out does. " +
 		"Each holds a descriptor and its buffers" + map[bool]string{true: ", and a source port"}[l.role == tcp.Connector] + "."
 	f.Evidence = []Evidence{{
@@ -153,20 +153,20 @@ func (sc *scene) leak(p *place, l *leak) finding {
 			Check:  fmt.Sprintf("ls /proc/%d/fd | wc -l; grep 'open files' /proc/%d/limits", o.PID, o.PID),
 		})
 		left := max(most-used, 0)
-		f.Why += fmt.Sprintf(" %s descriptors are left until accept(), socket() and open() fail with EMFILE.", count(left))
+		f.Why += fmt.Sprintf(" %s descriptors are left until accept(), socket() and open() fail with EMFILE.", Count(left))
 		if share(used, most) >= sc.t.descriptorsCritical {
 			f.Severity = Critical
 			f.FailingNow = left == 0
-			f.Summary += fmt.Sprintf("; %s of %s descriptors are left", count(left), count(most))
+			f.Summary += fmt.Sprintf("; %s of %s descriptors are left", Count(left), Count(most))
 		}
 	} else if len(l.owners) > 0 {
 		f.doubt("how many descriptors are left until EMFILE: it needs root to read them")
 	}
 	if l.unaccepted > 0 {
-		f.RuledOut = append(f.RuledOut, RuledOut{"never accepted", count(l.unaccepted) +
+		f.RuledOut = append(f.RuledOut, RuledOut{"never accepted", Count(l.unaccepted) +
 			" more CLOSE_WAIT sockets wait in the listener's queue: no program has them, and they are not counted"})
 	}
-	f.RuledOut = append(f.RuledOut, RuledOut{"TIME_WAIT", count(g.States[tcp.TimeWait]) + " sockets; the side that leaks has not closed, and has none of these"})
+	f.RuledOut = append(f.RuledOut, RuledOut{"TIME_WAIT", Count(g.States[tcp.TimeWait]) + " sockets; the side that leaks has not closed, and has none of these"})
 	f.doubt("how fast it grows: look again in a minute")
 	f.Remedies = []RemedyID{CloseSockets, RestartProcess}
 	f.WillNotHelp = []Folklore{

@@ -46,7 +46,7 @@ var connectionChurn = Rule{
 			}
 		}
 		if top.at != "" {
-			v.held = fmt.Sprintf("the busiest service that closes first, %s, closes %s over the last minute, %s of its sockets are in TIME_WAIT",
+			v.held = fmt.Sprintf("the busiest service that closes first, %s, closed %s connections/s over the last minute; %s of its sockets are in TIME_WAIT",
 				top.at, top.c.closes(), percent(top.c.share()))
 		}
 		return v
@@ -57,17 +57,17 @@ func (sc *scene) acceptorChurn(p *place, g *snapshot.Group, c churn, v *verdict)
 	f := p.about(g)
 	memory := capacity.AcceptorBytes(c.timeWait)
 	f.Severity = Info
-	cost := size(memory) + " of memory and no port"
+	cost := Size(memory) + " of memory and no port"
 	if most, ok := p.buckets(); !ok {
 		f.lower(Low)
 		v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: keyBuckets + ", to tell how much of it the TIME_WAIT fills"})
 	} else if fill := share(c.settled(), most); fill >= sc.t.acceptorUse {
 		f.Severity = Warning
-		f.Summary = fmt.Sprintf("%s closes %s connections first: its TIME_WAIT fills %s of tcp_max_tw_buckets", g.Local, c.closes(), percent(fill))
+		f.Summary = fmt.Sprintf("%s closes first, %s connections/s: its TIME_WAIT fills %s of tcp_max_tw_buckets", g.Local, c.closes(), percent(fill))
 	}
 	if f.Severity == Info {
-		f.Summary = fmt.Sprintf("%s closes %s connections first: %s sockets in TIME_WAIT, which harm nothing and cost %s",
-			g.Local, c.closes(), count(c.timeWait), cost)
+		f.Summary = fmt.Sprintf("%s closes first, %s connections/s: %s sockets in TIME_WAIT, which harm nothing and cost %s",
+			g.Local, c.closes(), Count(c.timeWait), cost)
 	}
 	f.Why = "Whoever sends the first FIN keeps the connection in TIME_WAIT for 60 s, and here that is the service. " +
 		"Its connections share one port, so that this takes memory and places of tcp_max_tw_buckets: " + cost + ". " + c.since()

@@ -8,8 +8,8 @@ import (
 	"linger/internal/tcp"
 )
 
-// count writes a whole number with commas between the thousands.
-func count[N int | int64 | uint64 | float64](n N) string {
+// Count writes a whole number with commas between the thousands.
+func Count[N int | int64 | uint64 | float64](n N) string {
 	digits := strconv.FormatFloat(math.Round(float64(n)), 'f', 0, 64)
 	for at := len(digits) - 3; at > 0 && digits[at-1] != '-'; at -= 3 {
 		digits = digits[:at] + "," + digits[at:]
@@ -17,12 +17,12 @@ func count[N int | int64 | uint64 | float64](n N) string {
 	return digits
 }
 
-// rate writes closes per second: whole from 10 on, else with one decimal.
-func rate(perSecond float64) string {
+// Rate writes how many a second: whole from 10 on, else with one decimal.
+func Rate(perSecond float64) string {
 	if perSecond >= 10 || perSecond == math.Trunc(perSecond) {
-		return count(perSecond) + "/s"
+		return Count(perSecond)
 	}
-	return strconv.FormatFloat(perSecond, 'f', 1, 64) + "/s"
+	return strconv.FormatFloat(perSecond, 'f', 1, 64)
 }
 
 // percent writes a percentage, rounded down: 99 % is not yet all.
@@ -30,7 +30,7 @@ func percent(p float64) string {
 	if p > 0 && p < 1 {
 		return "under 1 %"
 	}
-	return count(math.Floor(p)) + " %"
+	return Count(math.Floor(p)) + " %"
 }
 
 // share is how many percent of a whole a part is; of nothing it is nothing.
@@ -41,15 +41,15 @@ func share(part, whole float64) float64 {
 	return 100 * part / whole
 }
 
-// size writes bytes in the decimal unit that fits.
-func size(bytes int64) string {
+// Size writes bytes in the binary unit that fits.
+func Size(bytes int64) string {
 	switch b := float64(bytes); {
-	case bytes >= 1e9:
-		return fmt.Sprintf("%.1f GB", b/1e9)
-	case bytes >= 1e6:
-		return fmt.Sprintf("%.1f MB", b/1e6)
-	case bytes >= 1e3:
-		return fmt.Sprintf("%.0f kB", b/1e3)
+	case bytes >= 1<<30:
+		return fmt.Sprintf("%.1f GiB", b/(1<<30))
+	case bytes >= 1<<20:
+		return fmt.Sprintf("%.1f MiB", b/(1<<20))
+	case bytes >= 1<<10:
+		return fmt.Sprintf("%.0f KiB", b/(1<<10))
 	default:
 		return fmt.Sprintf("%d B", bytes)
 	}

@@ -55,7 +55,7 @@ var portExhaustion = Rule{
 		}
 		if at != "" {
 			v.held = fmt.Sprintf("the fullest, %s, uses %s of %s source ports (%s now, %s predicted)",
-				at, count(fullest.Used), count(fullest.Ports), percent(fullest.UsedPercent), percent(fullest.PredictedPercent))
+				at, Count(fullest.Used), Count(fullest.Ports), percent(fullest.UsedPercent), percent(fullest.PredictedPercent))
 		}
 		return v
 	},
@@ -67,45 +67,45 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 	free := max(b.Ports-b.Used, 0)
 	who := way(g.Local, g.Remote)
 	f.SecondsLeft = b.SecondsLeft
-	used := fmt.Sprintf("%s of %s source ports are in use", count(b.Used), count(b.Ports))
+	used := fmt.Sprintf("%s of %s source ports are in use", Count(b.Used), Count(b.Ports))
 	f.Severity = Warning
 	switch {
 	case b.UsedPercent >= sc.t.portCritical:
 		f.Severity, f.FailingNow = Critical, true
 		left := "no source port is left"
 		if free > 0 {
-			left = "only " + count(free) + " source ports are left"
+			left = "only " + Count(free) + " source ports are left"
 		}
-		f.Summary = fmt.Sprintf("%s: %s of %s; connect() fails with EADDRNOTAVAIL", who, left, count(b.Ports))
+		f.Summary = fmt.Sprintf("%s: %s of %s; connect() fails with EADDRNOTAVAIL", who, left, Count(b.Ports))
 		f.doubt("no counter shows EADDRNOTAVAIL: that connects fail is concluded from the ports")
 	case b.SecondsLeft != nil:
 		f.Severity = Critical
-		f.Summary = fmt.Sprintf("%s: the source ports run out in %.0f s at %s closes; %s", who, *b.SecondsLeft, rate(b.Rate), used)
+		f.Summary = fmt.Sprintf("%s: the source ports run out in %.0f s at %s closes/s; %s", who, *b.SecondsLeft, Rate(b.Rate), used)
 	case b.Predicted >= float64(b.Ports):
 		f.Severity = Critical
-		f.Summary = fmt.Sprintf("%s: the source ports run out at %s closes; %s", who, rate(b.Rate), used)
+		f.Summary = fmt.Sprintf("%s: the source ports run out at %s closes/s; %s", who, Rate(b.Rate), used)
 	default:
-		f.Summary = fmt.Sprintf("%s: %s (%s) and at %s closes it settles at %s", who, used, percent(b.UsedPercent), rate(b.Rate), percent(b.PredictedPercent))
+		f.Summary = fmt.Sprintf("%s: %s (%s) and at %s closes/s it settles at %s", who, used, percent(b.UsedPercent), Rate(b.Rate), percent(b.PredictedPercent))
 	}
 
-	hold := fmt.Sprintf("%.3g s", b.HoldSeconds)
-	f.Why = fmt.Sprintf("A connection from %s to %s needs a source port of its own, and there are %s.", g.Local, g.Remote, count(b.Ports))
 	if b.Held() > 0 || b.Rate > 0 {
-		f.Why += fmt.Sprintf(" A port that is closed from this side stays in TIME_WAIT for %s; so they carry %s closes for ever, and %s are made. %s",
-			hold, rate(b.Sustainable), rate(b.Rate), c.since())
+		f.Why = fmt.Sprintf("A connection that this side closes first keeps its source port in TIME_WAIT for %.3g s: %s ports carry %s closes/s for ever, and there are %s now. ",
+			b.HoldSeconds, Count(b.Ports), Rate(b.Sustainable), Rate(b.Rate))
+		f.Why += c.since() + " "
 	}
+	f.Why += fmt.Sprintf("Each connection from %s to %s needs a port of its own.", g.Local, g.Remote)
 	closeWait := g.InRange[tcp.CloseWait]
 	switch most := max(b.Held(), b.Live, b.FinWait2); {
 	case most == b.Held():
 		f.Remedies = p.portRemedies(g, []RemedyID{KeepConnections, PeerClosesFirst})
 	case closeWait*2 >= b.Live:
-		f.Why += fmt.Sprintf(" %s of them are in CLOSE_WAIT: the peer has closed them, and the program has not.", count(closeWait))
+		f.Why += fmt.Sprintf(" %s of them are in CLOSE_WAIT: the peer has closed them, and the program has not.", Count(closeWait))
 		f.Remedies = []RemedyID{CloseSockets, RestartProcess}
 	case most == b.Live:
-		f.Why += fmt.Sprintf(" %s live connections hold most of them.", count(b.Live))
+		f.Why += fmt.Sprintf(" %s live connections hold most of them.", Count(b.Live))
 		f.Remedies = p.portRemedies(g, []RemedyID{KeepConnections})
 	default:
-		f.Why += fmt.Sprintf(" %s were closed here and wait in FIN_WAIT2 for the peer to close.", count(b.FinWait2))
+		f.Why += fmt.Sprintf(" %s were closed here and wait in FIN_WAIT2 for the peer to close.", Count(b.FinWait2))
 		f.Remedies = p.portRemedies(g, []RemedyID{KeepConnections})
 	}
 
@@ -130,7 +130,7 @@ func portEvidence(p *place, g *snapshot.Group, b capacity.Budget) []Evidence {
 		{
 			Name: "source ports used", Value: float64(b.Used), Limit: most, Unit: "ports",
 			Source: fmt.Sprintf("sock_diag: %s live, %s TIME_WAIT less %s that connect() may take over, %s in FIN_WAIT2 without an owner",
-				count(b.Live), count(b.TimeWait), count(b.Reusable), count(b.FinWait2)),
+				Count(b.Live), Count(b.TimeWait), Count(b.Reusable), Count(b.FinWait2)),
 			Check: p.in("ss -Htan" + filter(g) + " | wc -l"),
 		},
 		{

@@ -15,7 +15,7 @@ func (sc *scene) acquit(p *place, g *snapshot.Group) []RuledOut {
 		most, known := p.buckets()
 		rise, told := p.Counters.Rose("TcpExtTCPTimeWaitOverflow")
 		if fill := share(float64(n), most); known && fill < sc.t.bucketsWarning && (!told || rise == 0) {
-			because := count(n) + " of " + count(most) + " (" + percent(fill) + ")"
+			because := Count(n) + " of " + Count(most) + " (" + percent(fill) + ")"
 			if told {
 				because += ", TCPTimeWaitOverflow did not rise"
 			}
@@ -32,11 +32,11 @@ func (sc *scene) acquit(p *place, g *snapshot.Group) []RuledOut {
 	}
 	if c := p.Conntrack; c != nil && c.Max > 0 {
 		if fill := share(float64(c.Count), float64(c.Max)); fill < sc.t.bucketsWarning {
-			add("conntrack", count(c.Count)+" of "+count(c.Max)+" ("+percent(fill)+")")
+			add("conntrack", Count(c.Count)+" of "+Count(c.Max)+" ("+percent(fill)+")")
 		}
 	}
 	if n := g.States[tcp.CloseWait]; n > 0 && float64(n) < sc.t.closeWaitSockets {
-		add("CLOSE_WAIT", count(n)+" sockets: no leak")
+		add("CLOSE_WAIT", Count(n)+" sockets: no leak")
 	}
 	if _, there := p.Settings["net.ipv4.tcp_tw_recycle"]; !there && len(p.Settings) > 0 {
 		add("tcp_tw_recycle", "not in this kernel")

@@ -95,7 +95,7 @@ func (sc *scene) stuck(p *place, g *snapshot.Group, b capacity.Budget, obstacle 
 		why = "With tcp_tw_reuse at 0, connect() waits for the full 60 s of each TIME_WAIT socket."
 	}
 	f.Summary = fmt.Sprintf("%s: %s of %s source ports are in TIME_WAIT and cannot be taken over: %s",
-		way(g.Local, g.Remote), count(b.Held()), count(b.Ports), setting)
+		way(g.Local, g.Remote), Count(b.Held()), Count(b.Ports), setting)
 	f.Why = why
 	value, _ := p.Settings.Int(key)
 	f.Evidence = []Evidence{

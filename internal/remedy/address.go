@@ -3,6 +3,7 @@ package remedy
 import (
 	"fmt"
 
+	"linger/internal/diagnose"
 	"linger/internal/tcp"
 )
 
@@ -20,8 +21,8 @@ func moreAddresses(at *site) Remedy {
 		Kernels:   "all",
 	}
 	if at.counted {
-		r.Frees = fmt.Sprintf("%s ports, and %s closes for ever, for each address or port that is added",
-			whole(float64(at.budget.Ports)), perSecond(float64(at.budget.Ports)/at.budget.HoldSeconds))
+		r.Frees = fmt.Sprintf("%s ports, and %s closes/s for ever, for each address or port that is added",
+			diagnose.Count(at.budget.Ports), diagnose.Rate(float64(at.budget.Ports)/at.budget.HoldSeconds))
 	}
 	return r
 }
@@ -83,10 +84,10 @@ func widenPortRange(at *site) Remedy {
 	}
 	wider := at.budgets.WithRange(wide, swallowed)
 	after, _ := wider.Ports()
-	r.Frees = fmt.Sprintf("%s ports become %s", whole(float64(ports)), whole(float64(after)))
+	r.Frees = fmt.Sprintf("%s ports become %s", diagnose.Count(ports), diagnose.Count(after))
 	if at.counted {
 		b, _ := wider.Of(at.group)
-		r.Frees += fmt.Sprintf(", which carry %s closes for ever in place of %s", perSecond(b.Sustainable), perSecond(at.budget.Sustainable))
+		r.Frees += fmt.Sprintf(", which carry %s closes/s for ever in place of %s", diagnose.Rate(b.Sustainable), diagnose.Rate(at.budget.Sustainable))
 	}
 	return r
 }

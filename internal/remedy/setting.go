@@ -30,8 +30,8 @@ func (at *site) reusing() string {
 		return "the ports in TIME_WAIT that are older than a second"
 	}
 	b, _ := at.budgets.WithReuse().Of(at.group)
-	return fmt.Sprintf("%s of %s ports in TIME_WAIT now; %s closes for ever in place of %s",
-		whole(float64(at.budget.Held()-b.Held())), whole(float64(at.budget.Held())), perSecond(b.Sustainable), perSecond(at.budget.Sustainable))
+	return fmt.Sprintf("%s of %s ports in TIME_WAIT now; %s closes/s for ever in place of %s",
+		diagnose.Count(at.budget.Held()-b.Held()), diagnose.Count(at.budget.Held()), diagnose.Rate(b.Sustainable), diagnose.Rate(at.budget.Sustainable))
 }
 
 func reuseDelayDefault(at *site) Remedy {
@@ -73,13 +73,13 @@ func raiseBuckets(at *site) Remedy {
 	}
 	value := strconv.FormatInt(to, 10)
 	return Remedy{
-		Title:   "Raise the limit of time-wait sockets to " + whole(float64(to)),
+		Title:   "Raise the limit of time-wait sockets to " + diagnose.Count(to),
 		Kind:    Setting,
 		Now:     at.set(key, value),
 		Persist: at.persist(key, value),
-		Frees:   fmt.Sprintf("room for %s time-wait sockets more", whole(float64(to-now))),
+		Frees:   fmt.Sprintf("room for %s time-wait sockets more", diagnose.Count(to-now)),
 		Risk: fmt.Sprintf("up to %s more kernel memory when full, twice that for outgoing connections; longer hash chains",
-			megabytes(float64(capacity.AcceptorBytes(int(to-now))))),
+			diagnose.Size(capacity.AcceptorBytes(int(to-now)))),
 		NotWhen:   "memory is short",
 		Mechanism: "What exceeds the limit is dropped without TIME_WAIT (net/ipv4/inet_timewait_sock.c).",
 		Kernels:   "for each namespace from 4.11, for the whole host before",

@@ -2,7 +2,6 @@ package remedy
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 
 	"linger/internal/capacity"
@@ -129,26 +128,6 @@ func (at *site) persist(key, value string) *Persist {
 	}
 	return p
 }
-
-// whole writes a whole number with commas between the thousands.
-func whole(n float64) string {
-	digits := strconv.FormatFloat(math.Round(n), 'f', 0, 64)
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
-}
-
-// perSecond writes a rate: small ones with a decimal.
-func perSecond(rate float64) string {
-	if rate > 0 && rate < 10 {
-		return strconv.FormatFloat(rate, 'f', 1, 64) + "/s"
-	}
-	return whole(rate) + "/s"
-}
-
-// megabytes writes bytes.
-func megabytes(n float64) string { return strconv.FormatFloat(n/1e6, 'f', 1, 64) + " MB" }
 
 // runsPods tells whether a pod's namespace was read.
 func (at *site) runsPods() bool {
