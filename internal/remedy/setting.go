@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"linger/internal/capacity"
+	"linger/internal/diagnose"
 )
 
 const loadBalanced = "the destination is an address that several hosts share (a balancer or NAT) and their time stamps have no common clock: connects would stall now and then"
