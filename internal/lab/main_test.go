@@ -1,6 +1,9 @@
 package lab_test
 
 import (
+	"flag"
+	"fmt"
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -10,5 +13,12 @@ import (
 
 func TestMain(m *testing.M) {
 	lab.Worker()
+	flag.Parse()
+	// These tests mostly wait for sockets to age, each in namespaces of its own, so
+	// that there may be more of them at a time than CPUs.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	goleak.VerifyTestMain(m)
 }

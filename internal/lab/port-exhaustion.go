@@ -31,7 +31,9 @@ var portExhaustion = Scenario{
 		if err := pool(ctx, p, o.Size/10); err != nil {
 			return err
 		}
-		dial := DialSpec{To: []netip.AddrPort{p.service}, Count: o.Size}
+		// More than there are ports: some TIME_WAIT sockets are killed by a late RST
+		// of the other end (RFC 1337).
+		dial := DialSpec{To: []netip.AddrPort{p.service}, Count: 2 * o.Size}
 		done, err := p.client.Churn(ctx, dial)
 		if err != nil {
 			return err

@@ -1,0 +1,180 @@
+package lab_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"linger/internal/collect"
+	"linger/internal/diagnose"
+	"linger/internal/lab"
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// window is the time between two readings of the counters in these tests: several
+// kernel ticks, and enough steady load to be seen.
+const window = time.Second
+
+// look collects the nodes' namespaces and no other, and judges them.
+func look(t testing.TB, ctx context.Context, nodes ...*lab.Node) (*snapshot.Snapshot, diagnose.Diagnosis) {
+	t.Helper()
+	o := collect.Options{Window: window}
+	for _, n := range nodes {
+		o.Netns = append(o.Netns, n.Path())
+	}
+	s, err := collect.Collect(ctx, o)
+	if err != nil {
+		t.Fatalf("collect: %v", err)
+	}
+	return s, diagnose.Judge(s, diagnose.DefaultThresholds())
+}
+
+// wait waits for the kernel's state to age, which nothing but time can do.
+func wait(t testing.TB, until time.Time) {
+	t.Helper()
+	time.Sleep(time.Until(until))
+}
+
+func describe(v any) string {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+func headlines(d diagnose.Diagnosis) string {
+	var lines []string
+	for _, f := range d.Findings {
+		lines = append(lines, fmt.Sprintf("%s %s %s: %s", f.Severity, f.Problem, f.Netns.Label, f.Summary))
+		for _, r := range f.Related {
+			lines = append(lines, fmt.Sprintf("    %s %s %s: %s", r.Severity, r.Problem, r.Netns.Label, r.Summary))
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Each problem is built, and is the first that is named: with its role, its
+// destination and the process that makes it.
+func TestEachProblemIsNamed(t *testing.T) {
+	t.Parallel()
+	severity := map[diagnose.Slug]diagnose.Severity{
+		"connection-churn":    diagnose.Info, // far from every limit
+		"client-closes-first": diagnose.Info,
+		"port-exhaustion":     diagnose.Critical,
+		"tw-reuse":            diagnose.Warning,
+		"time-wait-overflow":  diagnose.Critical,
+		"fin-timeout":         diagnose.Warning,
+		"close-wait-leak":     diagnose.Warning,
+	}
+	for _, s := range lab.Scenarios() {
+		for _, ipv6 := range []bool{false, true} {
+			t.Run(string(s.Slug)+"/"+familyName(ipv6), func(t *testing.T) {
+				t.Parallel()
+				ctx := context3m(t)
+				b := build(t, s.Slug, lab.Options{IPv6: ipv6})
+				wait(t, b.RipeAt)
+				_, d := look(t, ctx, b.Topology.Nodes...)
+				if len(d.Findings) == 0 {
+					t.Fatalf("no finding; held:\n%s\nunknown:\n%s", describe(d.Held), describe(d.Unknown))
+				}
+				f := d.Findings[0]
+				if f.Problem != s.Slug {
+					t.Fatalf("first finding is %s, want %s:\n%s", f.Problem, s.Slug, headlines(d))
+				}
+				check(t, f, b.Expect)
+				if f.Severity != severity[s.Slug] {
+					t.Errorf("severity %s, want %s: %s", f.Severity, severity[s.Slug], f.Summary)
+				}
+				if t.Failed() {
+					t.Logf("finding:\n%s", describe(f))
+				}
+			})
+		}
+	}
+}
+
+func check(t *testing.T, f diagnose.Finding, want lab.Expectation) {
+	t.Helper()
+	if f.Netns.Inode != want.Node.Inode() {
+		t.Errorf("namespace %d, want %d of %s", f.Netns.Inode, want.Node.Inode(), want.Node.Name)
+	}
+	got := diagnose.Subject{Role: f.Subject.Role, Local: f.Subject.Local, Remote: f.Subject.Remote}
+	if subject := (diagnose.Subject{Role: want.Role, Local: want.Local, Remote: want.Remote}); want.Role != "" && got != subject {
+		t.Errorf("subject %+v, want %+v", got, subject)
+	}
+	if want.Owner != "" && !names(f.Owners, want.Owner) {
+		t.Errorf("owners %+v do not name %s", f.Owners, want.Owner)
+	}
+}
+
+func names(owners []snapshot.Owner, process string) bool {
+	for _, o := range owners {
+		if o.Process == process && o.PID > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// The cured state of each, on namespaces that have never had the problem.
+func TestCuredIsNoAlarm(t *testing.T) {
+	t.Parallel()
+	for _, s := range lab.Scenarios() {
+		t.Run(string(s.Slug), func(t *testing.T) {
+			t.Parallel()
+			ctx := context3m(t)
+			b := build(t, s.Slug, lab.Options{Cured: true})
+			wait(t, b.RipeAt)
+			_, d := look(t, ctx, b.Topology.Nodes...)
+			noAlarm(t, d)
+		})
+	}
+}
+
+// noAlarm allows what is only worth knowing.
+func noAlarm(t testing.TB, d diagnose.Diagnosis) {
+	t.Helper()
+	for _, f := range d.Findings {
+		if f.Severity != diagnose.Info {
+			t.Errorf("%s: %s\n%s", f.Severity, f.Problem, headlines(d))
+		}
+	}
+}
+
+// Both ends lie in namespaces that are read: a finding on one end names the
+// process at the other, and neither needs tracing for that.
+func TestBothEndsAreKnown(t *testing.T) {
+	t.Parallel()
+	ctx := context3m(t)
+	b := build(t, "client-closes-first", lab.Options{})
+	wait(t, b.RipeAt)
+	s, _ := look(t, ctx, b.Topology.Nodes...)
+	ends := map[tcp.Role]string{tcp.Connector: "lab-client", tcp.Acceptor: "lab-server"}
+	for _, ns := range s.Namespaces {
+		for _, g := range ns.Groups {
+			own, known := ends[g.Role]
+			if !known {
+				t.Errorf("role %s of %s → %s", g.Role, g.Local, g.Remote)
+				continue
+			}
+			if !names(g.Owners, own) {
+				t.Errorf("%s %s → %s: owners %+v do not name %s", g.Role, g.Local, g.Remote, g.Owners, own)
+			}
+			other := "lab-server"
+			if own == other {
+				other = "lab-client"
+			}
+			if g.Peer == nil || !names(g.Peer.Owners, other) {
+				t.Errorf("%s %s → %s: peer %s does not name %s", g.Role, g.Local, g.Remote, describe(g.Peer), other)
+			}
+			if g.Peer != nil && g.Peer.Inode == ns.Inode {
+				t.Errorf("%s %s → %s: its peer is in its own namespace", g.Role, g.Local, g.Remote)
+			}
+		}
+	}
+}

@@ -1,0 +1,82 @@
+package lab_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"linger/internal/lab"
+	"linger/internal/tcp"
+)
+
+// pairOf makes two joined nodes, with a service on one and a client on the other.
+func pairOf(t *testing.T, closing lab.Closing) (topology *lab.Topology, client, server *lab.WorkerProcess, service netip.AddrPort) {
+	t.Helper()
+	ctx := context3m(t)
+	topology, err := lab.NewPair("client", "server")
+	skipWithoutRoot(t, err)
+	t.Cleanup(func() {
+		if err := topology.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	if server, err = topology.Nodes[1].Start(ctx, "healthy-server"); err != nil {
+		t.Fatal(err)
+	}
+	service = netip.AddrPortFrom(topology.Nodes[1].IPv4, 8080)
+	if _, err := server.Serve(ctx, lab.ServeSpec{Endpoints: []netip.AddrPort{service}, Close: closing}); err != nil {
+		t.Fatal(err)
+	}
+	if client, err = topology.Nodes[0].Start(ctx, "healthy-client"); err != nil {
+		t.Fatal(err)
+	}
+	return topology, client, server, service
+}
+
+// Thousands of live connections that are used again and again: ports in use, no
+// TIME_WAIT.
+func TestBusyKeepAliveIsHealthy(t *testing.T) {
+	t.Parallel()
+	ctx := context3m(t)
+	topology, client, _, service := pairOf(t, lab.CloseSecond)
+	const connections = 3000
+	if _, err := client.Hold(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Count: connections}); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Talk(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s, d := look(t, ctx, topology.Nodes...)
+	noAlarm(t, d)
+	if len(d.Findings) != 0 {
+		t.Errorf("findings on a healthy host:\n%s", headlines(d))
+	}
+	if n := s.Namespaces[0].States[tcp.Established]; n != connections {
+		t.Errorf("%d connections are established, want %d", n, connections)
+	}
+}
+
+// Some churn beside a long-lived pool is what most hosts do.
+func TestModestChurnIsHealthy(t *testing.T) {
+	t.Parallel()
+	for name, closing := range map[string]lab.Closing{"client closes": lab.CloseSecond, "server closes": lab.CloseFirst} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := context3m(t)
+			topology, client, _, service := pairOf(t, closing)
+			dial := lab.DialSpec{To: []netip.AddrPort{service}, PeerCloses: closing == lab.CloseFirst}
+			dial.Rate, dial.Batch = 15, 1
+			if err := client.Begin(ctx, dial); err != nil {
+				t.Fatal(err)
+			}
+			_, d := look(t, ctx, topology.Nodes...)
+			noAlarm(t, d)
+			done, err := client.End(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if done.Opened == 0 || done.Failed > 0 {
+				t.Errorf("the churn was none: %+v", done)
+			}
+		})
+	}
+}
