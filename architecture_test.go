@@ -77,7 +77,7 @@ func TestSlugs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, rule := range diagnose.Rules {
+	for _, rule := range diagnose.Rules() {
 		slug := string(rule.Slug)
 		for _, file := range []string{
 			"internal/diagnose/" + slug + ".go",
@@ -96,8 +96,8 @@ func TestSlugs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(pages) != len(diagnose.Rules) {
-		t.Errorf("%d pages for %d problems: %v", len(pages), len(diagnose.Rules), pages)
+	if len(pages) != len(diagnose.Rules()) {
+		t.Errorf("%d pages for %d problems: %v", len(pages), len(diagnose.Rules()), pages)
 	}
 }
 

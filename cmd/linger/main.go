@@ -19,11 +19,11 @@ func main() {
 // run answers one command line and returns the exit code. The first SIGINT or
 // SIGTERM cancels, so that linger tells what it has; the second one kills.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	// A reader that left, as in linger | head -1, is an error of write(2) instead of
-	// the end of the process: the exit code still tells what was found.
-	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	// A reader that left, as in linger | head -1, is an error of write(2) instead of
+	// the end of the process: the exit code still tells what was found.
+	signal.Ignore(syscall.SIGPIPE)
 	return cli.Run(ctx, args, cli.Streams{In: stdin, Out: stdout, Err: stderr, Getenv: os.Getenv})
 }

@@ -52,7 +52,9 @@ Without a command it does what "linger diagnose" does. As root it sees every
 network namespace and names every process.`
 	root.Version = version()
 	root.SetVersionTemplate("linger {{.Version}}\n")
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	root.Args = noCommand
+	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SilenceErrors = true
 	root.SilenceUsage = true

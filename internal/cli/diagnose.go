@@ -53,7 +53,7 @@ problem, 3 if no chosen namespace could be read, 64 for a wrong command line.`,
 		},
 	}
 	flags := c.Flags()
-	flags.StringArrayVar(&o.netns, "netns", nil, "read this namespace: a `NAME` under /run/netns, a PID, a path, or all; repeatable (default all)")
+	flags.StringArrayVar(&o.netns, "netns", nil, "read this namespace: a `NAME` under /run/netns, a process id, a path, or all; repeatable (default all)")
 	flags.DurationVar(&o.window, "window", time.Second, "`TIME` between two readings of the counters; 0 reads them once")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
@@ -83,7 +83,7 @@ func (o *diagnoseOptions) run(ctx context.Context, streams Streams) (int, error)
 	snapshot, err := collect.Collect(ctx, ask)
 	clear()
 	if errors.Is(err, collect.ErrUnknownNamespace) {
-		return 0, &usageError{err: err, hint: "`--netns` takes a name under /run/netns, a process id, a path, or all"}
+		return 0, &usageError{err: err, hint: "`ip netns list` and `lsns -t net` tell which there are"}
 	}
 	if err != nil {
 		return 0, err

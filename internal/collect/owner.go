@@ -3,6 +3,7 @@ package collect
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -78,8 +79,13 @@ func (r *reading) findOwners(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		r.gap("", "owners of sockets", "a mounted /proc", err)
 	}
-	if missing := len(wanted) - len(found.ByInode); found.Unreadable > 0 && missing > 0 {
+	switch missing := len(wanted) - len(found.ByInode); {
+	case missing == 0:
+	case found.Unreadable > 0:
 		r.gap("", "owners of some sockets", needsRights(), errUnreadable(found.Unreadable))
+	case len(found.ByInode) == 0:
+		r.gap("", "owners of sockets", "a /proc that shows all processes (no hidepid, the host's PID namespace)",
+			fmt.Errorf("none of %d sockets belongs to a process in /proc", missing))
 	}
 }
 

@@ -38,7 +38,8 @@ func (b *block) paragraph(lead string, t tone, text string) {
 // verbatim adds lines that must stay as they are, to be copied.
 func (b *block) verbatim(lead string, t tone, text string) {
 	for i, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
-		b.beside(lead, i == 0, t, clean(strings.ReplaceAll(line, "\t", "    "), b.style.ASCII))
+		line = strings.NewReplacer("\t", "    ", string(noBreak), " ").Replace(line)
+		b.beside(lead, i == 0, t, clean(line, b.style.ASCII))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"linger/internal/diagnose"
 	"linger/internal/remedy"
@@ -15,12 +16,15 @@ import (
 // detail is how much of a finding is told. Numbers count items.
 type detail struct {
 	owners    int
+	peer      bool // the owners of the other end
 	history   bool
 	evidence  int
 	ruledOut  int
 	remedies  int
-	prices    int // remedies without a command told with what they free and risk
-	examples  int // of each remedy
+	frees     bool // what a remedy frees; its risk is always told with a command
+	notWhen   bool // when to leave a remedy
+	prices    int  // remedies without a command that are told with all this
+	examples  int  // of each remedy
 	unsure    int
 	related   int
 	sentences bool // all of a text, not its first sentence
@@ -37,7 +41,7 @@ var (
 	// compact is for one problem of several, complete for -v.
 	compact  = detail{owners: 1, remedies: 2}
 	complete = detail{
-		owners: all, history: true, evidence: all, ruledOut: all, remedies: all, prices: all, examples: all,
+		owners: all, peer: true, history: true, frees: true, notWhen: true, evidence: all, ruledOut: all, remedies: all, prices: all, examples: all,
 		unsure: all, related: all, sentences: true, air: true, checks: true,
 	}
 )
@@ -46,10 +50,13 @@ var (
 // most useful first.
 var additions = []func(*detail){
 	func(d *detail) { d.ruledOut = 1 },
-	func(d *detail) { d.evidence = 1 },
-	func(d *detail) { d.prices = 1 },
+	func(d *detail) { d.frees = true },
 	func(d *detail) { d.history = true },
+	func(d *detail) { d.evidence = 1 },
+	func(d *detail) { d.notWhen = true },
 	func(d *detail) { d.ruledOut = 2 },
+	func(d *detail) { d.prices = 1 },
+	func(d *detail) { d.peer = true },
 	func(d *detail) { d.air = true },
 	func(d *detail) { d.related = 1 },
 	func(d *detail) { d.ruledOut = 3 },
@@ -93,6 +100,11 @@ func subject(s diagnose.Subject) string {
 	return ""
 }
 
+// summary is the verdict without the connections that the heading names.
+func summary(f *Finding) string {
+	return strings.TrimPrefix(f.Summary, strings.ReplaceAll(subject(f.Subject), string(noBreak), " ")+": ")
+}
+
 // glue keeps words on one line.
 func glue(text string) string { return strings.ReplaceAll(text, " ", string(noBreak)) }
 
@@ -100,7 +112,7 @@ func glue(text string) string { return strings.ReplaceAll(text, " ", string(noBr
 func (t Text) finding(d *Document, f *Finding, much detail) []string {
 	b := &block{style: t.Style}
 	b.headline(markOf(f.Severity), heading(f))
-	b.full(plain, f.Summary)
+	b.full(plain, summary(f))
 	if much.air {
 		b.blank()
 	}
@@ -129,7 +141,7 @@ func (t Text) who(b *block, f *Finding, much detail) {
 		}
 		b.paragraph("", plain, owner(o)+": "+because(o))
 	}
-	if f.Peer != nil {
+	if f.Peer != nil && much.peer {
 		text := "other end: " + f.Peer.Netns
 		if names := ownersLine(f.Peer.Owners); names != "" {
 			text = "other end: " + names + " in " + f.Peer.Netns
@@ -199,7 +211,7 @@ func (t Text) why(b *block, d *Document, f *Finding, much detail) {
 	longest := 0
 	for i, e := range f.Evidence {
 		if i < much.evidence {
-			longest = max(longest, len([]rune(e.Name)))
+			longest = max(longest, utf8.RuneCountInString(e.Name))
 		}
 	}
 	for i, e := range f.Evidence {
@@ -246,7 +258,7 @@ func (t Text) history(h *snapshot.CloseHistory) string {
 			caption = "at least " + caption
 		}
 		caption = "60 s ago " + t.Style.sparkline(bars) + " now, peak " + caption + " closes/s"
-		if len([]rune(caption)) <= room {
+		if utf8.RuneCountInString(caption) <= room {
 			return caption
 		}
 	}
@@ -289,7 +301,7 @@ func (t Text) do(b *block, f *Finding, much detail) {
 	b.section("DO")
 	chosen := choose(f.Remedies, much.remedies)
 	for n, i := range chosen {
-		// A command is never told without its price.
+		// A command is never told without its risk.
 		price := n < much.prices || f.Remedies[i].Now != ""
 		t.remedy(b, i+1, f.Remedies[i], price, much)
 	}
@@ -334,7 +346,7 @@ func (t Text) remedy(b *block, number int, r remedy.Remedy, price bool, much det
 		b.verbatim(field("now"), command, r.Now)
 	}
 	if r.Persist != nil {
-		t.persist(b, r.Persist, price)
+		t.persist(b, r.Persist, r.Now, much.checks)
 	}
 	if price {
 		t.price(b, r, much)
@@ -344,14 +356,18 @@ func (t Text) remedy(b *block, number int, r remedy.Remedy, price bool, much det
 // price tells what a remedy frees and what it may cost.
 func (t Text) price(b *block, r remedy.Remedy, much detail) {
 	if !much.checks {
-		parts := []string{cut(r.Frees, false)}
-		if r.Risk != "" {
-			parts = append(parts, "risk: "+cut(r.Risk, false))
+		var parts []string
+		add := func(wanted bool, name, text string) {
+			if wanted && text != "" {
+				parts = append(parts, name+strings.TrimSuffix(cut(text, false), "."))
+			}
 		}
-		if r.NotWhen != "" {
-			parts = append(parts, "not when: "+cut(r.NotWhen, false))
+		add(much.frees, "frees ", r.Frees)
+		add(true, "risk: ", r.Risk)
+		add(much.notWhen, "not when: ", r.NotWhen)
+		if len(parts) > 0 {
+			b.paragraph("   ", plain, strings.Join(parts, dot))
 		}
-		b.paragraph(field("frees"), plain, strings.Join(parts, dot))
 		return
 	}
 	for _, part := range []struct{ name, text string }{
@@ -364,13 +380,16 @@ func (t Text) price(b *block, r remedy.Remedy, much detail) {
 }
 
 // persist tells what keeps a setting: the file and its line, on one line of text
-// where they fit.
-func (t Text) persist(b *block, p *remedy.Persist, note bool) {
+// where they fit; and no line twice, where what keeps it is the command of now.
+func (t Text) persist(b *block, p *remedy.Persist, now string, note bool) {
 	together := p.File + ": " + p.Line
-	if strings.Contains(p.Line, "\n") || margin+fieldWidth+len([]rune(together)) > t.Style.width() {
-		b.verbatim(field("for ever"), plain, "in "+p.File)
+	switch {
+	case p.Line == now:
+		b.paragraph(field("for ever"), plain, "the same in "+p.File)
+	case strings.Contains(p.Line, "\n") || margin+fieldWidth+utf8.RuneCountInString(together) > t.Style.width():
+		b.paragraph(field("for ever"), plain, "in "+p.File)
 		b.verbatim(field(""), command, p.Line)
-	} else {
+	default:
 		b.verbatim(field("for ever"), command, together)
 	}
 	if note && p.Note != "" {
@@ -419,7 +438,7 @@ func (t Text) also(b *block, d *Document, f *Finding, much detail) {
 			b.paragraph("", faint, more(len(f.Related)-i, "finding", "findings"))
 			break
 		}
-		b.paragraph("", plain, string(r.Problem)+": "+r.Summary)
+		b.paragraph("", plain, string(r.Problem)+": "+summary(&r))
 	}
 }
 

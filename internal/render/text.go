@@ -25,6 +25,8 @@ const (
 	// without -v; the others are counted.
 	problemsTold = 8
 	notesTold    = 4
+	// gapsTold is how many needs are told where nothing is wrong.
+	gapsTold = 3
 )
 
 // Print writes the document.
@@ -101,7 +103,7 @@ func (t Text) notes(d *Document, notes []Finding) []string {
 			break
 		}
 		f := &notes[i]
-		text := f.Summary
+		text := summary(f)
 		if who := ownersLine(f.Owners); who != "" {
 			text = stop(text) + " By " + who + "."
 		}
@@ -165,16 +167,18 @@ func (t Text) calm(d *Document) []string {
 // end is what could not be told, in short, and the line that counts.
 func (t Text) end(d *Document, problems int) []string {
 	b := block{style: t.Style, lines: []string{""}}
-	if !t.Style.Verbose {
-		if missing := lacking(d); len(missing) > 0 {
-			b.section("GAPS")
-			more := len(missing) - 2
-			for _, line := range missing[:min(2, len(missing))] {
-				b.paragraph("", plain, line)
-			}
-			if more > 0 {
-				b.paragraph("", faint, fmt.Sprintf("%d more: `linger -v`", more))
-			}
+	if missing := lacking(d); len(missing) > 0 && !t.Style.Verbose {
+		// Beside a problem one line is enough.
+		told := gapsTold
+		if problems > 0 {
+			told = 1
+		}
+		b.section("GAPS")
+		for _, line := range missing[:min(told, len(missing))] {
+			b.paragraph("", plain, line)
+		}
+		if n := len(missing) - told; n > 0 {
+			b.paragraph("", faint, fmt.Sprintf("%d more: `linger -v`", n))
 		}
 	}
 	states := d.states()
@@ -205,7 +209,7 @@ func lacking(d *Document) []string {
 	var needs []string
 	what := map[string][]string{}
 	add := func(need, thing string) {
-		if _, known := what[need]; !known {
+		if what[need] == nil {
 			needs = append(needs, need)
 		}
 		if !slices.Contains(what[need], thing) {
@@ -218,11 +222,10 @@ func lacking(d *Document) []string {
 	for _, u := range d.Unknown {
 		add(u.Needs, string(u.Problem))
 	}
-	lines := make([]string, len(needs))
 	for i, need := range needs {
-		lines[i] = strings.Join(what[need], ", ") + ": needs " + need
+		needs[i] = strings.Join(what[need], ", ") + ": needs " + need
 	}
-	return lines
+	return needs
 }
 
 // tally counts findings by problem: 12 close-wait-leak, 3 tw-reuse.

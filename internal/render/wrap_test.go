@@ -20,6 +20,7 @@ func TestWrap(t *testing.T) {
 		{"keeps a command whole", "run `sysctl -w a=b` as root", 12, []string{"run", "`sysctl -w a=b`", "as root"}},
 		{"an open backquote is a sign", "it`s one two", 6, []string{"it`s", "one", "two"}},
 		{"a no-break space does not break", "a 10\u00a0s b", 4, []string{"a", "10 s", "b"}},
+		{"a sign does not begin a line", "12 % used", 4, []string{"12 %", "used"}},
 		{"counts signs, not bytes", "ää öö", 5, []string{"ää öö"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
