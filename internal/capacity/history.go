@@ -65,7 +65,10 @@ func (h History) Began() (seconds int, known bool) {
 	for i := TimeWaitSeconds - 1; i >= 0; i-- {
 		older += h.PerSecond[i]
 		if older > background*sum {
-			return i + 1, i+1 < TimeWaitSeconds-1
+			if i >= TimeWaitSeconds-2 {
+				break
+			}
+			return i + 1, true
 		}
 	}
 	return 0, false

@@ -72,7 +72,7 @@ type leak struct {
 
 func (l *leak) at() string {
 	if l.role == tcp.Acceptor {
-		return l.service.String()
+		return "on " + l.service.String()
 	}
 	return "to " + l.service.String()
 }
@@ -138,8 +138,7 @@ func (sc *scene) leak(p *place, l *leak) finding {
 		f.doubt("which process has them: it needs root to look into the descriptors of others")
 	}
 	f.Summary = fmt.Sprintf("%s leaves %s connections %s in CLOSE_WAIT: the peer has closed them, the program has not", name, Count(l.old), l.at())
-	f.Why = "The kernel has told the program of the end (read() returned 0), and keeps the socket until the program closes it; no time-out does. " +
-		"Each holds a descriptor and its buffers" + map[bool]string{true: ", and a source port"}[l.role == tcp.Connector] + "."
+	f.Why = "The peer has ended the connection (read() returns 0), and the kernel keeps the socket until the program closes it: no time-out does"
 	f.Evidence = []Evidence{{
 		Name: "in CLOSE_WAIT, 3 s old", Value: float64(l.old), Limit: limit(float64(l.total())), Unit: "sockets",
 		Source: "sock_diag: second look at CLOSE_WAIT, tcpi_last_ack_recv of 3 s or more, of all sockets of the group",
@@ -153,7 +152,7 @@ func (sc *scene) leak(p *place, l *leak) finding {
 			Check:  fmt.Sprintf("ls /proc/%d/fd | wc -l; grep 'open files' /proc/%d/limits", o.PID, o.PID),
 		})
 		left := max(most-used, 0)
-		f.Why += fmt.Sprintf(" %s descriptors are left until accept(), socket() and open() fail with EMFILE.", Count(left))
+		f.Why += fmt.Sprintf("; %s descriptors are left until accept(), socket() and open() fail with EMFILE", Count(left))
 		if share(used, most) >= sc.t.descriptorsCritical {
 			f.Severity = Critical
 			f.FailingNow = left == 0
@@ -162,6 +161,11 @@ func (sc *scene) leak(p *place, l *leak) finding {
 	} else if len(l.owners) > 0 {
 		f.doubt("how many descriptors are left until EMFILE: it needs root to read them")
 	}
+	f.Why += ". Each socket holds a descriptor and its buffers"
+	if l.role == tcp.Connector {
+		f.Why += ", and a source port"
+	}
+	f.Why += "."
 	if l.unaccepted > 0 {
 		f.RuledOut = append(f.RuledOut, RuledOut{"never accepted", Count(l.unaccepted) +
 			" more CLOSE_WAIT sockets wait in the listener's queue: no program has them, and they are not counted"})
