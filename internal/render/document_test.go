@@ -179,6 +179,14 @@ func incidentV6() *Document {
 	return &Document{Snapshot: s, Findings: []Finding{f}, Held: held(), Elapsed: 1240 * time.Millisecond}
 }
 
+// incidentAndNotes is one problem with more beside it than a page holds.
+func incidentAndNotes() *Document {
+	d := incident()
+	d.Findings = append(d.Findings, note(), note(), note(), note())
+	d.Snapshot.Gaps = []snapshot.Gap{{What: "owners of sockets", Cause: "permission denied", Needs: "root"}, {What: "pressure", Cause: "no such file", Needs: "CONFIG_PSI"}}
+	return d
+}
+
 // trouble is many problems and notes, some things unread, and a process with a
 // hostile name.
 func trouble() *Document {

@@ -139,7 +139,7 @@ func (t Text) who(b *block, f *Finding, much detail) {
 			b.paragraph("", faint, more(len(f.Owners)-i, "owner", "owners"))
 			break
 		}
-		b.paragraph("", plain, owner(o)+": "+because(o))
+		b.paragraph("", plain, owner(o)+": "+because(o, much.checks))
 	}
 	if f.Peer != nil && much.peer {
 		text := "other end: " + f.Peer.Netns
@@ -168,8 +168,9 @@ func owner(o snapshot.Owner) string {
 	return o.Process + " (" + strings.Join(in, ", ") + ")"
 }
 
-// because says from what an owner is known.
-func because(o snapshot.Owner) string {
+// because says from what an owner is known; that one was inferred, and why it had
+// to be, is unsure, and stands there.
+func because(o snapshot.Owner, inFull bool) string {
 	switch o.How {
 	case snapshot.Seen:
 		if o.Sockets > 0 {
@@ -179,7 +180,10 @@ func because(o snapshot.Owner) string {
 	case snapshot.Listening:
 		return "has the listener"
 	default:
-		return "inferred from its live sockets to the same place"
+		if inFull {
+			return "inferred from its live sockets to the same place"
+		}
+		return "inferred"
 	}
 }
 

@@ -18,6 +18,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 var documents = map[string]func() *Document{
 	"incident":    incident,
 	"incident-v6": incidentV6,
+	"notes":       incidentAndNotes,
 	"trouble":     trouble,
 	"calm":        calm,
 }
@@ -49,7 +50,8 @@ func TestJSONGolden(t *testing.T) {
 
 // TestOneProblemFitsAPage: an incident's terminal shows one problem whole.
 func TestOneProblemFitsAPage(t *testing.T) {
-	for _, name := range []string{"incident", "incident-v6"} {
+	documents := map[string]func() *Document{"incident": incident, "incident-v6": incidentV6, "notes": incidentAndNotes, "judged": judged}
+	for name := range documents {
 		for _, width := range []int{80, 100, 120} {
 			if n := strings.Count(text(t, documents[name](), Style{Width: width}), "\n"); n > page {
 				t.Errorf("%s at %d columns has %d lines, want at most %d", name, width, n, page)

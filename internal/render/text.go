@@ -25,9 +25,23 @@ const (
 	// without -v; the others are counted.
 	problemsTold = 8
 	notesTold    = 4
-	// gapsTold is how many needs are told where nothing is wrong.
-	gapsTold = 3
+	// proof is how many lines of a page are kept for what proves a problem and
+	// acquits others, before anything else is told.
+	proof = 6
 )
+
+// gapsForm is how what is missing is told: not at all, as a number, or with what
+// it needs.
+type gapsForm int
+
+const (
+	gapsNone gapsForm = iota
+	gapsCounted
+	gapsTold
+)
+
+// needsTold is how many needs are told one by one without -v.
+const needsTold = 3
 
 // Print writes the document.
 func (t Text) Print(w io.Writer, d *Document) error {
@@ -40,40 +54,43 @@ func (t Text) Print(w io.Writer, d *Document) error {
 		}
 	}
 
-	end := t.end(d, len(problems))
-	var body []string
+	var lines []string
 	switch {
 	case t.Style.Verbose:
-		body = t.everything(d, problems, notes)
+		lines = slices.Concat(t.everything(d, problems, notes), t.end(d, len(problems), gapsNone))
 	case len(problems) == 0:
-		body = slices.Concat(t.calm(d), t.notes(d, notes))
+		lines = slices.Concat(t.calm(d), t.notes(notes), t.end(d, 0, gapsTold))
 	case len(problems) == 1:
-		rest := slices.Concat(t.notes(d, notes), end)
-		body = slices.Concat(t.fitting(d, &problems[0], page-len(rest)), t.notes(d, notes))
+		lines = t.one(d, &problems[0], notes)
 	default:
-		body = slices.Concat(t.several(d, problems), t.notes(d, notes))
+		lines = slices.Concat(t.several(d, problems), t.notes(notes), t.end(d, len(problems), gapsTold))
 	}
 
 	out := bufio.NewWriter(w)
-	for _, line := range slices.Concat(body, end) {
+	for _, line := range lines {
 		out.WriteString(line)
 		out.WriteByte('\n')
 	}
 	return out.Flush()
 }
 
-// fitting tells one problem in as much detail as the lines allow.
-func (t Text) fitting(d *Document, f *Finding, lines int) []string {
+// one tells the only problem in as much detail as a page allows. Where notes and
+// gaps take what the problem needs they are only named.
+func (t Text) one(d *Document, f *Finding, notes []Finding) []string {
 	much := least
 	told := t.finding(d, f, much)
+	rest := slices.Concat(t.notes(notes), t.end(d, 1, gapsTold))
+	if len(told)+len(rest) > page-proof {
+		rest = slices.Concat(t.noteNames(notes), t.end(d, 1, gapsCounted))
+	}
 	for _, add := range additions {
 		next := much
 		add(&next)
-		if with := t.finding(d, f, next); len(with) <= lines {
+		if with := t.finding(d, f, next); len(with)+len(rest) <= page {
 			much, told = next, with
 		}
 	}
-	return told
+	return slices.Concat(told, rest)
 }
 
 // several tells many problems, each compact.
@@ -92,7 +109,7 @@ func (t Text) several(d *Document, problems []Finding) []string {
 }
 
 // notes tells informative findings, a few lines each.
-func (t Text) notes(d *Document, notes []Finding) []string {
+func (t Text) notes(notes []Finding) []string {
 	b := block{style: t.Style}
 	for i := range notes {
 		if i == 0 {
@@ -110,6 +127,16 @@ func (t Text) notes(d *Document, notes []Finding) []string {
 		b.headline(markOf(f.Severity), heading(f))
 		b.paragraph("", plain, text)
 	}
+	return b.lines
+}
+
+// noteNames names informative findings.
+func (t Text) noteNames(notes []Finding) []string {
+	if len(notes) == 0 {
+		return nil
+	}
+	b := block{style: t.Style, lines: []string{""}}
+	b.headline(markOf(diagnose.Info), tally(notes)+": `linger -v`")
 	return b.lines
 }
 
@@ -164,35 +191,19 @@ func (t Text) calm(d *Document) []string {
 	return b.lines
 }
 
-// end is what could not be told, in short, and the line that counts.
-func (t Text) end(d *Document, problems int) []string {
+// end is what is missing, and the line that counts.
+func (t Text) end(d *Document, problems int, gaps gapsForm) []string {
 	b := block{style: t.Style, lines: []string{""}}
-	if missing := lacking(d); len(missing) > 0 && !t.Style.Verbose {
-		// Beside a problem one line is enough.
-		told := gapsTold
-		if problems > 0 {
-			told = 1
-		}
-		b.section("GAPS")
-		for _, line := range missing[:min(told, len(missing))] {
-			b.paragraph("", plain, line)
-		}
-		if n := len(missing) - told; n > 0 {
-			b.paragraph("", faint, fmt.Sprintf("%d more: `linger -v`", n))
-		}
-	}
+	t.missing(&b, d, gaps)
 	states := d.states()
 	counts := []string{
 		count(len(d.Snapshot.Namespaces), "namespace", "namespaces"),
 		count(states.Total(), "socket", "sockets"),
 		whole(int64(states[tcp.TimeWait])) + " TIME_WAIT",
 		count(problems, "problem", "problems"),
-		count(len(d.Held), "check held", "checks held"),
+		whole(int64(len(d.Held))) + " held",
 	}
-	if n := len(d.Unknown); n > 0 {
-		counts = append(counts, whole(int64(n))+" cannot tell")
-	}
-	if n := len(d.Snapshot.Gaps); n > 0 {
+	if n := len(d.Snapshot.Gaps); n > 0 && gaps != gapsCounted {
 		counts = append(counts, count(n, "gap", "gaps"))
 	}
 	counts = append(counts, elapsed(d.Elapsed))
@@ -201,6 +212,34 @@ func (t Text) end(d *Document, problems int) []string {
 	}
 	b.full(faint, strings.Join(counts, dot))
 	return b.lines
+}
+
+// missing says what could not be read or judged.
+func (t Text) missing(b *block, d *Document, form gapsForm) {
+	gaps, unknown := len(d.Snapshot.Gaps), len(d.Unknown)
+	if gaps+unknown == 0 || form == gapsNone {
+		return
+	}
+	b.section("GAPS")
+	if form == gapsCounted {
+		var parts []string
+		if gaps > 0 {
+			parts = append(parts, count(gaps, "thing was", "things were")+" not read")
+		}
+		if unknown > 0 {
+			parts = append(parts, count(unknown, "problem", "problems")+" cannot be judged")
+		}
+		b.paragraph("", plain, strings.Join(parts, ", ")+": `linger -v`")
+		return
+	}
+	needs := lacking(d)
+	for i, line := range needs {
+		if i == needsTold {
+			b.paragraph("", faint, fmt.Sprintf("%d more: `linger -v`", len(needs)-i))
+			break
+		}
+		b.paragraph("", plain, line)
+	}
 }
 
 // lacking says what could not be read or judged, one sentence for each thing
