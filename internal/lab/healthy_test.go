@@ -3,6 +3,7 @@ package lab_test
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"linger/internal/lab"
 	"linger/internal/tcp"
@@ -64,10 +65,16 @@ func TestModestChurnIsHealthy(t *testing.T) {
 			ctx := context3m(t)
 			topology, client, _, service := pairOf(t, closing)
 			dial := lab.DialSpec{To: []netip.AddrPort{service}, PeerCloses: closing == lab.CloseFirst}
-			dial.Rate, dial.Batch = 15, 1
+			// Ten a second over the last minute, most of it a while ago.
+			dial.Count = 600
+			if done, err := client.Churn(ctx, dial); err != nil || done.Failed > 0 {
+				t.Fatalf("churn: %+v, %v", done, err)
+			}
+			dial.Count, dial.Rate, dial.Batch = 0, 10, 1
 			if err := client.Begin(ctx, dial); err != nil {
 				t.Fatal(err)
 			}
+			wait(t, time.Now().Add(12*time.Second))
 			_, d := look(t, ctx, topology.Nodes...)
 			noAlarm(t, d)
 			done, err := client.End(ctx)
