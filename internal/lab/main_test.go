@@ -14,11 +14,10 @@ import (
 func TestMain(m *testing.M) {
 	lab.Worker()
 	if path, ok := os.LookupEnv(memoryEnv); ok {
-		if err := collectAndReport(path); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+		exit(collectAndReport(path))
+	}
+	if _, ok := os.LookupEnv(orphanEnv); ok {
+		exit(startOrphan())
 	}
 	flag.Parse()
 	// These tests mostly wait for sockets to age, each in namespaces of its own, so
@@ -28,4 +27,12 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }

@@ -1,0 +1,301 @@
+package lab_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"linger/internal/lab"
+	"linger/internal/tcp"
+)
+
+func loopback(t testing.TB) *lab.Node {
+	t.Helper()
+	topology, err := lab.NewLoopback("alone")
+	skipWithoutRoot(t, err)
+	t.Cleanup(func() {
+		if err := topology.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return topology.Nodes[0]
+}
+
+func startWorker(t testing.TB, n *lab.Node, name string) *lab.WorkerProcess {
+	t.Helper()
+	w, err := n.Start(context3m(t), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func TestWorkerIsAProcessInsideTheNamespace(t *testing.T) {
+	t.Parallel()
+	n := loopback(t)
+	w := startWorker(t, n, "lab-somebody")
+	proc := "/proc/" + strconv.Itoa(w.PID())
+	comm, err := os.ReadFile(proc + "/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(string(comm)); got != "lab-somebody" {
+		t.Errorf("comm is %q, want lab-somebody", got)
+	}
+	link, err := os.Readlink(proc + "/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("net:[%d]", n.Inode()); link != want {
+		t.Errorf("worker is in %s, want %s", link, want)
+	}
+}
+
+func TestWorkerSaysWhatFailed(t *testing.T) {
+	t.Parallel()
+	ctx := context3m(t)
+	n := loopback(t)
+	w := startWorker(t, n, "lab-failing")
+	taken := lab.ServeSpec{Endpoints: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:80")}, Close: lab.CloseFirst}
+	if _, err := w.Serve(ctx, taken); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Serve(ctx, taken); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("a second service on one port: %v", err)
+	}
+	done, err := w.Churn(ctx, lab.DialSpec{To: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:81")}, Count: 3})
+	if err != nil || done.Failed != 3 || !strings.Contains(done.FirstFailure, "connection refused") {
+		t.Errorf("nobody listens: %+v, %v; want 3 refused and no error", done, err)
+	}
+	if _, err := w.Churn(ctx, lab.DialSpec{Count: 1}); err == nil {
+		t.Error("a churn without a destination is no error")
+	}
+	if _, err := w.End(ctx); err == nil {
+		t.Error("ended a churn that was not begun")
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Served(ctx); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("after its end: %v, want os.ErrClosed", err)
+	}
+}
+
+func TestWorkerCallIsCancelled(t *testing.T) {
+	t.Parallel()
+	n := loopback(t)
+	w := startWorker(t, n, "lab-slow")
+	to, err := w.Serve(context3m(t), lab.ServeSpec{Endpoints: []netip.AddrPort{netip.AddrPortFrom(n.IPv4, 0)}, Close: lab.CloseSecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = w.Churn(ctx, lab.DialSpec{To: to, Count: 10_000, Rate: 1, Batch: 1})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("churn that takes hours: %v, want context.DeadlineExceeded", err)
+	}
+	if _, err := w.Served(t.Context()); err == nil {
+		t.Error("an answer after a cancelled call may belong to that call")
+	}
+}
+
+// orphanEnv makes this program, started again, start a worker, print its process
+// and wait.
+const orphanEnv = "LINGER_LAB_TEST_ORPHAN"
+
+func startOrphan() error {
+	topology, err := lab.NewLoopback("orphan")
+	if err != nil {
+		return err
+	}
+	w, err := topology.Nodes[0].Start(context.Background(), "lab-orphan")
+	if err != nil {
+		return err
+	}
+	fmt.Println(w.PID())
+	select {}
+}
+
+// Nothing is left behind by a program that is killed.
+func TestWorkerEndsWithItsParent(t *testing.T) {
+	t.Parallel()
+	loopback(t) // skips
+	parent := exec.Command("/proc/self/exe")
+	parent.Env = append(os.Environ(), orphanEnv+"=1")
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	comm := "/proc/" + strings.TrimSpace(line) + "/comm"
+	if name, err := os.ReadFile(comm); err != nil || string(name) != "lab-orphan\n" {
+		t.Fatalf("worker is %q, %v", name, err)
+	}
+	parent.Process.Kill()
+	parent.Wait()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		name, err := os.ReadFile(comm)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && string(name) != "lab-orphan\n" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("worker still runs: %q, %v", name, err)
+		}
+	}
+}
+
+// The side that closes first has the TIME_WAIT, every one of them, and nobody
+// sends a reset.
+func TestFillLeavesTimeWaitWhereItSays(t *testing.T) {
+	t.Parallel()
+	for name, serverHolds := range map[string]bool{"client": false, "server": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := loopback(t)
+			const sockets = 5000
+			done, err := lab.Fill(context3m(t), n, lab.FillSpec{Sockets: sockets, Groups: 50, ServerHolds: serverHolds})
+			if err != nil || done.Opened != sockets {
+				t.Fatalf("fill: %+v, %v", done, err)
+			}
+			all, err := rows(n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			held, destinations := 0, map[netip.AddrPort]bool{}
+			for _, r := range all {
+				if r.state != tcp.TimeWait {
+					continue
+				}
+				service := r.remote
+				if serverHolds {
+					service = r.local
+				}
+				if service.Port() >= 7000 && service.Port() < 7008 {
+					held++
+					destinations[service] = true
+				}
+			}
+			if held != sockets || len(destinations) != 50 {
+				t.Errorf("the %s has %d TIME_WAIT sockets in %d groups, want %d in 50", name, held, len(destinations), sockets)
+			}
+			if n := counter(t, n, "Tcp", "OutRsts"); n != 0 {
+				t.Errorf("%d resets were sent", n)
+			}
+		})
+	}
+}
+
+// counter reads one of /proc/net/snmp: a line of names above a line of numbers.
+func counter(t *testing.T, n *lab.Node, protocol, name string) (value int) {
+	t.Helper()
+	err := n.Do(func() error {
+		text, err := os.ReadFile("/proc/thread-self/net/snmp")
+		if err != nil {
+			return err
+		}
+		var names []string
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Fields(line)
+			if fields[0] != protocol+":" {
+				continue
+			}
+			if names == nil {
+				names = fields
+				continue
+			}
+			for i, field := range fields {
+				if names[i] == name {
+					value, err = strconv.Atoi(field)
+					return err
+				}
+			}
+		}
+		return fmt.Errorf("no counter %s of %s", name, protocol)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+// A setting of the laboratory is no setting of the host.
+func TestSettingsStayInside(t *testing.T) {
+	const key, file = "net.ipv4.tcp_fin_timeout", "/proc/sys/net/ipv4/tcp_fin_timeout"
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := loopback(t)
+	if err := n.Set(key, "33"); err != nil {
+		t.Fatal(err)
+	}
+	var inside []byte
+	if err := n.Do(func() (err error) { inside, err = os.ReadFile(file); return err }); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(inside) != "33\n" || string(after) != string(before) {
+		t.Errorf("inside %q, host %q before and %q after", inside, before, after)
+	}
+}
+
+func TestDescriptorsDoNotLeak(t *testing.T) {
+	once := func() {
+		b, err := lab.Build(context3m(t), "fin-timeout", lab.Options{})
+		skipWithoutRoot(t, err)
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	once() // lets the runtime open what it keeps
+	before := descriptors(t)
+	for range 3 {
+		once()
+	}
+	if after := descriptors(t); after > before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func BenchmarkFill(b *testing.B) {
+	const sockets = 100_000
+	for b.Loop() {
+		topology, err := lab.NewLoopback("bench")
+		skipWithoutRoot(b, err)
+		if _, err := lab.Fill(context3m(b), topology.Nodes[0], lab.FillSpec{Sockets: sockets}); err != nil {
+			b.Fatal(err)
+		}
+		if err := topology.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(sockets*float64(b.N)/b.Elapsed().Seconds(), "sockets/s")
+}
