@@ -150,11 +150,11 @@ func portEvidence(p *place, g *snapshot.Group, b capacity.Budget) []Evidence {
 // ports, or gives them back sooner, where that is not done already.
 func (p *place) portRemedies(g *snapshot.Group, own []RemedyID) []RemedyID {
 	list := append(own, MoreAddresses, BindAddressNoPort)
-	if r := p.budgets.portRange; r.Low > 1024 || r.High < 65535 {
-		list = append(list, WidenPortRange)
-	}
-	if p.budgets.Missing == nil && g.InRange[tcp.TimeWait] > 0 {
-		if obstacle := p.obstacle(g); obstacle != "" {
+	if p.budgets.Missing == nil {
+		if r := p.budgets.portRange; r.Low > 1024 || r.High < 65535 {
+			list = append(list, WidenPortRange)
+		}
+		if obstacle := p.obstacle(g); obstacle != "" && g.InRange[tcp.TimeWait] > 0 {
 			list = append(list, obstacle)
 		}
 	}
