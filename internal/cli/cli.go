@@ -64,6 +64,7 @@ network namespace and names every process.`
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &usageError{err: err, hint: fmt.Sprintf("see `%s --help`", c.CommandPath())}
 	})
+	root.SetHelpCommand(newHelp(root))
 	root.AddCommand(newDiagnose(streams, code), newThresholds(streams))
 	return root
 }
@@ -78,6 +79,21 @@ func noCommand(c *cobra.Command, args []string) error {
 		hint = "did you mean `linger " + near[0] + "`?"
 	}
 	return usagef(hint, "unknown command %q", args[0])
+}
+
+// newHelp is linger help, which refuses what is no command.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Tell about a command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return noCommand(root, args)
+			}
+			return c.Help()
+		},
+	}
 }
 
 // noArguments refuses arguments of a command that takes none.

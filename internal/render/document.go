@@ -20,57 +20,23 @@ type Printer interface {
 
 // Document is what is told: what was read, what is made of it, and what to do.
 type Document struct {
-	Snapshot *snapshot.Snapshot
-	Findings []Finding
-	Held     []diagnose.Held
-	Unknown  []diagnose.Unknown
+	Snapshot  *snapshot.Snapshot
+	Diagnosis diagnose.Diagnosis
+	// Remedies makes the remedies of a finding concrete. It is asked finding by
+	// finding while the document is written, so that they never all exist at once.
+	Remedies func(f diagnose.Finding) []remedy.Remedy
 	// Elapsed is the time from the start of reading to the end of judging.
 	Elapsed time.Duration
-}
-
-// Finding is a finding with its remedies made concrete. Its slices are empty
-// rather than nil.
-type Finding struct {
-	diagnose.Finding
-	Remedies []remedy.Remedy `json:"remedies"`
-	Related  []Finding       `json:"related"`
 }
 
 // NewDocument joins a snapshot, its diagnosis and the remedies.
 func NewDocument(s *snapshot.Snapshot, d diagnose.Diagnosis, elapsed time.Duration) *Document {
 	return &Document{
-		Snapshot: s,
-		Findings: newFindings(d.Findings, s),
-		Held:     d.Held,
-		Unknown:  d.Unknown,
-		Elapsed:  elapsed,
+		Snapshot:  s,
+		Diagnosis: d,
+		Remedies:  func(f diagnose.Finding) []remedy.Remedy { return remedy.For(f, s) },
+		Elapsed:   elapsed,
 	}
-}
-
-func newFindings(findings []diagnose.Finding, s *snapshot.Snapshot) []Finding {
-	told := make([]Finding, len(findings))
-	for i, f := range findings {
-		told[i] = Finding{
-			Finding:  f,
-			Remedies: some(remedy.For(f, s)),
-			Related:  newFindings(f.Related, s),
-		}
-		told[i].Owners = some(f.Owners)
-		told[i].Evidence = some(f.Evidence)
-		told[i].RuledOut = some(f.RuledOut)
-		told[i].Unsure = some(f.Unsure)
-		told[i].WillNotHelp = some(f.WillNotHelp)
-	}
-	return told
-}
-
-// some turns no slice into an empty one: JSON's null would be a third case for
-// every reader.
-func some[T any](items []T) []T {
-	if items == nil {
-		return []T{}
-	}
-	return items
 }
 
 // namespaceOf is the namespace of a finding, nil where it concerns the host.
@@ -85,7 +51,7 @@ func (d *Document) namespaceOf(n diagnose.Netns) *snapshot.Namespace {
 }
 
 // groupOf is the group of connections that a finding is about, nil for none.
-func (d *Document) groupOf(f *Finding) *snapshot.Group {
+func (d *Document) groupOf(f *diagnose.Finding) *snapshot.Group {
 	ns := d.namespaceOf(f.Netns)
 	if ns == nil || f.Subject.Role == "" {
 		return nil

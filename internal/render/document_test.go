@@ -76,80 +76,82 @@ func busyHost() *snapshot.Snapshot {
 }
 
 // exhaustion is the finding of busyHost.
-func exhaustion() Finding {
-	return Finding{
-		Finding: diagnose.Finding{
-			Problem: "port-exhaustion", Severity: diagnose.Critical,
+func exhaustion() diagnose.Finding {
+	return diagnose.Finding{
+		Problem: "port-exhaustion", Severity: diagnose.Critical,
+		Netns:   diagnose.Netns{Cookie: 1, Inode: 4026531840, Label: "host", PID: 1, Own: true},
+		Subject: diagnose.Subject{Role: tcp.Connector, Local: endpoint("10.0.0.5"), Remote: endpoint("10.0.0.9:5432")},
+		Owners:  []snapshot.Owner{{Process: "api-server", PID: 4242, Container: "3f2a9c01d2e4", How: snapshot.Inferred, Sockets: 880}},
+		Summary: "28,190 of 28,232 source ports to 10.0.0.9:5432 are used, 27,310 of them by TIME_WAIT; none is left in 1 s.",
+		Why:     "This host opens short connections to 10.0.0.9:5432 and closes them first, so each keeps its port for 60 s. The closes began 48 s ago.",
+		Evidence: []diagnose.Evidence{
+			{Name: "ports used", Value: 28_190, Limit: limit(28_232), Unit: "ports", Source: "sock_diag", Check: "ss -Htan src 10.0.0.5 dst 10.0.0.9 dport = :5432 | wc -l"},
+			{Name: "closes a second", Value: 486.4, Limit: limit(455.9), Unit: "closes/s", Source: "remaining time of the TIME_WAIT sockets", Check: "nstat -az TcpExtTW"},
+			{Name: "memory of TIME_WAIT", Value: 13_982_720, Unit: "bytes", Source: "slab", Check: "grep tw_sock_TCP /proc/slabinfo"},
+		},
+		RuledOut: []diagnose.RuledOut{
+			{Suspect: "tcp_max_tw_buckets", Because: "27,310 of 131,072, and TCPTimeWaitOverflow did not rise"},
+			{Suspect: "accept queue", Because: "ListenOverflows did not rise"},
+			{Suspect: "tcp_tw_recycle", Because: "this kernel does not have it"},
+		},
+		Confidence:  diagnose.Medium,
+		Unsure:      []string{"The kernel forgets the owner of a TIME_WAIT socket; api-server is inferred. How many connections are opened a second is not known without tracing."},
+		WillNotHelp: []diagnose.Folklore{{Advice: "lower tcp_fin_timeout", Why: "it governs FIN_WAIT2 and does not touch TIME_WAIT (net/ipv4/tcp_minisocks.c)"}},
+		SecondsLeft: limit(1),
+		CausedBy:    "client-closes-first",
+		Related: []diagnose.Finding{{
+			Problem: "client-closes-first", Severity: diagnose.Warning, Confidence: diagnose.High,
 			Netns:   diagnose.Netns{Cookie: 1, Inode: 4026531840, Label: "host", PID: 1, Own: true},
 			Subject: diagnose.Subject{Role: tcp.Connector, Local: endpoint("10.0.0.5"), Remote: endpoint("10.0.0.9:5432")},
-			Owners:  []snapshot.Owner{{Process: "api-server", PID: 4242, Container: "3f2a9c01d2e4", How: snapshot.Inferred, Sockets: 880}},
-			Summary: "28,190 of 28,232 source ports to 10.0.0.9:5432 are used, 27,310 of them by TIME_WAIT; none is left in 1 s.",
-			Why:     "This host opens short connections to 10.0.0.9:5432 and closes them first, so each keeps its port for 60 s. The closes began 48 s ago.",
-			Evidence: []diagnose.Evidence{
-				{Name: "ports used", Value: 28_190, Limit: limit(28_232), Unit: "ports", Source: "sock_diag", Check: "ss -Htan src 10.0.0.5 dst 10.0.0.9 dport = :5432 | wc -l"},
-				{Name: "closes a second", Value: 486.4, Limit: limit(455.9), Unit: "closes/s", Source: "remaining time of the TIME_WAIT sockets", Check: "nstat -az TcpExtTW"},
-				{Name: "memory of TIME_WAIT", Value: 13_982_720, Unit: "bytes", Source: "slab", Check: "grep tw_sock_TCP /proc/slabinfo"},
-			},
-			RuledOut: []diagnose.RuledOut{
-				{Suspect: "tcp_max_tw_buckets", Because: "27,310 of 131,072, and TCPTimeWaitOverflow did not rise"},
-				{Suspect: "accept queue", Because: "ListenOverflows did not rise"},
-				{Suspect: "tcp_tw_recycle", Because: "this kernel does not have it"},
-			},
-			Confidence:  diagnose.Medium,
-			Unsure:      []string{"The kernel forgets the owner of a TIME_WAIT socket; api-server is inferred. How many connections are opened a second is not known without tracing."},
-			WillNotHelp: []diagnose.Folklore{{Advice: "lower tcp_fin_timeout", Why: "it governs FIN_WAIT2 and does not touch TIME_WAIT (net/ipv4/tcp_minisocks.c)"}},
-			SecondsLeft: limit(1),
-			CausedBy:    "client-closes-first",
-		},
-		Remedies: []remedy.Remedy{
-			{
-				ID: "keep-alive", Kind: remedy.Application, Title: "Keep connections to 10.0.0.9:5432 open and use them again",
-				Change:   "Give api-server a connection pool: as many connections as are busy at once (880 now), none closed while idle for less than a minute.",
-				Examples: []remedy.Example{{Program: "Go", Line: "db.SetMaxIdleConns(880); db.SetConnMaxIdleTime(time.Minute)"}},
-				Frees:    "all 27,310 ports within 60 s", Risk: "the server must allow 880 connections that stay", NotWhen: "the server limits connections below 880",
-				Mechanism: "a connection that is not closed leaves no TIME_WAIT", Kernels: "all",
-			},
-			{
-				ID: "tw-reuse", Kind: remedy.Setting, Title: "Let connect() take over TIME_WAIT sockets older than a second",
-				Now:     "sysctl -w net.ipv4.tcp_tw_reuse=1",
-				Persist: &remedy.Persist{File: "/etc/sysctl.d/90-linger.conf", Line: "net.ipv4.tcp_tw_reuse = 1"},
-				Frees:   "26,824 of 27,310 ports at once", Risk: "none known to one server; behind 10.0.0.9 there must be one time stamp clock", NotWhen: "10.0.0.9 is a balancer of several servers",
-				Mechanism: "the next time stamp tells the connections apart (RFC 6191)", Kernels: "value 1 since 2.6, time stamps needed",
-			},
-			{
-				ID: "port-range", Kind: remedy.Setting, Title: "Widen the ephemeral port range",
-				Now:     `sysctl -w net.ipv4.ip_local_port_range="10240 60999"`,
-				Persist: &remedy.Persist{File: "/etc/sysctl.d/90-linger.conf", Line: "net.ipv4.ip_local_port_range = 10240 60999"},
-				Frees:   "22,528 ports more, for 375 closes/s more", Risk: "a service that begins to listen there may find its port taken", NotWhen: "",
-				Mechanism: "connect() chooses from more ports", Kernels: "all",
-			},
-		},
-		Related: []Finding{{
-			Finding: diagnose.Finding{
-				Problem: "client-closes-first", Severity: diagnose.Warning, Confidence: diagnose.High,
-				Netns:   diagnose.Netns{Cookie: 1, Inode: 4026531840, Label: "host", PID: 1, Own: true},
-				Subject: diagnose.Subject{Role: tcp.Connector, Local: endpoint("10.0.0.5"), Remote: endpoint("10.0.0.9:5432")},
-				Summary: "This host closes 486 connections a second to 10.0.0.9:5432 first.",
-				Owners:  []snapshot.Owner{}, Evidence: []diagnose.Evidence{}, RuledOut: []diagnose.RuledOut{}, Unsure: []string{}, WillNotHelp: []diagnose.Folklore{},
-			},
-			Remedies: []remedy.Remedy{}, Related: []Finding{},
+			Summary: "This host closes 486 connections a second to 10.0.0.9:5432 first.",
+			Owners:  []snapshot.Owner{}, Evidence: []diagnose.Evidence{}, RuledOut: []diagnose.RuledOut{}, Unsure: []string{}, WillNotHelp: []diagnose.Folklore{},
 		}},
 	}
 }
 
-// note is an informative finding.
-func note() Finding {
-	return Finding{
-		Finding: diagnose.Finding{
-			Problem: "connection-churn", Severity: diagnose.Info, Confidence: diagnose.High,
-			Netns:    diagnose.Netns{Cookie: 1, Inode: 4026531840, Label: "host", PID: 1, Own: true},
-			Subject:  diagnose.Subject{Role: tcp.Acceptor, Local: endpoint("*:8080")},
-			Owners:   []snapshot.Owner{{Process: "nginx", PID: 991, How: snapshot.Listening}},
-			Summary:  "*:8080 closes 41 connections a second first: 2,460 TIME_WAIT sockets cost 615 KiB and no port.",
-			Why:      "A TIME_WAIT socket of an acceptor shares the service's port.",
-			Evidence: []diagnose.Evidence{}, RuledOut: []diagnose.RuledOut{}, Unsure: []string{}, WillNotHelp: []diagnose.Folklore{},
+// remedies are those of the findings here.
+func remedies(f diagnose.Finding) []remedy.Remedy {
+	switch {
+	case f.Problem == "close-wait-leak":
+		return []remedy.Remedy{{ID: "close", Kind: remedy.Application, Title: "Close the connection when read() returns 0", Change: "Find the path in billing that forgets to close.", Frees: "412 descriptors"}}
+	case f.Problem != "port-exhaustion":
+		return nil
+	}
+	return []remedy.Remedy{
+		{
+			ID: "keep-alive", Kind: remedy.Application, Title: "Keep connections to 10.0.0.9:5432 open and use them again",
+			Change:   "Give api-server a connection pool: as many connections as are busy at once (880 now), none closed while idle for less than a minute.",
+			Examples: []remedy.Example{{Program: "Go", Line: "db.SetMaxIdleConns(880); db.SetConnMaxIdleTime(time.Minute)"}},
+			Frees:    "all 27,310 ports within 60 s", Risk: "the server must allow 880 connections that stay", NotWhen: "the server limits connections below 880",
+			Mechanism: "a connection that is not closed leaves no TIME_WAIT", Kernels: "all",
 		},
-		Remedies: []remedy.Remedy{}, Related: []Finding{},
+		{
+			ID: "tw-reuse", Kind: remedy.Setting, Title: "Let connect() take over TIME_WAIT sockets older than a second",
+			Now:     "sysctl -w net.ipv4.tcp_tw_reuse=1",
+			Persist: &remedy.Persist{File: "/etc/sysctl.d/90-linger.conf", Line: "net.ipv4.tcp_tw_reuse = 1"},
+			Frees:   "26,824 of 27,310 ports at once", Risk: "none known to one server; behind 10.0.0.9 there must be one time stamp clock", NotWhen: "10.0.0.9 is a balancer of several servers",
+			Mechanism: "the next time stamp tells the connections apart (RFC 6191)", Kernels: "value 1 since 2.6, time stamps needed",
+		},
+		{
+			ID: "port-range", Kind: remedy.Setting, Title: "Widen the ephemeral port range",
+			Now:     `sysctl -w net.ipv4.ip_local_port_range="10240 60999"`,
+			Persist: &remedy.Persist{File: "/etc/sysctl.d/90-linger.conf", Line: "net.ipv4.ip_local_port_range = 10240 60999"},
+			Frees:   "22,528 ports more, for 375 closes/s more", Risk: "a service that begins to listen there may find its port taken", NotWhen: "",
+			Mechanism: "connect() chooses from more ports", Kernels: "all",
+		},
+	}
+}
+
+// note is an informative finding.
+func note() diagnose.Finding {
+	return diagnose.Finding{
+		Problem: "connection-churn", Severity: diagnose.Info, Confidence: diagnose.High,
+		Netns:    diagnose.Netns{Cookie: 1, Inode: 4026531840, Label: "host", PID: 1, Own: true},
+		Subject:  diagnose.Subject{Role: tcp.Acceptor, Local: endpoint("*:8080")},
+		Owners:   []snapshot.Owner{{Process: "nginx", PID: 991, How: snapshot.Listening}},
+		Summary:  "*:8080: the service closes 41/s connections first; 2,460 TIME_WAIT sockets cost 615 KiB and no port.",
+		Why:      "A TIME_WAIT socket of an acceptor shares the service's port.",
+		Evidence: []diagnose.Evidence{}, RuledOut: []diagnose.RuledOut{}, Unsure: []string{}, WillNotHelp: []diagnose.Folklore{},
 	}
 }
 
@@ -161,9 +163,13 @@ func held() []diagnose.Held {
 	}
 }
 
-// incident is one critical problem, and one note beside it.
+func document(s *snapshot.Snapshot, findings ...diagnose.Finding) *Document {
+	return &Document{Snapshot: s, Diagnosis: diagnose.Diagnosis{Findings: findings, Held: held()}, Remedies: remedies, Elapsed: 1240 * time.Millisecond}
+}
+
+// incident is one critical problem.
 func incident() *Document {
-	return &Document{Snapshot: busyHost(), Findings: []Finding{exhaustion()}, Held: held(), Unknown: []diagnose.Unknown{}, Elapsed: 1240 * time.Millisecond}
+	return document(busyHost(), exhaustion())
 }
 
 // incidentV6 is the same over IPv6, in a pod, with the longest addresses.
@@ -176,13 +182,13 @@ func incidentV6() *Document {
 	f.Owners[0].Pod = "0c7e5a9e-7c57-4d0e-9a8a-5b1f3a2f1c11"
 	s := busyHost()
 	s.Namespaces[0].Groups[0].Local, s.Namespaces[0].Groups[0].Remote = f.Subject.Local, f.Subject.Remote
-	return &Document{Snapshot: s, Findings: []Finding{f}, Held: held(), Elapsed: 1240 * time.Millisecond}
+	return document(s, f)
 }
 
 // incidentAndNotes is one problem with more beside it than a page holds.
 func incidentAndNotes() *Document {
 	d := incident()
-	d.Findings = append(d.Findings, note(), note(), note(), note())
+	d.Diagnosis.Findings = append(d.Diagnosis.Findings, note(), note(), note(), note())
 	d.Snapshot.Gaps = []snapshot.Gap{{What: "owners of sockets", Cause: "permission denied", Needs: "root"}, {What: "pressure", Cause: "no such file", Needs: "CONFIG_PSI"}}
 	return d
 }
@@ -191,31 +197,28 @@ func incidentAndNotes() *Document {
 // hostile name.
 func trouble() *Document {
 	d := incident()
-	leak := Finding{
-		Finding: diagnose.Finding{
-			Problem: "close-wait-leak", Severity: diagnose.Warning, Confidence: diagnose.High,
-			Netns:   diagnose.Netns{Cookie: 2, Inode: 4026532201, Label: "pod billing", PID: 5150},
-			Subject: diagnose.Subject{Role: tcp.Acceptor, Local: endpoint("*:9090")},
-			Owners:  []snapshot.Owner{{Process: "bill\x1b[2Jing", PID: 5150, How: snapshot.Seen, Sockets: 412}},
-			Summary: "bill\x1b[2Jing does not close 412 connections to *:9090 that its peers have closed.",
-			Why:     "A socket stays in CLOSE_WAIT until its program closes it.",
-			Evidence: []diagnose.Evidence{
-				{Name: "descriptors", Value: 600, Limit: limit(1024), Unit: "descriptors", Source: "/proc/5150/fd", Check: "ls /proc/5150/fd | wc -l"},
-			},
+	leak := diagnose.Finding{
+		Problem: "close-wait-leak", Severity: diagnose.Warning, Confidence: diagnose.High,
+		Netns:   diagnose.Netns{Cookie: 2, Inode: 4026532201, Label: "pod billing", PID: 5150},
+		Subject: diagnose.Subject{Role: tcp.Acceptor, Local: endpoint("*:9090")},
+		Owners:  []snapshot.Owner{{Process: "bill\x1b[2Jing", PID: 5150, How: snapshot.Seen, Sockets: 412}},
+		Summary: "bill\x1b[2Jing does not close 412 connections to *:9090 that its peers have closed.",
+		Why:     "A socket stays in CLOSE_WAIT until its program closes it.",
+		Evidence: []diagnose.Evidence{
+			{Name: "descriptors", Value: 600, Limit: limit(1024), Unit: "descriptors", Source: "/proc/5150/fd", Check: "ls /proc/5150/fd | wc -l"},
 		},
-		Remedies: []remedy.Remedy{{ID: "close", Kind: remedy.Application, Title: "Close the connection when read() returns 0", Change: "Find the path in billing that forgets to close.", Frees: "412 descriptors"}},
 	}
-	d.Findings = append(d.Findings, leak)
+	d.Diagnosis.Findings = append(d.Diagnosis.Findings, leak)
 	for i := range 9 {
 		f := leak
 		f.Severity = diagnose.Warning
 		f.Netns.Label = fmt.Sprintf("pod billing-%d", i)
-		d.Findings = append(d.Findings, f)
+		d.Diagnosis.Findings = append(d.Diagnosis.Findings, f)
 	}
 	for range 6 {
-		d.Findings = append(d.Findings, note())
+		d.Diagnosis.Findings = append(d.Diagnosis.Findings, note())
 	}
-	d.Unknown = []diagnose.Unknown{{Problem: "tw-reuse", Netns: "process sleep", Needs: "root"}}
+	d.Diagnosis.Unknown = []diagnose.Unknown{{Problem: "tw-reuse", Netns: "process sleep", Needs: "root"}}
 	d.Snapshot.Gaps = []snapshot.Gap{
 		{What: "owners of sockets", Cause: "permission denied", Needs: "root"},
 		{What: "sockets", Netns: "process sleep", Cause: "operation not permitted", Needs: "CAP_NET_ADMIN"},
@@ -226,7 +229,7 @@ func trouble() *Document {
 
 // calm is a host on which nothing is wrong, with a note.
 func calm() *Document {
-	d := &Document{Snapshot: busyHost(), Findings: []Finding{note()}, Held: held(), Elapsed: 1004 * time.Millisecond}
+	d := document(busyHost(), note())
 	d.Snapshot.Namespaces[0].Groups = nil
 	return d
 }

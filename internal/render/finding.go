@@ -76,7 +76,7 @@ var additions = []func(*detail){
 const dot = string(noBreak) + "· "
 
 // heading is a finding's name, its place and its connections.
-func heading(f *Finding) string {
+func heading(f *diagnose.Finding) string {
 	parts := []string{string(f.Problem)}
 	if f.Netns.Label != "" {
 		parts = append(parts, glue(f.Netns.Label))
@@ -101,7 +101,7 @@ func subject(s diagnose.Subject) string {
 }
 
 // summary is the verdict without the connections that the heading names.
-func summary(f *Finding) string {
+func summary(f *diagnose.Finding) string {
 	return strings.TrimPrefix(f.Summary, strings.ReplaceAll(subject(f.Subject), string(noBreak), " ")+": ")
 }
 
@@ -109,7 +109,7 @@ func summary(f *Finding) string {
 func glue(text string) string { return strings.ReplaceAll(text, " ", string(noBreak)) }
 
 // finding tells one finding.
-func (t Text) finding(d *Document, f *Finding, much detail) []string {
+func (t Text) finding(d *Document, f *diagnose.Finding, much detail) []string {
 	b := &block{style: t.Style}
 	b.headline(markOf(f.Severity), heading(f))
 	b.full(plain, summary(f))
@@ -119,14 +119,14 @@ func (t Text) finding(d *Document, f *Finding, much detail) []string {
 	t.who(b, f, much)
 	t.why(b, d, f, much)
 	t.not(b, f, much)
-	t.do(b, f, much)
+	t.do(b, d.Remedies(*f), much)
 	t.folklore(b, f, much)
 	t.unsure(b, f, much)
 	t.also(b, d, f, much)
 	return b.lines
 }
 
-func (t Text) who(b *block, f *Finding, much detail) {
+func (t Text) who(b *block, f *diagnose.Finding, much detail) {
 	if f.Subject.Role == "" && len(f.Owners) == 0 {
 		return
 	}
@@ -154,13 +154,13 @@ func (t Text) who(b *block, f *Finding, much detail) {
 func owner(o snapshot.Owner) string {
 	var in []string
 	if o.PID != 0 {
-		in = append(in, fmt.Sprintf("pid %d", o.PID))
+		in = append(in, glue(fmt.Sprintf("pid %d", o.PID)))
 	}
 	if o.Container != "" {
-		in = append(in, "container "+o.Container)
+		in = append(in, glue("container "+o.Container))
 	}
 	if o.Pod != "" {
-		in = append(in, "pod "+o.Pod)
+		in = append(in, glue("pod "+o.Pod))
 	}
 	if len(in) == 0 {
 		return o.Process
@@ -202,7 +202,7 @@ func ownersLine(owners []snapshot.Owner) string {
 	return text
 }
 
-func (t Text) why(b *block, d *Document, f *Finding, much detail) {
+func (t Text) why(b *block, d *Document, f *diagnose.Finding, much detail) {
 	b.section("WHY")
 	if f.Why != "" {
 		b.paragraph("", plain, cut(f.Why, much.sentences))
@@ -269,7 +269,7 @@ func (t Text) history(h *snapshot.CloseHistory) string {
 	return ""
 }
 
-func (t Text) not(b *block, f *Finding, much detail) {
+func (t Text) not(b *block, f *diagnose.Finding, much detail) {
 	if much.ruledOut == 0 || len(f.RuledOut) == 0 {
 		return
 	}
@@ -290,7 +290,7 @@ func (t Text) not(b *block, f *Finding, much detail) {
 }
 
 // folklore warns of advice that does not help.
-func (t Text) folklore(b *block, f *Finding, much detail) {
+func (t Text) folklore(b *block, f *diagnose.Finding, much detail) {
 	if !much.checks {
 		return
 	}
@@ -301,15 +301,15 @@ func (t Text) folklore(b *block, f *Finding, much detail) {
 	b.label = ""
 }
 
-func (t Text) do(b *block, f *Finding, much detail) {
+func (t Text) do(b *block, remedies []remedy.Remedy, much detail) {
 	b.section("DO")
-	chosen := choose(f.Remedies, much.remedies)
+	chosen := choose(remedies, much.remedies)
 	for n, i := range chosen {
 		// A command is never told without its risk.
-		price := n < much.prices || f.Remedies[i].Now != ""
-		t.remedy(b, i+1, f.Remedies[i], price, much)
+		price := n < much.prices || remedies[i].Now != ""
+		t.remedy(b, i+1, remedies[i], price, much)
 	}
-	if n := len(f.Remedies) - len(chosen); n > 0 {
+	if n := len(remedies) - len(chosen); n > 0 {
 		b.paragraph("", faint, more(n, "way", "ways"))
 	}
 	b.label = ""
@@ -407,7 +407,7 @@ const fieldWidth = 3 + 10
 // field leads a line of a remedy; it hangs below the remedy's title.
 func field(name string) string { return pad("   "+name, fieldWidth) }
 
-func (t Text) unsure(b *block, f *Finding, much detail) {
+func (t Text) unsure(b *block, f *diagnose.Finding, much detail) {
 	if much.unsure == 0 || len(f.Unsure) == 0 && f.Confidence == diagnose.High {
 		return
 	}
@@ -425,7 +425,7 @@ func (t Text) unsure(b *block, f *Finding, much detail) {
 }
 
 // also tells what is folded under a finding.
-func (t Text) also(b *block, d *Document, f *Finding, much detail) {
+func (t Text) also(b *block, d *Document, f *diagnose.Finding, much detail) {
 	if much.checks {
 		for i := range f.Related {
 			b.blank()

@@ -5,6 +5,7 @@ import (
 
 	"linger/internal/capacity"
 	"linger/internal/diagnose"
+	"linger/internal/remedy"
 	"linger/internal/snapshot"
 )
 
@@ -32,9 +33,14 @@ func (JSON) Print(w io.Writer, d *Document) error {
 				namespace(s, &d.Snapshot.Namespaces[i])
 			}
 		})
-		elements(s, "findings", d.Findings)
-		elements(s, "held", d.Held)
-		elements(s, "unknown", d.Unknown)
+		s.name("findings")
+		s.array(func() {
+			for _, f := range d.Diagnosis.Findings {
+				s.element(d.tell(f))
+			}
+		})
+		elements(s, "held", d.Diagnosis.Held)
+		elements(s, "unknown", d.Diagnosis.Unknown)
 		elements(s, "gaps", d.Snapshot.Gaps)
 	})
 	return s.end()
@@ -94,4 +100,35 @@ func newGroup(budgets diagnose.Budgets, g *snapshot.Group) group {
 		told.Budget = &budget
 	}
 	return told
+}
+
+// finding is a finding with its remedies made concrete, and with arrays that are
+// always there.
+type finding struct {
+	diagnose.Finding
+	Remedies []remedy.Remedy `json:"remedies"`
+	Related  []finding       `json:"related"`
+}
+
+// tell makes a finding and what is folded under it ready to be written.
+func (d *Document) tell(f diagnose.Finding) finding {
+	told := finding{Finding: f, Remedies: some(d.Remedies(f)), Related: make([]finding, len(f.Related))}
+	told.Owners = some(f.Owners)
+	told.Evidence = some(f.Evidence)
+	told.RuledOut = some(f.RuledOut)
+	told.Unsure = some(f.Unsure)
+	told.WillNotHelp = some(f.WillNotHelp)
+	for i, related := range f.Related {
+		told.Related[i] = d.tell(related)
+	}
+	return told
+}
+
+// some turns no slice into an empty one: JSON's null would be a third case for
+// every reader.
+func some[T any](items []T) []T {
+	if items == nil {
+		return []T{}
+	}
+	return items
 }

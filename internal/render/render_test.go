@@ -67,8 +67,8 @@ func TestNothingIsCut(t *testing.T) {
 	for _, width := range []int{40, 60, 80, 100} {
 		out := text(t, d, Style{Width: width, Verbose: true})
 		for _, whole := range []string{
-			d.Findings[0].Subject.Local.String(),
-			d.Findings[0].Subject.Remote.String(),
+			d.Diagnosis.Findings[0].Subject.Local.String(),
+			d.Diagnosis.Findings[0].Subject.Remote.String(),
 			"sysctl -w net.ipv4.tcp_tw_reuse=1",
 			"/etc/sysctl.d/90-linger.conf",
 			"net.ipv4.ip_local_port_range = 10240 60999",

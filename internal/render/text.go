@@ -45,8 +45,8 @@ const needsTold = 3
 
 // Print writes the document.
 func (t Text) Print(w io.Writer, d *Document) error {
-	var problems, notes []Finding
-	for _, f := range d.Findings {
+	var problems, notes []diagnose.Finding
+	for _, f := range d.Diagnosis.Findings {
 		if f.Severity == diagnose.Info {
 			notes = append(notes, f)
 		} else {
@@ -76,7 +76,7 @@ func (t Text) Print(w io.Writer, d *Document) error {
 
 // one tells the only problem in as much detail as a page allows. Where notes and
 // gaps take what the problem needs they are only named.
-func (t Text) one(d *Document, f *Finding, notes []Finding) []string {
+func (t Text) one(d *Document, f *diagnose.Finding, notes []diagnose.Finding) []string {
 	much := least
 	told := t.finding(d, f, much)
 	rest := slices.Concat(t.notes(notes), t.end(d, 1, gapsTold))
@@ -94,7 +94,7 @@ func (t Text) one(d *Document, f *Finding, notes []Finding) []string {
 }
 
 // several tells many problems, each compact.
-func (t Text) several(d *Document, problems []Finding) []string {
+func (t Text) several(d *Document, problems []diagnose.Finding) []string {
 	b := block{style: t.Style}
 	for i := range problems {
 		if i == problemsTold {
@@ -109,7 +109,7 @@ func (t Text) several(d *Document, problems []Finding) []string {
 }
 
 // notes tells informative findings, a few lines each.
-func (t Text) notes(notes []Finding) []string {
+func (t Text) notes(notes []diagnose.Finding) []string {
 	b := block{style: t.Style}
 	for i := range notes {
 		if i == 0 {
@@ -131,7 +131,7 @@ func (t Text) notes(notes []Finding) []string {
 }
 
 // noteNames names informative findings.
-func (t Text) noteNames(notes []Finding) []string {
+func (t Text) noteNames(notes []diagnose.Finding) []string {
 	if len(notes) == 0 {
 		return nil
 	}
@@ -141,12 +141,12 @@ func (t Text) noteNames(notes []Finding) []string {
 }
 
 // everything is what -v tells.
-func (t Text) everything(d *Document, problems, notes []Finding) []string {
+func (t Text) everything(d *Document, problems, notes []diagnose.Finding) []string {
 	b := block{style: t.Style}
 	if len(problems) == 0 {
 		b.lines = t.calm(d)
 	}
-	for _, findings := range [][]Finding{problems, notes} {
+	for _, findings := range [][]diagnose.Finding{problems, notes} {
 		for i := range findings {
 			b.blank()
 			b.lines = append(b.lines, t.finding(d, &findings[i], complete)...)
@@ -154,11 +154,11 @@ func (t Text) everything(d *Document, problems, notes []Finding) []string {
 	}
 	b.blank()
 	b.section("HELD")
-	for _, h := range d.Held {
+	for _, h := range d.Diagnosis.Held {
 		b.paragraph("", plain, string(h.Problem)+": "+h.Because)
 	}
 	b.section("UNSURE")
-	for _, u := range d.Unknown {
+	for _, u := range d.Diagnosis.Unknown {
 		where := ""
 		if u.Netns != "" {
 			where = " in " + u.Netns
@@ -184,7 +184,7 @@ func (t Text) calm(d *Document) []string {
 	if host := d.Snapshot.Host.Name; host != "" {
 		verdict += " of " + host
 	}
-	if len(d.Unknown) > 0 || len(d.Snapshot.Gaps) > 0 {
+	if len(d.Diagnosis.Unknown) > 0 || len(d.Snapshot.Gaps) > 0 {
 		verdict += ", as far as could be read"
 	}
 	b.headline(markOK, verdict)
@@ -201,7 +201,7 @@ func (t Text) end(d *Document, problems int, gaps gapsForm) []string {
 		count(states.Total(), "socket", "sockets"),
 		whole(int64(states[tcp.TimeWait])) + " TIME_WAIT",
 		count(problems, "problem", "problems"),
-		whole(int64(len(d.Held))) + " held",
+		whole(int64(len(d.Diagnosis.Held))) + " held",
 	}
 	if n := len(d.Snapshot.Gaps); n > 0 && gaps != gapsCounted {
 		counts = append(counts, count(n, "gap", "gaps"))
@@ -216,7 +216,7 @@ func (t Text) end(d *Document, problems int, gaps gapsForm) []string {
 
 // missing says what could not be read or judged.
 func (t Text) missing(b *block, d *Document, form gapsForm) {
-	gaps, unknown := len(d.Snapshot.Gaps), len(d.Unknown)
+	gaps, unknown := len(d.Snapshot.Gaps), len(d.Diagnosis.Unknown)
 	if gaps+unknown == 0 || form == gapsNone {
 		return
 	}
@@ -258,7 +258,7 @@ func lacking(d *Document) []string {
 	for _, g := range d.Snapshot.Gaps {
 		add(g.Needs, g.What)
 	}
-	for _, u := range d.Unknown {
+	for _, u := range d.Diagnosis.Unknown {
 		add(u.Needs, string(u.Problem))
 	}
 	for i, need := range needs {
@@ -268,7 +268,7 @@ func lacking(d *Document) []string {
 }
 
 // tally counts findings by problem: 12 close-wait-leak, 3 tw-reuse.
-func tally(findings []Finding) string {
+func tally(findings []diagnose.Finding) string {
 	var order []diagnose.Slug
 	counts := map[diagnose.Slug]int{}
 	for _, f := range findings {

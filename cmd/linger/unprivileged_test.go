@@ -1,0 +1,87 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// nobody is the user and group that own nothing.
+const nobody = 65534
+
+// asNobody is linger as a user without privileges.
+func asNobody(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	linger := exec.CommandContext(t.Context(), publicCopy(t), args...)
+	linger.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	linger.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
+	linger.Dir = "/"
+	return linger
+}
+
+// publicCopy is the program where everybody may run it.
+func publicCopy(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("linger")
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	to, err := os.OpenFile(filepath.Join(dir, "linger"), os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(to, from); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return to.Name()
+}
+
+// TestWithoutRootLingerDoesWhatItCan: it tells what it lacks, and that is no error.
+func TestWithoutRootLingerDoesWhatItCan(t *testing.T) {
+	linger := asNobody(t, "--window", "0", "--fail-on", "never", "-v")
+	out, err := linger.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !strings.Contains(string(out), "GAPS") {
+		t.Errorf("no gap is named:\n%s", out)
+	}
+}
+
+// TestNamespaceThatMayNotBeEntered: where nothing chosen can be read there is one
+// line that says what it needs, and exit code 3.
+func TestNamespaceThatMayNotBeEntered(t *testing.T) {
+	linger := asNobody(t, "--netns", "1")
+	var stdout, stderr bytes.Buffer
+	linger.Stdout, linger.Stderr = &stdout, &stderr
+	var exit *exec.ExitError
+	if err := linger.Run(); !errors.As(err, &exit) || exit.ExitCode() != 3 {
+		t.Errorf("got %v, want exit code 3", err)
+	}
+	if stdout.Len() > 0 || strings.Count(stderr.String(), "\n") != 1 || !strings.Contains(stderr.String(), "root") {
+		t.Errorf("writes %q, and says %q", stdout.String(), stderr.String())
+	}
+}
