@@ -39,7 +39,7 @@ var (
 	// reason, the real cure and the command that helps now.
 	least = detail{owners: 1, remedies: 2, unsure: 1}
 	// compact is for one problem of several, complete for -v.
-	compact  = detail{owners: 1, remedies: 2}
+	compact  = detail{owners: 1, remedies: 2, frees: true}
 	complete = detail{
 		owners: all, peer: true, history: true, frees: true, notWhen: true, evidence: all, ruledOut: all, remedies: all, prices: all, examples: all,
 		unsure: all, related: all, sentences: true, air: true, checks: true,
