@@ -13,12 +13,13 @@ type Reuse struct {
 	Delay   time.Duration
 }
 
-// lifetime is for how many seconds a TIME_WAIT socket holds its port.
+// lifetime is for how many seconds a TIME_WAIT socket holds its port. The kernel
+// takes no delay below a millisecond.
 func (r Reuse) lifetime() float64 {
 	if !r.Allowed {
 		return TimeWaitSeconds
 	}
-	return min(r.Delay.Seconds(), TimeWaitSeconds)
+	return min(max(r.Delay, time.Millisecond).Seconds(), TimeWaitSeconds)
 }
 
 // Demand is what holds the ports of one connector: sockets whose source port lies

@@ -92,17 +92,43 @@ func (c churn) evidence(p *place, g *snapshot.Group, memory int64) []Evidence {
 	return list
 }
 
-// busiest tells the group that comes nearest to a churn, for what is said where
-// none is.
-type busiest struct {
-	c  churn
-	at string
-}
-
-func (b *busiest) offer(c churn, at string) {
-	if b.at == "" || c.minute > b.c.minute {
-		*b = busiest{c, at}
+// judgeChurn looks for groups of a role that close so many connections a second,
+// with that share of their sockets in TIME_WAIT.
+func (sc *scene) judgeChurn(role tcp.Role, perSecond, minShare float64, report func(*place, *snapshot.Group, churn, *verdict) finding) (v verdict) {
+	end := map[tcp.Role]string{tcp.Acceptor: "service", tcp.Connector: "client"}[role]
+	var busiest churn
+	at := ""
+	for _, p := range sc.readable(&v) {
+		if v.held == "" {
+			v.held = "no " + end + " here has sockets in TIME_WAIT"
+		}
+		found := len(v.findings)
+		for i := range p.Groups {
+			g := &p.Groups[i]
+			c := churnOf(g)
+			enough := c.minute >= perSecond && c.share() >= minShare
+			switch {
+			case g.Role == tcp.RoleUnknown && enough:
+				v.unknown = append(v.unknown, p.undecided(g))
+			case g.Role != role:
+			case enough:
+				v.findings = append(v.findings, report(p, g, c, &v))
+			case c.timeWait > 0 && (at == "" || c.minute > busiest.minute):
+				busiest, at = c, who(g)+" in "+p.netns.Label
+			}
+		}
+		if p.Other != nil && float64(p.folded(p.Other.States[tcp.TimeWait])) >= perSecond*capacity.TimeWaitSeconds {
+			v.unknown = append(v.unknown, p.needsRoom())
+		}
+		if len(v.findings) == found {
+			v.unknown = append(v.unknown, sc.survivors(p, perSecond)...)
+		}
 	}
+	if at != "" {
+		v.held = fmt.Sprintf("the busiest %s that closes first, %s, closed %s connections/s over the last minute; %s of its sockets are in TIME_WAIT",
+			end, at, busiest.closes(), percent(busiest.share()))
+	}
+	return v
 }
 
 // survivors tells whether closes of a namespace left no socket to count, so that a
@@ -122,19 +148,4 @@ func (sc *scene) survivors(p *place, perSecond float64) []Unknown {
 		Needs: fmt.Sprintf("tracing: %s sockets left TIME_WAIT early in this window, and the closes that made them can no longer be counted",
 			Count(recycled+overflow)),
 	}}
-}
-
-// unseen lists the groups of a namespace that may churn and cannot be judged.
-func (sc *scene) unseen(p *place, perSecond, minShare float64) []Unknown {
-	var unknown []Unknown
-	for i := range p.Groups {
-		g := &p.Groups[i]
-		if c := churnOf(g); g.Role == tcp.RoleUnknown && c.minute >= perSecond && c.share() >= minShare {
-			unknown = append(unknown, p.undecided(g))
-		}
-	}
-	if p.Other != nil && float64(p.folded(p.Other.States[tcp.TimeWait])) >= perSecond*capacity.TimeWaitSeconds {
-		unknown = append(unknown, p.needsRoom())
-	}
-	return unknown
 }

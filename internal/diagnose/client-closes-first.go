@@ -15,41 +15,8 @@ var clientClosesFirst = Rule{
 	Slug:  ClientClosesFirst,
 	Title: "a client opens many short connections and closes them first",
 	Needs: "sockets with their remaining time, listeners or a fan-out, ip_local_port_range, tcp_max_tw_buckets",
-	judge: func(sc *scene) (v verdict) {
-		var top busiest
-		for i := range sc.places {
-			p := &sc.places[i]
-			unknown, ok := sc.blind(p)
-			v.unknown = append(v.unknown, unknown...)
-			if !ok {
-				continue
-			}
-			if v.held == "" {
-				v.held = "no client here has sockets in TIME_WAIT"
-			}
-			found := len(v.findings)
-			for j := range p.Groups {
-				g := &p.Groups[j]
-				if g.Role != tcp.Connector {
-					continue
-				}
-				c := churnOf(g)
-				if c.minute >= sc.t.connectorRate && c.share() >= sc.t.connectorShare {
-					v.findings = append(v.findings, sc.connectorChurn(p, g, c, &v))
-				} else if c.timeWait > 0 {
-					top.offer(c, way(g.Local, g.Remote)+" in "+p.netns.Label)
-				}
-			}
-			v.unknown = append(v.unknown, sc.unseen(p, sc.t.connectorRate, sc.t.connectorShare)...)
-			if len(v.findings) == found {
-				v.unknown = append(v.unknown, sc.survivors(p, sc.t.connectorRate)...)
-			}
-		}
-		if top.at != "" {
-			v.held = fmt.Sprintf("the busiest client that closes first, %s, closed %s connections/s over the last minute; %s of its sockets are in TIME_WAIT",
-				top.at, top.c.closes(), percent(top.c.share()))
-		}
-		return v
+	judge: func(sc *scene) verdict {
+		return sc.judgeChurn(tcp.Connector, sc.t.connectorRate, sc.t.connectorShare, sc.connectorChurn)
 	},
 }
 
@@ -93,9 +60,4 @@ func (sc *scene) connectorChurn(p *place, g *snapshot.Group, c churn, v *verdict
 	f.doubtHistory(g)
 	f.WillNotHelp = []Folklore{noFinTimeout, noRecycle, noFewerBuckets, noTimestamps, noSyncookies, noRFC1337}
 	return f
-}
-
-// noBudget says what is missing to account for source ports.
-func (p *place) noBudget() Unknown {
-	return Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf("readable sysctls: %v", p.budgets.Missing)}
 }

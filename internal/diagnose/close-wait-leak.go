@@ -18,13 +18,7 @@ var closeWaitLeak = Rule{
 	Needs: "sockets, a second look at those in CLOSE_WAIT, their owners",
 	judge: func(sc *scene) (v verdict) {
 		most, at := -1, ""
-		for i := range sc.places {
-			p := &sc.places[i]
-			unknown, ok := sc.blind(p)
-			v.unknown = append(v.unknown, unknown...)
-			if !ok {
-				continue
-			}
+		for _, p := range sc.readable(&v) {
 			if v.held == "" {
 				v.held = "no socket is in CLOSE_WAIT for 3 s"
 			}

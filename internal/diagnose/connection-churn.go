@@ -15,41 +15,8 @@ var connectionChurn = Rule{
 	Slug:  ConnectionChurn,
 	Title: "a service closes its connections first, many a second",
 	Needs: "sockets with their remaining time, listeners, tcp_max_tw_buckets",
-	judge: func(sc *scene) (v verdict) {
-		var top busiest
-		for i := range sc.places {
-			p := &sc.places[i]
-			unknown, ok := sc.blind(p)
-			v.unknown = append(v.unknown, unknown...)
-			if !ok {
-				continue
-			}
-			if v.held == "" {
-				v.held = "no service here has sockets in TIME_WAIT"
-			}
-			found := len(v.findings)
-			for j := range p.Groups {
-				g := &p.Groups[j]
-				if g.Role != tcp.Acceptor {
-					continue
-				}
-				c := churnOf(g)
-				if c.minute >= sc.t.acceptorRate && c.share() >= sc.t.acceptorShare {
-					v.findings = append(v.findings, sc.acceptorChurn(p, g, c, &v))
-				} else if c.timeWait > 0 {
-					top.offer(c, g.Local.String()+" in "+p.netns.Label)
-				}
-			}
-			v.unknown = append(v.unknown, sc.unseen(p, sc.t.acceptorRate, sc.t.acceptorShare)...)
-			if len(v.findings) == found {
-				v.unknown = append(v.unknown, sc.survivors(p, sc.t.acceptorRate)...)
-			}
-		}
-		if top.at != "" {
-			v.held = fmt.Sprintf("the busiest service that closes first, %s, closed %s connections/s over the last minute; %s of its sockets are in TIME_WAIT",
-				top.at, top.c.closes(), percent(top.c.share()))
-		}
-		return v
+	judge: func(sc *scene) verdict {
+		return sc.judgeChurn(tcp.Acceptor, sc.t.acceptorRate, sc.t.acceptorShare, sc.acceptorChurn)
 	},
 }
 

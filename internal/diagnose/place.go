@@ -119,16 +119,40 @@ func (f *finding) doubtHistory(g *snapshot.Group) {
 	f.doubt("opens per second: only tracing shows them; closes per second stand in for them")
 }
 
-// blind lists what keeps a rule from judging the sockets of a namespace, and
-// whether it may judge what there is.
-func (sc *scene) blind(p *place) (unknown []Unknown, ok bool) {
-	if !p.SocketsRead {
-		return []Unknown{{Netns: p.netns.Label, Needs: "the sockets of the namespace: " + sc.gap(p.netns.Label)}}, false
+// readable are the namespaces whose sockets a rule can judge. What keeps it from
+// judging the others, or all of their sockets, goes into the verdict.
+func (sc *scene) readable(v *verdict) []*place {
+	var readable []*place
+	for i := range sc.places {
+		p := &sc.places[i]
+		if !p.SocketsRead {
+			v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "the sockets of the namespace: " + sc.gap(p.netns.Label)})
+			continue
+		}
+		if !p.SocketsComplete {
+			v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "all sockets of the namespace: reading them was cut short"})
+		}
+		readable = append(readable, p)
 	}
-	if !p.SocketsComplete {
-		return []Unknown{{Netns: p.netns.Label, Needs: "all sockets of the namespace: reading them was cut short"}}, true
+	return readable
+}
+
+// accountable are the readable namespaces whose connectors have budgets.
+func (sc *scene) accountable(v *verdict) []*place {
+	var accountable []*place
+	for _, p := range sc.readable(v) {
+		if p.budgets.Missing == nil {
+			accountable = append(accountable, p)
+		} else if len(p.Groups) > 0 {
+			v.unknown = append(v.unknown, p.noBudget())
+		}
 	}
-	return nil, true
+	return accountable
+}
+
+// noBudget says what is missing to account for source ports.
+func (p *place) noBudget() Unknown {
+	return Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf("readable sysctls: %v", p.budgets.Missing)}
 }
 
 // folded is how many of so many sockets in folded groups one of them may have: no
@@ -153,4 +177,12 @@ func (p *place) undecided(g *snapshot.Group) Unknown {
 		Needs: "the role in " + way(g.Local, g.Remote) + " (" + Count(g.States.Total()) +
 			" sockets): no listener of either end was seen, and no side fans out",
 	}
+}
+
+// who names a group: the service of an acceptor, both ends otherwise.
+func who(g *snapshot.Group) string {
+	if g.Role == tcp.Acceptor {
+		return g.Local.String()
+	}
+	return way(g.Local, g.Remote)
 }

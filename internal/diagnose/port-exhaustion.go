@@ -18,19 +18,7 @@ var portExhaustion = Rule{
 	judge: func(sc *scene) (v verdict) {
 		var fullest capacity.Budget
 		at := ""
-		for i := range sc.places {
-			p := &sc.places[i]
-			unknown, ok := sc.blind(p)
-			v.unknown = append(v.unknown, unknown...)
-			if !ok {
-				continue
-			}
-			if p.budgets.Missing != nil {
-				if len(p.Groups) > 0 {
-					v.unknown = append(v.unknown, p.noBudget())
-				}
-				continue
-			}
+		for _, p := range sc.accountable(&v) {
 			if v.held == "" {
 				v.held = "no connections from here take source ports"
 			}

@@ -185,11 +185,3 @@ func (b *bucketUse) largest() (at *place, largest *snapshot.Group) {
 	}
 	return at, largest
 }
-
-// who names a group: the service of an acceptor, both ends otherwise.
-func who(g *snapshot.Group) string {
-	if g.Role == tcp.Acceptor {
-		return g.Local.String()
-	}
-	return way(g.Local, g.Remote)
-}

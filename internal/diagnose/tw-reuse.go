@@ -18,19 +18,7 @@ var twReuse = Rule{
 	Setting: true,
 	judge: func(sc *scene) (v verdict) {
 		most, at := 0.0, ""
-		for i := range sc.places {
-			p := &sc.places[i]
-			unknown, ok := sc.blind(p)
-			v.unknown = append(v.unknown, unknown...)
-			if !ok {
-				continue
-			}
-			if p.budgets.Missing != nil {
-				if len(p.Groups) > 0 {
-					v.unknown = append(v.unknown, p.noBudget())
-				}
-				continue
-			}
+		for _, p := range sc.accountable(&v) {
 			if v.held == "" {
 				v.held = "no TIME_WAIT holds a source port"
 			}

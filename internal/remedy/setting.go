@@ -2,6 +2,7 @@ package remedy
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 
 	"linger/internal/capacity"
@@ -69,9 +70,10 @@ func raiseBuckets(at *site) Remedy {
 	const key = "net.ipv4.tcp_max_tw_buckets"
 	now, need := at.buckets()
 	to := int64(1)
-	for to < max(2*now, 2*need) {
+	for to < math.MaxInt32 && to/2 < max(now, need) {
 		to *= 2
 	}
+	to = min(to, math.MaxInt32) // the sysctl is an int
 	value := strconv.FormatInt(to, 10)
 	return Remedy{
 		Title:   "Raise the limit of time-wait sockets to " + diagnose.Count(to),
