@@ -68,7 +68,17 @@ func lastComer(t *testing.T, ctx context.Context, n *lab.Node) netip.AddrPort {
 	if done, err := w.Churn(ctx, lab.DialSpec{To: to, Count: 5000}); err != nil || done.Opened != 5000 {
 		t.Fatalf("churn: %+v, %v", done, err)
 	}
-	return to[0]
+	// Until the service has closed, too, the last ones are not in TIME_WAIT yet.
+	for {
+		served, err := w.Served(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if served.Closed == 5000 {
+			return to[0]
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // timeWait is what the kernel itself counts.
