@@ -156,12 +156,17 @@ const (
 	LabelProcess   LabelKind = "process" // the command of its oldest process
 )
 
-// String writes the label for a person: host, or kind and name.
+// String writes the label for a person: host, netns and the name under
+// /run/netns, or kind and name.
 func (l Label) String() string {
-	if l.Kind == LabelHost {
+	switch l.Kind {
+	case LabelHost:
 		return "host"
+	case LabelNamed:
+		return "netns " + l.Name
+	default:
+		return string(l.Kind) + " " + l.Name
 	}
-	return string(l.Kind) + " " + l.Name
 }
 
 // Sockstat is of /proc/net/sockstat and sockstat6, the part that is counted per
