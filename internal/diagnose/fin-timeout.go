@@ -97,7 +97,7 @@ func orphanSeconds(set int64) int64 {
 func timeoutFinding(seconds int64, subject string) finding {
 	f := finding{folds: []string{fmt.Sprintf("fin-timeout %d", seconds)}}
 	f.Severity, f.Confidence = Info, High
-	real := orphanSeconds(seconds)
+	lasts := orphanSeconds(seconds)
 	f.Summary = fmt.Sprintf("%s %d s: ", subject, seconds)
 	const governs = "The setting limits how long a closed socket without an owner waits in FIN_WAIT2 for the peer to close. " +
 		"TIME_WAIT is 60 s by a constant of the kernel, and no setting shortens it."
@@ -106,16 +106,16 @@ func timeoutFinding(seconds int64, subject string) finding {
 	case seconds < finTimeoutDefault:
 		f.Summary += "it does not shorten TIME_WAIT"
 		f.Why += " All that the lower value does is to answer peers that are slow to close with a reset."
-	case real < seconds:
+	case lasts < seconds:
 		f.Severity = Warning
-		f.Summary += fmt.Sprintf("orphans in FIN_WAIT2 really get %d s", real)
+		f.Summary += fmt.Sprintf("orphans in FIN_WAIT2 really get %d s", lasts)
 		f.Why += fmt.Sprintf(" Above 60 the kernel waits for what exceeds 60 s, and then for as long again: 2 × (%d − 60) = %d s. "+
-			"Peers that take longer to close are reset.", seconds, real)
-	case real == seconds:
+			"Peers that take longer to close are reset.", seconds, lasts)
+	case lasts == seconds:
 		f.Summary += "orphans stay in FIN_WAIT2 twice as long as by default; TIME_WAIT is unchanged"
 	default:
-		f.Summary += fmt.Sprintf("orphans in FIN_WAIT2 really stay %d s", real)
-		f.Why += fmt.Sprintf(" Above 60 the kernel waits for what exceeds 60 s, and then for as long again: 2 × (%d − 60) = %d s.", seconds, real)
+		f.Summary += fmt.Sprintf("orphans in FIN_WAIT2 really stay %d s", lasts)
+		f.Why += fmt.Sprintf(" Above 60 the kernel waits for what exceeds 60 s, and then for as long again: 2 × (%d − 60) = %d s.", seconds, lasts)
 	}
 	f.Remedies = []RemedyID{FinTimeoutDefault}
 	f.WillNotHelp = []Folklore{

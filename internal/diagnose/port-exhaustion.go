@@ -142,8 +142,8 @@ func (p *place) portRemedies(g *snapshot.Group, own []RemedyID) []RemedyID {
 		if r := p.budgets.portRange; r.Low > 1024 || r.High < 65535 {
 			list = append(list, WidenPortRange)
 		}
-		if obstacle := p.obstacle(g); obstacle != "" && g.InRange[tcp.TimeWait] > 0 {
-			list = append(list, obstacle)
+		if g.InRange[tcp.TimeWait] > 0 {
+			list = append(list, p.obstacles(g)...)
 		}
 	}
 	return append(list, LingerZero)

@@ -29,9 +29,9 @@ var twReuse = Rule{
 					continue
 				}
 				fill := share(float64(b.Held()), float64(b.Ports))
-				switch obstacle := p.obstacle(g); {
-				case fill >= sc.t.reuseUse && obstacle != "":
-					v.findings = append(v.findings, sc.stuck(p, g, b, obstacle))
+				switch obstacles := p.obstacles(g); {
+				case fill >= sc.t.reuseUse && obstacles != nil:
+					v.findings = append(v.findings, sc.stuck(p, g, b, obstacles))
 				case fill > most || at == "":
 					most, at = fill, way(g.Local, g.Remote)+" in "+p.netns.Label
 				}
@@ -44,30 +44,33 @@ var twReuse = Rule{
 	},
 }
 
-// obstacle is the remedy for the setting that keeps connect() from taking over the
-// TIME_WAIT sockets of a group, empty where no setting does.
-func (p *place) obstacle(g *snapshot.Group) RemedyID {
-	b := &p.budgets
-	reuse := b.Reuse(g.Local.Addr, g.Remote.Addr)
-	switch {
-	case !b.timestamps:
-		return TimestampsOn
-	case !reuse.Allowed:
-		return ReuseOn
-	case reuse.Delay > capacity.DefaultReuseDelay:
-		return ReuseDelayDefault
-	default:
-		return ""
+// obstacles are the remedies for the settings that keep connect() from taking over
+// the TIME_WAIT sockets of a group, the first of them the reason that is told; none
+// where no setting does.
+func (p *place) obstacles(g *snapshot.Group) []RemedyID {
+	var list []RemedyID
+	b := p.budgets
+	if !b.timestamps {
+		list = append(list, TimestampsOn)
+		b.timestamps = true
 	}
+	reuse := b.Reuse(g.Local.Addr, g.Remote.Addr)
+	if !reuse.Allowed {
+		list = append(list, ReuseOn)
+	}
+	if reuse.Delay > capacity.DefaultReuseDelay {
+		list = append(list, ReuseDelayDefault)
+	}
+	return list
 }
 
-func (sc *scene) stuck(p *place, g *snapshot.Group, b capacity.Budget, obstacle RemedyID) finding {
+func (sc *scene) stuck(p *place, g *snapshot.Group, b capacity.Budget, obstacles []RemedyID) finding {
 	f := p.about(g)
 	f.sockets = b.Held()
 	f.Severity = Warning
 	var setting, why string
 	key := keyReuse
-	switch {
+	switch obstacle := obstacles[0]; {
 	case obstacle == TimestampsOn:
 		key, setting = keyTimestamps, "tcp_timestamps is off"
 		why = "connect() takes a TIME_WAIT socket over only where both ends used time stamps: they tell old segments from new ones."
@@ -96,10 +99,7 @@ func (sc *scene) stuck(p *place, g *snapshot.Group, b capacity.Budget, obstacle 
 	f.RuledOut = sc.acquit(p, g)
 	f.doubtOwners(g)
 	f.doubt("whether the peer used time stamps: the kernel does not tell of a TIME_WAIT socket; one without them cannot be taken over")
-	f.Remedies = []RemedyID{KeepConnections, obstacle}
-	if obstacle == TimestampsOn && p.budgets.reuse == 0 {
-		f.Remedies = append(f.Remedies, ReuseOn)
-	}
+	f.Remedies = append([]RemedyID{KeepConnections}, obstacles...)
 	f.WillNotHelp = []Folklore{noFinTimeout, noRecycle, noFewerBuckets, noTimestamps}
 	if g.InRange[tcp.FinWait2TimeWait] > 0 {
 		f.WillNotHelp = append(f.WillNotHelp, Folklore{

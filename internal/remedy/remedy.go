@@ -65,11 +65,11 @@ func For(f diagnose.Finding, s *snapshot.Snapshot) []Remedy {
 	at := siteOf(f, s)
 	remedies := make([]Remedy, 0, len(f.Remedies))
 	for _, id := range f.Remedies {
-		make, known := makers[id]
+		concrete, known := makers[id]
 		if !known {
 			continue
 		}
-		r := make(at)
+		r := concrete(at)
 		r.ID = id
 		remedies = append(remedies, r)
 	}
