@@ -13,16 +13,15 @@ const workerEnv = "LINGER_LAB_WORKER"
 type operation string
 
 const (
-	opServe   operation = "serve"   // listen, and serve in the background
-	opServed  operation = "served"  // count the connections of all services
-	opChurn   operation = "churn"   // open and close connections, then answer
-	opBegin   operation = "begin"   // the same in the background
-	opEnd     operation = "end"     // end what opBegin began
-	opHold    operation = "hold"    // open connections and leave them open
-	opTalk    operation = "talk"    // exchange a byte on each held connection
-	opRelease operation = "release" // close the held connections
-	opLimit   operation = "limit"   // set RLIMIT_NOFILE
-	opPin     operation = "pin"     // run on one CPU
+	opServe  operation = "serve"  // listen, and serve in the background
+	opServed operation = "served" // count the connections of all services
+	opChurn  operation = "churn"  // open and close connections, then answer
+	opBegin  operation = "begin"  // the same in the background
+	opEnd    operation = "end"    // end what opBegin began
+	opHold   operation = "hold"   // open connections and leave them open
+	opTalk   operation = "talk"   // exchange a byte on each held connection
+	opLimit  operation = "limit"  // set RLIMIT_NOFILE
+	opPin    operation = "pin"    // run on one CPU
 )
 
 type request struct {

@@ -68,9 +68,6 @@ func startWorker(ctx context.Context, inside *netns.Handle, name string) (*Worke
 // PID is the worker's process.
 func (w *WorkerProcess) PID() int { return w.command.Process.Pid }
 
-// Name is what /proc/PID/comm shows.
-func (w *WorkerProcess) Name() string { return w.name }
-
 // Serve listens and serves until the worker ends. It returns the endpoints with
 // their real ports.
 func (w *WorkerProcess) Serve(ctx context.Context, spec ServeSpec) ([]netip.AddrPort, error) {
@@ -115,12 +112,6 @@ func (w *WorkerProcess) Hold(ctx context.Context, spec DialSpec) (Dialed, error)
 // Talk sends a byte on each held connection and waits for it to come back.
 func (w *WorkerProcess) Talk(ctx context.Context) error {
 	_, err := w.call(ctx, request{Op: opTalk})
-	return err
-}
-
-// Release closes the held connections.
-func (w *WorkerProcess) Release(ctx context.Context) error {
-	_, err := w.call(ctx, request{Op: opRelease})
 	return err
 }
 

@@ -121,12 +121,6 @@ func (w *workerProcess) do(r request) (reply, error) {
 			}
 		}
 		return reply{}, nil
-	case opRelease:
-		for _, d := range w.holders {
-			d.closeAll()
-		}
-		w.holders = nil
-		return reply{}, nil
 	case opLimit:
 		return reply{}, limitDescriptors(r.Limit)
 	case opPin:
