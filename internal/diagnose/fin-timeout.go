@@ -101,6 +101,7 @@ func timeoutFinding(seconds int64, subject string) finding {
 	f.Summary = fmt.Sprintf("%s %d s: ", subject, seconds)
 	const governs = "The setting limits how long a closed socket without an owner waits in FIN_WAIT2 for the peer to close. " +
 		"TIME_WAIT is 60 s by a constant of the kernel, and no setting shortens it."
+	twice := fmt.Sprintf("Above 60 the kernel waits for what exceeds 60 s, and then for as long again: 2 × (%d − 60) = %d s. ", seconds, lasts)
 	f.Why = governs
 	switch {
 	case seconds < finTimeoutDefault:
@@ -109,13 +110,12 @@ func timeoutFinding(seconds int64, subject string) finding {
 	case lasts < seconds:
 		f.Severity = Warning
 		f.Summary += fmt.Sprintf("orphans in FIN_WAIT2 really get %d s", lasts)
-		f.Why += fmt.Sprintf(" Above 60 the kernel waits for what exceeds 60 s, and then for as long again: 2 × (%d − 60) = %d s. "+
-			"Peers that take longer to close are reset.", seconds, lasts)
+		f.Why = twice + "Peers that take longer to close are reset. " + governs
 	case lasts == seconds:
 		f.Summary += "orphans stay in FIN_WAIT2 twice as long as by default; TIME_WAIT is unchanged"
 	default:
 		f.Summary += fmt.Sprintf("orphans in FIN_WAIT2 really stay %d s", lasts)
-		f.Why += fmt.Sprintf(" Above 60 the kernel waits for what exceeds 60 s, and then for as long again: 2 × (%d − 60) = %d s.", seconds, lasts)
+		f.Why = twice + governs
 	}
 	f.Remedies = []RemedyID{FinTimeoutDefault}
 	f.WillNotHelp = []Folklore{

@@ -326,6 +326,22 @@ func TestEffectsInNumbers(t *testing.T) {
 	}
 }
 
+func TestBucketsAreRaisedToWhatIsDropped(t *testing.T) {
+	s := host(snapshot.LabelHost)
+	ns := &s.Namespaces[0]
+	ns.Groups, ns.Settings["net.ipv4.tcp_max_tw_buckets"] = nil, "800"
+	s.WindowMS = 500
+	ns.Counters = snapshot.NewCounters(
+		map[string]uint64{"TcpExtTW": 10, "TcpExtTCPTimeWaitOverflow": 0},
+		map[string]uint64{"TcpExtTW": 20, "TcpExtTCPTimeWaitOverflow": 190},
+	)
+	// 200 in half a second settle at 24,000.
+	got := For(finding(s, "", diagnose.RaiseBuckets), s)[0].Now
+	if want := "sysctl -w net.ipv4.tcp_max_tw_buckets=65536"; got != want {
+		t.Errorf("now: %s, want %s", got, want)
+	}
+}
+
 func TestExamplesFitTheProcess(t *testing.T) {
 	if got := examplesFor("nginx", keepAliveServers); len(got) != 1 || got[0].Program != "nginx" {
 		t.Errorf("for nginx: %v", got)

@@ -7,6 +7,7 @@ import (
 
 	"linger/internal/capacity"
 	"linger/internal/diagnose"
+	"linger/internal/snapshot"
 )
 
 const loadBalanced = "the destination is an address that several hosts share (a balancer or NAT) and their time stamps have no common clock: connects would stall now and then"
@@ -92,24 +93,32 @@ func raiseBuckets(at *site) Remedy {
 // buckets is the limit of time-wait sockets, and how many there are or will be.
 func (at *site) buckets() (limit, need int64) {
 	const key = "net.ipv4.tcp_max_tw_buckets"
-	need = int64(at.closes() * capacity.TimeWaitSeconds)
 	limit, _ = at.host.Settings.Int(key)
-	if at.ns == nil {
+	if at.ns == nil { // kernels through 4.10 limit all namespaces together
 		for i := range at.all {
-			if s := at.all[i].Sockstat; s != nil {
-				need += s.TimeWait
-			}
+			need += at.timeWait(&at.all[i])
 		}
 		return limit, need
 	}
 	if own, ok := at.ns.Settings.Int(key); ok {
 		limit = own
 	}
-	need = max(need, int64(at.ns.States.TimeWaitSockets()))
-	if at.ns.Sockstat != nil {
-		need = max(need, at.ns.Sockstat.TimeWait)
+	return limit, max(at.timeWait(at.ns), int64(at.closes()*capacity.TimeWaitSeconds))
+}
+
+// timeWait is how many time-wait sockets a namespace has, or would have after a
+// minute at the rate of this window if none were dropped.
+func (at *site) timeWait(ns *snapshot.Namespace) int64 {
+	n := int64(ns.States.TimeWaitSockets())
+	if ns.Sockstat != nil {
+		n = max(n, ns.Sockstat.TimeWait)
 	}
-	return limit, need
+	made, _ := ns.Counters.Rose("TcpExtTW")
+	dropped, _ := ns.Counters.Rose("TcpExtTCPTimeWaitOverflow")
+	if at.window > 0 {
+		n = max(n, int64(float64(made+dropped)/at.window*capacity.TimeWaitSeconds))
+	}
+	return n
 }
 
 func finTimeoutDefault(at *site) Remedy {

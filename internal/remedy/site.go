@@ -16,6 +16,8 @@ type site struct {
 	host *snapshot.Host
 	ns   *snapshot.Namespace // nil for what concerns the whole host
 	all  []snapshot.Namespace
+	// window is the time in seconds between the readings of counters.
+	window float64
 	// group is the finding's own, nil where it is about none.
 	group *snapshot.Group
 
@@ -26,7 +28,7 @@ type site struct {
 }
 
 func siteOf(f diagnose.Finding, s *snapshot.Snapshot) *site {
-	at := &site{f: f, host: &s.Host, all: s.Namespaces}
+	at := &site{f: f, host: &s.Host, all: s.Namespaces, window: float64(s.WindowMS) / 1000}
 	for i := range s.Namespaces {
 		ns := &s.Namespaces[i]
 		if ns.Cookie == f.Netns.Cookie && ns.Inode == f.Netns.Inode {
