@@ -59,7 +59,7 @@ const TimeWaitSeconds = 60
 
 // The windows of the rate now, in seconds.
 const (
-	RecentSeconds    = 5
+	RecentSeconds    = 2
 	SustainedSeconds = 20
 )
 

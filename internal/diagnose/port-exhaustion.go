@@ -128,7 +128,7 @@ func portEvidence(p *place, g *snapshot.Group, b capacity.Budget) []Evidence {
 		},
 		{
 			Name: "closes now", Value: b.Rate, Limit: limit(b.Sustainable), Unit: "closes/s",
-			Source: "the lower of the last 5 s and the last 20 s, against what the ports can carry",
+			Source: "the lower of the last 2 s and the last 20 s, against what the ports can carry",
 			Check:  p.in("ss -Htano state time-wait" + filter(g)),
 		},
 	}
