@@ -174,7 +174,7 @@ func because(o snapshot.Owner, inFull bool) string {
 	switch o.How {
 	case snapshot.Seen:
 		if o.Sockets > 0 {
-			return "has " + whole(int64(o.Sockets)) + " of these sockets"
+			return "has " + diagnose.Count(o.Sockets) + " of these sockets"
 		}
 		return "has these sockets"
 	case snapshot.Listening:

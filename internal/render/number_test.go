@@ -21,7 +21,7 @@ func TestQuantity(t *testing.T) {
 		{0.256, "closes/s", "0.26 closes/s"},
 		{99.4, "percent", "99 %"},
 		{12.5, "seconds", "13 s"},
-		{512, "bytes", "512 bytes"},
+		{512, "bytes", "512 B"},
 		{7_217_920, "bytes", "6.9 MiB"},
 		{math.NaN(), "ports", "unknown ports"},
 	} {

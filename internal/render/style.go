@@ -117,5 +117,5 @@ func count(n int, singular, plural string) string {
 	if n == 1 {
 		return "1 " + singular
 	}
-	return fmt.Sprintf("%s %s", whole(int64(n)), plural)
+	return fmt.Sprintf("%s %s", diagnose.Count(n), plural)
 }

@@ -199,9 +199,9 @@ func (t Text) end(d *Document, problems int, gaps gapsForm) []string {
 	counts := []string{
 		count(len(d.Snapshot.Namespaces), "namespace", "namespaces"),
 		count(states.Total(), "socket", "sockets"),
-		whole(int64(states[tcp.TimeWait])) + " TIME_WAIT",
+		diagnose.Count(states[tcp.TimeWait]) + " TIME_WAIT",
 		count(problems, "problem", "problems"),
-		whole(int64(len(d.Diagnosis.Held))) + " held",
+		diagnose.Count(len(d.Diagnosis.Held)) + " held",
 	}
 	if n := len(d.Snapshot.Gaps); n > 0 && gaps != gapsCounted {
 		counts = append(counts, count(n, "gap", "gaps"))
@@ -279,7 +279,7 @@ func tally(findings []diagnose.Finding) string {
 	}
 	parts := make([]string, len(order))
 	for i, slug := range order {
-		parts[i] = whole(int64(counts[slug])) + " " + string(slug)
+		parts[i] = diagnose.Count(counts[slug]) + " " + string(slug)
 	}
 	return strings.Join(parts, ", ")
 }
