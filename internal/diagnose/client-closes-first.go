@@ -24,19 +24,22 @@ func (sc *scene) connectorChurn(p *place, g *snapshot.Group, c churn, v *verdict
 	f := p.about(g)
 	memory := capacity.ConnectorBytes(c.timeWait)
 	cost := Size(memory) + " of memory at most"
-	ports := ""
 	var fill float64
+	fullest := "" // the limit that is nearest
 	if b, ok := p.budgets.Of(g); ok {
-		ports = fmt.Sprintf("%s of %s source ports", Count(b.Held()), Count(b.Ports))
+		cost += fmt.Sprintf(" and %s of %s source ports", Count(b.Held()), Count(b.Ports))
 		fill = b.Fill()
-		cost += " and " + ports
+		fullest = fmt.Sprintf("the source ports (%s of %s now)", Count(b.Used), Count(b.Ports))
 		f.Evidence = append(f.Evidence, portEvidence(p, g, b)...)
 	} else {
 		f.lower(Low)
 		v.unknown = append(v.unknown, p.noBudget())
 	}
 	if most, ok := p.buckets(); ok {
-		fill = max(fill, share(c.settled(), most))
+		if buckets := share(c.settled(), most); buckets > fill || fullest == "" {
+			fill = buckets
+			fullest = fmt.Sprintf("tcp_max_tw_buckets (%s of %s now)", Count(c.timeWait), Count(most))
+		}
 	} else {
 		f.lower(Low)
 		v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: keyBuckets + ", to tell how much of it the TIME_WAIT fills"})
@@ -46,10 +49,7 @@ func (sc *scene) connectorChurn(p *place, g *snapshot.Group, c churn, v *verdict
 	f.Remedies = []RemedyID{KeepConnections, PeerClosesFirst}
 	if fill >= sc.t.connectorUse {
 		f.Severity = Warning
-		f.Summary = fmt.Sprintf("%s: the client closes first, %s connections/s, and fills %s of what its TIME_WAIT counts against", way(g.Local, g.Remote), c.closes(), percent(fill))
-		if ports != "" {
-			f.Summary += " (" + ports + ")"
-		}
+		f.Summary = fmt.Sprintf("%s: the client closes first, %s connections/s, and comes to fill %s of %s", way(g.Local, g.Remote), c.closes(), percent(fill), fullest)
 		f.Remedies = p.portRemedies(g, f.Remedies)
 	}
 	f.Why = "Whoever sends the first FIN keeps the connection in TIME_WAIT for 60 s, and here that is the client: each close keeps a source port from " +
