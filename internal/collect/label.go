@@ -54,9 +54,9 @@ func hostInode() uint64 {
 	return 0
 }
 
-// initialPIDs tells whether process ids here are those of the host:
-// PROC_PID_INIT_INO of include/linux/proc_ns.h.
+// initialPIDs tells whether process ids here are those of the host
+// (PROC_PID_INIT_INO of include/linux/proc_ns.h), or it cannot be known.
 func initialPIDs() bool {
 	link, err := os.Readlink(string(proc) + "/self/ns/pid")
-	return err == nil && link == "pid:[4026531836]"
+	return err != nil || link == "pid:[4026531836]"
 }

@@ -80,7 +80,7 @@ func (r *reading) findOwners(ctx context.Context) {
 		r.gap("", "owners of sockets", "a mounted /proc", err)
 	}
 	switch missing := len(wanted) - len(found.ByInode); {
-	case missing == 0:
+	case missing == 0 || err != nil:
 	case found.Unreadable > 0:
 		r.gap("", "owners of some sockets", needsRights(), errUnreadable(found.Unreadable))
 	case len(found.ByInode) == 0:
