@@ -17,7 +17,7 @@ build:
 
 test:
 	sh scripts/test-peers
-	$(GO) run $(GOTESTSUM) --format pkgname --hide-summary=output --jsonfile '$(RESULTS)' -- -timeout 10m ./...
+	$(GO) run $(GOTESTSUM) --format pkgname --jsonfile '$(RESULTS)' -- -timeout 10m ./...
 
 # Takes about ten minutes and root; writes the table of docs/benchmarks.md.
 bench: build
