@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -77,15 +76,15 @@ func (c *Conn) Close() error { return c.netlink.Close() }
 // the same but for marks. The dump is no atomic picture: a socket that changes
 // its state meanwhile may show twice or not at all.
 //
-// When ctx is done Dump stops and returns its error. After an error the
-// connection is of no more use, since the rest of the dump is still in it.
-func (c *Conn) Dump(ctx context.Context, request Request, visit func(*Socket)) error {
+// When ctx is done Dump stops and returns its error; the connection is then of
+// no more use, since the rest of the dump is still in it.
+func (c *Conn) Dump(ctx context.Context, r Request, visit func(*Socket)) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	sent, err := c.netlink.Send(netlink.Message{
 		Header: netlink.Header{Type: tcpdiagGetsock, Flags: netlink.Request | netlink.Dump},
-		Data:   request.encode(),
+		Data:   r.encode(),
 	})
 	if err != nil {
 		return fmt.Errorf("request a dump of sockets: %w", err)
@@ -94,86 +93,45 @@ func (c *Conn) Dump(ctx context.Context, request Request, visit func(*Socket)) e
 	if err != nil {
 		return fmt.Errorf("dump sockets: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = c.netlink.SetReadDeadline(past) })
+	stop := context.AfterFunc(ctx, func() { _ = c.netlink.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	// The kernel writes a datagram while it is received, and takes longer for it
-	// than decoding does: the two go on side by side.
-	r := receiver{raw: raw, received: make(chan datagram, inFlight)}
-	go r.run(ctx)
+	// Received by hand: netlink.Conn would copy each message, and a dump may hold
+	// a million of them.
+	buffer := buffers.Get().(*[receiveBuffer]byte)
+	defer buffers.Put(buffer)
 	d := decoder{sequence: sent.Header.Sequence, visit: visit}
-	done := false
-	for m := range r.received {
-		if !done && err == nil {
-			done, err = d.datagram(m.buffer[:m.length])
-			if done || err != nil {
-				// Only the decoder knows the end. The receiver waits for more by now.
-				r.finished.Store(true)
-				_ = c.netlink.SetReadDeadline(past)
-			}
-		}
-		buffers.Put(m.buffer)
-	}
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil:
-		return fmt.Errorf("dump sockets: %w", err)
-	case !done:
-		return fmt.Errorf("dump sockets: %w", r.err)
-	}
-	return c.netlink.SetReadDeadline(time.Time{})
-}
-
-// past is a deadline that ends all waiting.
-var past = time.Unix(1, 0)
-
-// inFlight is how many datagrams may wait to be decoded.
-const inFlight = 4
-
-// datagram is what one receive returned.
-type datagram struct {
-	buffer *[receiveBuffer]byte
-	length int
-}
-
-// receiver receives the datagrams of one dump until it is told that it is
-// finished, or fails. It works by hand: netlink.Conn would copy each message,
-// and a dump may hold a million of them.
-type receiver struct {
-	raw      syscall.RawConn
-	received chan datagram // closed at the end
-	finished atomic.Bool
-	err      error // once received is closed
-}
-
-func (r *receiver) run(ctx context.Context) {
-	defer close(r.received)
-	var failed error
-	err := r.raw.Read(func(fd uintptr) bool {
-		for ctx.Err() == nil && !r.finished.Load() {
-			buffer := buffers.Get().(*[receiveBuffer]byte)
+	var drainErr error
+	err = raw.Read(func(fd uintptr) bool {
+		for ctx.Err() == nil {
 			n, _, err := unix.Recvfrom(int(fd), buffer[:], unix.MSG_DONTWAIT|unix.MSG_TRUNC)
-			if err == nil && n <= len(buffer) {
-				r.received <- datagram{buffer, n}
-				continue
-			}
-			buffers.Put(buffer)
 			switch {
 			case errors.Is(err, unix.EINTR):
+				continue
 			case errors.Is(err, unix.EAGAIN):
 				return false
 			case err != nil:
-				failed = os.NewSyscallError("recvfrom", err)
+				drainErr = os.NewSyscallError("recvfrom", err)
 				return true
-			default:
-				failed = fmt.Errorf("%w: %d bytes in one datagram", errCut, n)
+			case n > len(buffer):
+				drainErr = fmt.Errorf("%w: %d bytes in one datagram", errCut, n)
+				return true
+			}
+			done, err := d.datagram(buffer[:n])
+			if done || err != nil {
+				drainErr = err
 				return true
 			}
 		}
 		return true
 	})
-	r.err = errors.Join(err, failed)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := errors.Join(err, drainErr); err != nil {
+		return fmt.Errorf("dump sockets: %w", err)
+	}
+	return nil
 }
 
 // encode writes a struct inet_diag_req.
