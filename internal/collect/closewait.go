@@ -94,5 +94,8 @@ func (b *ownerBook) closeWait(g *group) *snapshot.CloseWait {
 type errUnreadable int
 
 func (n errUnreadable) Error() string {
+	if n == 1 {
+		return "the descriptors of 1 process may not be read"
+	}
 	return fmt.Sprintf("the descriptors of %d processes may not be read", int(n))
 }

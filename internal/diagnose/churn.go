@@ -126,7 +126,7 @@ func (sc *scene) judgeChurn(role tcp.Role, perSecond, minShare float64, report f
 	}
 	if at != "" {
 		v.held = fmt.Sprintf("the busiest %s that closes first, %s, closed %s connections/s over the last minute; %s of its sockets are in TIME_WAIT",
-			end, at, busiest.closes(), percent(busiest.share()))
+			end, at, busiest.closes(), Percent(busiest.share()))
 	}
 	return v
 }

@@ -49,7 +49,7 @@ func (sc *scene) connectorChurn(p *place, g *snapshot.Group, c churn, v *verdict
 	f.Remedies = []RemedyID{KeepConnections, PeerClosesFirst}
 	if fill >= sc.t.connectorUse {
 		f.Severity = Warning
-		f.Summary = fmt.Sprintf("%s: the client closes first, %s connections/s, and comes to fill %s of %s", way(g.Local, g.Remote), c.closes(), percent(fill), fullest)
+		f.Summary = fmt.Sprintf("%s: the client closes first, %s connections/s, and comes to fill %s of %s", way(g.Local, g.Remote), c.closes(), Percent(fill), fullest)
 		f.Remedies = p.portRemedies(g, f.Remedies)
 	}
 	f.Why = "Whoever sends the first FIN keeps the connection in TIME_WAIT for 60 s, and here that is the client: each close keeps a source port from " +

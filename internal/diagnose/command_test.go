@@ -30,9 +30,9 @@ func TestPhrases(t *testing.T) {
 		Count(-1234):     "-1,234",
 		Rate(0.25):       "0.2",
 		Rate(470.4):      "470",
-		percent(99.9):    "99 %",
-		percent(0.2):     "under 1 %",
-		percent(0):       "0 %",
+		Percent(99.9):    "99 %",
+		Percent(0.2):     "under 1 %",
+		Percent(0):       "0 %",
 		Size(512):        "512 B",
 		Size(25_600_000): "24.4 MiB",
 	} {

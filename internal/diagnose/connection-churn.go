@@ -30,7 +30,7 @@ func (sc *scene) acceptorChurn(p *place, g *snapshot.Group, c churn, v *verdict)
 		v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: keyBuckets + ", to tell how much of it the TIME_WAIT fills"})
 	} else if fill := share(c.settled(), most); fill >= sc.t.acceptorUse {
 		f.Severity = Warning
-		f.Summary = fmt.Sprintf("%s closes first, %s connections/s: its TIME_WAIT fills %s of tcp_max_tw_buckets", g.Local, c.closes(), percent(fill))
+		f.Summary = fmt.Sprintf("%s closes first, %s connections/s: its TIME_WAIT fills %s of tcp_max_tw_buckets", g.Local, c.closes(), Percent(fill))
 	}
 	if f.Severity == Info {
 		f.Summary = fmt.Sprintf("%s closes first, %s connections/s: %s sockets in TIME_WAIT, which harm nothing and cost %s",

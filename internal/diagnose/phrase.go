@@ -25,8 +25,8 @@ func Rate(perSecond float64) string {
 	return strconv.FormatFloat(perSecond, 'f', 1, 64)
 }
 
-// percent writes a percentage, rounded down: 99 % is not yet all.
-func percent(p float64) string {
+// Percent writes a percentage, rounded down: 99 % is not yet all.
+func Percent(p float64) string {
 	if p > 0 && p < 1 {
 		return "under 1 %"
 	}

@@ -107,7 +107,7 @@ func (f *finding) doubtOwners(g *snapshot.Group) {
 			g.Remote.String() + " could be matched to a process")
 	case g.Owners[0].How == snapshot.Inferred:
 		f.lower(Medium)
-		f.doubt("the owner is inferred from live sockets to the same destination: the kernel forgets the owner of a TIME_WAIT socket")
+		f.doubt("the owner is inferred: the kernel forgets who made a TIME_WAIT socket")
 	}
 }
 

@@ -43,7 +43,7 @@ var portExhaustion = Rule{
 		}
 		if at != "" {
 			v.held = fmt.Sprintf("the fullest, %s, uses %s of %s source ports (%s now, %s predicted)",
-				at, Count(fullest.Used), Count(fullest.Ports), percent(fullest.UsedPercent), percent(fullest.PredictedPercent))
+				at, Count(fullest.Used), Count(fullest.Ports), Percent(fullest.UsedPercent), Percent(fullest.PredictedPercent))
 		}
 		return v
 	},
@@ -73,7 +73,7 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 		f.Severity = Critical
 		f.Summary = fmt.Sprintf("%s: the source ports run out at %s closes/s; %s", who, Rate(b.Rate), used)
 	default:
-		f.Summary = fmt.Sprintf("%s: %s (%s) and at %s closes/s it settles at %s", who, used, percent(b.UsedPercent), Rate(b.Rate), percent(b.PredictedPercent))
+		f.Summary = fmt.Sprintf("%s: %s (%s) and at %s closes/s it settles at %s", who, used, Percent(b.UsedPercent), Rate(b.Rate), Percent(b.PredictedPercent))
 	}
 
 	if b.Held() > 0 || b.Rate > 0 {

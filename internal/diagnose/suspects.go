@@ -15,9 +15,9 @@ func (sc *scene) acquit(p *place, g *snapshot.Group) []RuledOut {
 		most, known := p.buckets()
 		rise, told := p.Counters.Rose("TcpExtTCPTimeWaitOverflow")
 		if fill := share(float64(n), most); known && fill < sc.t.bucketsWarning && (!told || rise == 0) {
-			because := Count(n) + " of " + Count(most) + " (" + percent(fill) + ")"
+			because := Count(n) + " of " + Count(most) + " (" + Percent(fill) + ")"
 			if told {
-				because += ", TCPTimeWaitOverflow did not rise"
+				because += ", no overflow now"
 			}
 			add("tcp_max_tw_buckets", because)
 		}
@@ -32,7 +32,7 @@ func (sc *scene) acquit(p *place, g *snapshot.Group) []RuledOut {
 	}
 	if c := p.Conntrack; c != nil && c.Max > 0 {
 		if fill := share(float64(c.Count), float64(c.Max)); fill < sc.t.bucketsWarning {
-			add("conntrack", Count(c.Count)+" of "+Count(c.Max)+" ("+percent(fill)+")")
+			add("conntrack", Count(c.Count)+" of "+Count(c.Max)+" ("+Percent(fill)+")")
 		}
 	}
 	if n := g.States[tcp.CloseWait]; n > 0 && float64(n) < sc.t.closeWaitSockets {

@@ -31,7 +31,7 @@ var timeWaitOverflow = Rule{
 					"a window (--window above 0): TCPTimeWaitOverflow is %s since boot, and only two readings tell whether it rises", Count(b.total))})
 			}
 			if fill > most {
-				most, at = fill, fmt.Sprintf("the fullest, %s, has %s of %s time-wait sockets (%s)", b.label(), Count(b.n), Count(b.most), percent(fill))
+				most, at = fill, fmt.Sprintf("the fullest, %s, has %s of %s time-wait sockets (%s)", b.label(), Count(b.n), Count(b.most), Percent(fill))
 				if b.told {
 					at += ", TCPTimeWaitOverflow did not rise"
 				}
@@ -107,7 +107,7 @@ func (sc *scene) overflow(b *bucketUse) finding {
 	f := finding{sockets: b.n}
 	f.Netns, f.Confidence, f.Severity = b.netns, High, Warning
 	fill := b.fill()
-	f.Summary = fmt.Sprintf("%s of %s time-wait sockets (%s of tcp_max_tw_buckets) in %s", Count(b.n), Count(b.most), percent(fill), b.label())
+	f.Summary = fmt.Sprintf("%s of %s time-wait sockets (%s of tcp_max_tw_buckets) in %s", Count(b.n), Count(b.most), Percent(fill), b.label())
 	if fill >= sc.t.bucketsCritical && b.most > 0 {
 		f.Severity = Critical
 	}
@@ -160,7 +160,7 @@ func (sc *scene) overflow(b *bucketUse) finding {
 			f.Remedies = []RemedyID{KeepAlive, PeerClosesFirst, RaiseBuckets}
 		}
 		if 2*n >= b.n {
-			f.Why += fmt.Sprintf(" %s has %s of them.", who(g), percent(share(float64(n), float64(b.n))))
+			f.Why += fmt.Sprintf(" %s has %s of them.", who(g), Percent(share(float64(n), float64(b.n))))
 			f.folds = p.about(g).folds
 		}
 	}

@@ -38,7 +38,7 @@ var twReuse = Rule{
 			}
 		}
 		if at != "" {
-			v.held = fmt.Sprintf("TIME_WAIT that cannot be taken over fills at most %s of a budget (%s)", percent(most), at)
+			v.held = fmt.Sprintf("TIME_WAIT that cannot be taken over fills at most %s of a budget (%s)", Percent(most), at)
 		}
 		return v
 	},

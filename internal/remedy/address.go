@@ -63,7 +63,7 @@ func widenPortRange(at *site) Remedy {
 		Kind:      Setting,
 		Now:       at.set(keyRange, value),
 		Persist:   at.persist(keyRange, value),
-		Risk:      "A service that starts later on a port of the range may find it taken by a connection (EADDRINUSE): reserve the ports of such services too.",
+		Risk:      "A service that starts later may find its port taken (EADDRINUSE): reserve it.",
 		NotWhen:   "the closes per second would fill the wider range as well: it puts the end off, and the search for a port takes longer",
 		Mechanism: "connect() chooses from this range, less the reserved ports. The ends are of different parity, so that connect() and bind() find as many ports each.",
 		Kernels:   "all",

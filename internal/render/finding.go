@@ -51,12 +51,12 @@ var (
 var additions = []func(*detail){
 	func(d *detail) { d.ruledOut = 1 },
 	func(d *detail) { d.frees = true },
+	func(d *detail) { d.peer = true },
 	func(d *detail) { d.history = true },
 	func(d *detail) { d.evidence = 1 },
 	func(d *detail) { d.notWhen = true },
 	func(d *detail) { d.ruledOut = 2 },
 	func(d *detail) { d.prices = 1 },
-	func(d *detail) { d.peer = true },
 	func(d *detail) { d.air = true },
 	func(d *detail) { d.related = 1 },
 	func(d *detail) { d.ruledOut = 3 },
@@ -243,7 +243,7 @@ func measured(e diagnose.Evidence) string {
 	if e.Unit == "bytes" || e.Unit == "percent" || e.Unit == "%" || *e.Limit <= 0 {
 		return quantity(e.Value, e.Unit) + " of " + quantity(*e.Limit, e.Unit)
 	}
-	return fmt.Sprintf("%s of %s (%s %%)", number(e.Value), quantity(*e.Limit, e.Unit), number(math.Round(100*e.Value / *e.Limit)))
+	return fmt.Sprintf("%s of %s (%s)", number(e.Value), quantity(*e.Limit, e.Unit), diagnose.Percent(100*e.Value / *e.Limit))
 }
 
 // history draws the last 60 seconds of closes, the latest at the right: a bar a

@@ -128,7 +128,7 @@ func addProcesses(byInode map[uint64]*Found, procRoot string) error {
 		}
 	}
 	if denied > 0 {
-		return fmt.Errorf("network namespaces of %d processes: %w", denied, unix.EACCES)
+		return fmt.Errorf("network namespaces of some processes (%d): %w", denied, unix.EACCES)
 	}
 	return nil
 }
