@@ -158,11 +158,6 @@ func (r *reading) enter(ctx context.Context, ns *namespace) {
 		ns.facts.Path = ns.found.Path
 	}
 	ns.facts.Label = r.labelOf(ns)
-	var err error
-	ns.facts.Cookie, err = ns.handle.Cookie()
-	if errors.Is(err, errors.ErrUnsupported) {
-		r.gap(ns.label(), "the namespace's cookie", "kernel 5.14", err)
-	}
 	ns.err = ns.handle.Do(func() error {
 		r.readInside(ctx, ns)
 		return nil
@@ -172,6 +167,9 @@ func (r *reading) enter(ctx context.Context, ns *namespace) {
 // readInside runs on a thread that is in the namespace.
 func (r *reading) readInside(ctx context.Context, ns *namespace) {
 	var err error
+	if ns.facts.Cookie, err = ns.handle.Cookie(); err != nil {
+		r.gap(ns.label(), "the namespace's cookie", "kernel 5.14", err)
+	}
 	if ns.counters, err = procnet.ReadCounters(); err != nil {
 		r.gap(ns.label(), "counters", "a mounted /proc", err)
 	}

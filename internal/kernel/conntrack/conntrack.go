@@ -15,16 +15,15 @@ import (
 )
 
 const (
-	settings = "/proc/sys/net/netfilter/nf_conntrack_"
+	settings = "/proc/sys/net/netfilter"
 	// statistics follows the thread, where /proc/net would follow the process.
 	statistics = "/proc/thread-self/net/stat/nf_conntrack"
 )
 
 // Table is the connection-tracking table of a namespace.
 type Table struct {
-	Count   int64 // entries now
-	Max     int64 // the limit, the same for each namespace
-	Buckets int64 // of the hash table, shared by all namespaces
+	Count int64 // entries now
+	Max   int64 // the limit, the same for each namespace
 	// TimeoutSeconds is by conntrack's own name of the TCP state: time_wait,
 	// established. Its TIME_WAIT is not that of the TCP stack.
 	TimeoutSeconds map[string]int64
@@ -52,22 +51,31 @@ func Read() (*Table, error) {
 }
 
 func read() (*Table, error) {
-	count, err := number("count")
+	// A name in an open directory costs a third of a path, where there are hundreds of
+	// namespaces: see sysctl.
+	dir, err := unix.Open(settings, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		// Told from a /proc that is not there.
 		_, missing := os.Stat("/proc/sys/net")
 		return nil, missing
 	}
-	limit, err2 := number("max")
-	buckets, err3 := number("buckets")
-	if err := errors.Join(err, err2, err3); err != nil {
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: settings, Err: err}
+	}
+	defer unix.Close(dir)
+	count, err := number(dir, "count")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	limit, err2 := number(dir, "max")
+	if err := errors.Join(err, err2); err != nil {
 		return nil, err
 	}
 
-	table := &Table{Count: count, Max: limit, Buckets: buckets, TimeoutSeconds: make(map[string]int64, len(states))}
+	table := &Table{Count: count, Max: limit, TimeoutSeconds: make(map[string]int64, len(states))}
 	var problems []error
 	for _, state := range states {
-		switch seconds, err := number("tcp_timeout_" + state); {
+		switch seconds, err := number(dir, "tcp_timeout_"+state); {
 		case err == nil:
 			table.TimeoutSeconds[state] = seconds
 		case !errors.Is(err, fs.ErrNotExist):
@@ -81,9 +89,10 @@ func read() (*Table, error) {
 // number reads a setting of one number. It does without os.File, which asks the
 // poller about each file that it opens: with hundreds of namespaces there are
 // thousands of them.
-func number(name string) (int64, error) {
-	path := settings + name
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+func number(dir int, name string) (int64, error) {
+	name = "nf_conntrack_" + name
+	path := settings + "/" + name
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, &fs.PathError{Op: "open", Path: path, Err: err}
 	}

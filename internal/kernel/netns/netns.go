@@ -135,6 +135,10 @@ func (h *Handle) Do(fn func() error) error {
 }
 
 func (h *Handle) isCurrent() (bool, error) {
+	var stat unix.Stat_t
+	if unix.Stat(currentPath, &stat) == nil {
+		return stat.Ino == h.inode, nil
+	}
 	current, err := Current()
 	if err != nil {
 		return false, err
@@ -175,12 +179,13 @@ func onOwnThread(fn func() error) error {
 	return <-result
 }
 
+const currentPath = "/proc/thread-self/ns/net"
+
 // openCurrent opens the namespace of the calling thread. Where /proc is not
 // mounted it asks a socket for the namespace that it was made in, which needs
 // CAP_NET_ADMIN and kernel 4.10 (SIOCGSKNS of net/socket.c).
 func openCurrent() (int, error) {
-	const path = "/proc/thread-self/ns/net"
-	fd, err := openFile(path)
+	fd, err := openFile(currentPath)
 	if err == nil {
 		return fd, nil
 	}
@@ -189,7 +194,7 @@ func openCurrent() (int, error) {
 			return fd, nil
 		}
 	}
-	return -1, &fs.PathError{Op: "open network namespace", Path: path, Err: err}
+	return -1, &fs.PathError{Op: "open network namespace", Path: currentPath, Err: err}
 }
 
 func openOfSocket() (int, error) {
