@@ -65,6 +65,19 @@ func (d *Document) groupOf(f *diagnose.Finding) *snapshot.Group {
 	return nil
 }
 
+// place is of what a verdict speaks: the only namespace that was read, where it
+// is not the host's, and the host.
+func (d *Document) place() string {
+	place := ""
+	if all := d.Snapshot.Namespaces; len(all) == 1 && all[0].Label.Kind != snapshot.LabelHost {
+		place = " of " + all[0].Label.String()
+	}
+	if host := d.Snapshot.Host.Name; host != "" {
+		place += " of " + host
+	}
+	return place
+}
+
 // states counts the sockets of all namespaces.
 func (d *Document) states() tcp.States {
 	var states tcp.States

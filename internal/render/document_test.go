@@ -227,6 +227,35 @@ func trouble() *Document {
 	return d
 }
 
+// stranger is a problem of which little is known and much has to be said.
+func stranger() *Document {
+	d := incidentV6()
+	f := &d.Diagnosis.Findings[0]
+	f.Owners = nil
+	f.Unsure = []string{"who made these connections: the kernel forgets the owner of a TIME_WAIT socket, and no live socket to " +
+		f.Subject.Remote.String() + " could be matched to a process"}
+	d.Remedies = func(f diagnose.Finding) []remedy.Remedy {
+		list := remedies(f)
+		list[0].Change = "Let the client keep a pool of connections to " + f.Subject.Remote.String() + " in place of a new one for each request."
+		list[1].Risk = "it protects less against segments of the old connection that are still under way: time stamps tell them apart, the closing handshake no longer does"
+		list[1].Persist = &remedy.Persist{File: "the pod's manifest", Line: "spec.securityContext.sysctls: [{name: net.ipv4.tcp_tw_reuse, value: \"1\"}]"}
+		return list
+	}
+	return d
+}
+
+// unread is a container of which no socket could be read.
+func unread() *Document {
+	d := document(busyHost())
+	ns := &d.Snapshot.Namespaces[0]
+	ns.Label = snapshot.Label{Kind: snapshot.LabelContainer, Name: "3f2a9c01d2e4"}
+	ns.SocketsRead, ns.SocketsComplete, ns.States, ns.Groups = false, false, tcp.States{}, nil
+	d.Diagnosis.Held = nil
+	d.Diagnosis.Unknown = []diagnose.Unknown{{Problem: "port-exhaustion", Needs: "sockets of the namespace"}}
+	d.Snapshot.Gaps = []snapshot.Gap{{What: "sockets", Cause: "permission denied", Needs: "CAP_NET_ADMIN"}}
+	return d
+}
+
 // calm is a host on which nothing is wrong, with a note.
 func calm() *Document {
 	d := document(busyHost(), note())

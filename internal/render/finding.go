@@ -26,10 +26,13 @@ type detail struct {
 	prices    int  // remedies without a command that are told with all this
 	examples  int  // of each remedy
 	unsure    int
+	named     bool // the names of the related findings
 	related   int
-	sentences bool // all of a text, not its first sentence
-	air       bool // an empty line after the verdict
-	checks    bool // what -v adds: checks by hand, folklore, mechanisms
+	notes     bool            // what else to heed where a setting is kept
+	sentences bool            // all of a text, not its first sentence
+	air       bool            // an empty line after the verdict
+	checks    bool            // what -v adds: checks by hand, folklore, mechanisms
+	above     []remedy.Remedy // told above, and only named again
 }
 
 const all = math.MaxInt
@@ -39,22 +42,24 @@ var (
 	// reason, the real cure and the command that helps now.
 	least = detail{owners: 1, remedies: 2, unsure: 1}
 	// compact is for one problem of several, complete for -v.
-	compact  = detail{owners: 1, remedies: 2, frees: true}
+	compact  = detail{owners: 1, remedies: 2, frees: true, named: true, notes: true}
 	complete = detail{
 		owners: all, peer: true, history: true, frees: true, notWhen: true, evidence: all, ruledOut: all, remedies: all, prices: all, examples: all,
-		unsure: all, related: all, sentences: true, air: true, checks: true,
+		unsure: all, related: all, notes: true, sentences: true, air: true, checks: true,
 	}
 )
 
 // additions are what one problem is told with as well where there is room, the
 // most useful first.
 var additions = []func(*detail){
+	func(d *detail) { d.notes = true },
 	func(d *detail) { d.ruledOut = 1 },
 	func(d *detail) { d.frees = true },
 	func(d *detail) { d.peer = true },
 	func(d *detail) { d.history = true },
-	func(d *detail) { d.evidence = 1 },
 	func(d *detail) { d.notWhen = true },
+	func(d *detail) { d.named = true },
+	func(d *detail) { d.evidence = 1 },
 	func(d *detail) { d.ruledOut = 2 },
 	func(d *detail) { d.prices = 1 },
 	func(d *detail) { d.air = true },
@@ -108,9 +113,17 @@ func summary(f *diagnose.Finding) string {
 // glue keeps words on one line.
 func glue(text string) string { return strings.ReplaceAll(text, " ", string(noBreak)) }
 
-// finding tells one finding.
+// finding tells one finding, and what is folded under it.
 func (t Text) finding(d *Document, f *diagnose.Finding, much detail) []string {
 	b := &block{style: t.Style}
+	remedies := d.Remedies(*f)
+	t.single(b, d, f, remedies, much)
+	t.also(b, d, f, remedies, much)
+	return b.lines
+}
+
+// single tells a finding alone.
+func (t Text) single(b *block, d *Document, f *diagnose.Finding, remedies []remedy.Remedy, much detail) {
 	b.headline(markOf(f.Severity), heading(f))
 	b.full(plain, summary(f))
 	if much.air {
@@ -119,15 +132,13 @@ func (t Text) finding(d *Document, f *diagnose.Finding, much detail) []string {
 	t.who(b, f, much)
 	t.why(b, d, f, much)
 	t.not(b, f, much)
-	t.do(b, d.Remedies(*f), much)
+	t.do(b, remedies, much)
 	t.folklore(b, f, much)
 	t.unsure(b, f, much)
-	t.also(b, d, f, much)
-	return b.lines
 }
 
 func (t Text) who(b *block, f *diagnose.Finding, much detail) {
-	if f.Subject.Role == "" && len(f.Owners) == 0 {
+	if much.owners == 0 || f.Subject.Role == "" && len(f.Owners) == 0 {
 		return
 	}
 	b.section("WHO")
@@ -305,6 +316,10 @@ func (t Text) do(b *block, remedies []remedy.Remedy, much detail) {
 	b.section("DO")
 	chosen := choose(remedies, much.remedies)
 	for n, i := range chosen {
+		if contains(much.above, remedies[i]) {
+			b.paragraph(fmt.Sprintf("%d. ", i+1), plain, remedies[i].Title+": as above")
+			continue
+		}
 		// A command is never told without its risk.
 		price := n < much.prices || remedies[i].Now != ""
 		t.remedy(b, i+1, remedies[i], price, much)
@@ -336,8 +351,13 @@ func choose(remedies []remedy.Remedy, n int) []int {
 // remedy tells one way to cure a problem: now, for ever, and at what price.
 func (t Text) remedy(b *block, number int, r remedy.Remedy, price bool, much detail) {
 	b.paragraph(fmt.Sprintf("%d. ", number), strong, r.Title)
-	if r.Change != "" {
-		b.paragraph("   ", plain, cut(r.Change, much.sentences))
+	change := func() {
+		if r.Change != "" {
+			b.paragraph("   ", plain, cut(r.Change, much.sentences))
+		}
+	}
+	if r.Now == "" {
+		change()
 	}
 	for i, e := range r.Examples {
 		if i == much.examples {
@@ -350,7 +370,10 @@ func (t Text) remedy(b *block, number int, r remedy.Remedy, price bool, much det
 		b.verbatim(field("now"), command, r.Now)
 	}
 	if r.Persist != nil {
-		t.persist(b, r.Persist, r.Now, much.checks)
+		t.persist(b, r.Persist, r.Now, much.notes)
+	}
+	if r.Now != "" {
+		change() // it says when the command is not enough
 	}
 	if price {
 		t.price(b, r, much)
@@ -422,28 +445,6 @@ func (t Text) unsure(b *block, f *diagnose.Finding, much detail) {
 		b.paragraph("", plain, "confidence is "+string(f.Confidence))
 	}
 	b.label = ""
-}
-
-// also tells what is folded under a finding.
-func (t Text) also(b *block, d *Document, f *diagnose.Finding, much detail) {
-	if much.checks {
-		for i := range f.Related {
-			b.blank()
-			b.lines = append(b.lines, t.finding(d, &f.Related[i], much)...)
-		}
-		return
-	}
-	if much.related == 0 || len(f.Related) == 0 {
-		return
-	}
-	b.section("ALSO")
-	for i, r := range f.Related {
-		if i == much.related {
-			b.paragraph("", faint, more(len(f.Related)-i, "finding", "findings"))
-			break
-		}
-		b.paragraph("", plain, string(r.Problem)+": "+summary(&r))
-	}
 }
 
 // more says how much is left for -v.

@@ -11,6 +11,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"linger/internal/diagnose"
+	"linger/internal/remedy"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -19,6 +22,7 @@ var documents = map[string]func() *Document{
 	"incident":    incident,
 	"incident-v6": incidentV6,
 	"notes":       incidentAndNotes,
+	"unread":      unread,
 	"trouble":     trouble,
 	"calm":        calm,
 }
@@ -50,13 +54,47 @@ func TestJSONGolden(t *testing.T) {
 
 // TestOneProblemFitsAPage: an incident's terminal shows one problem whole.
 func TestOneProblemFitsAPage(t *testing.T) {
-	documents := map[string]func() *Document{"incident": incident, "incident-v6": incidentV6, "notes": incidentAndNotes, "judged": judged}
+	documents := map[string]func() *Document{"incident": incident, "incident-v6": incidentV6, "notes": incidentAndNotes, "judged": judged, "stranger": stranger}
 	for name := range documents {
 		for _, width := range []int{80, 100, 120} {
 			if n := strings.Count(text(t, documents[name](), Style{Width: width}), "\n"); n > page {
 				t.Errorf("%s at %d columns has %d lines, want at most %d", name, width, n, page)
 			}
 		}
+	}
+}
+
+// TestVerboseTellsNothingTwice: what a related finding shares with those above it
+// is not told again, and its remedies are named.
+func TestVerboseTellsNothingTwice(t *testing.T) {
+	d := incident()
+	related := exhaustion()
+	related.Problem, related.Related = "client-closes-first", nil
+	related.Evidence = append(related.Evidence, diagnose.Evidence{Name: "began", Value: 48, Unit: "s ago", Source: "sock_diag", Check: "ss -Htano"})
+	d.Diagnosis.Findings[0].Related = []diagnose.Finding{related}
+	d.Remedies = func(diagnose.Finding) []remedy.Remedy { return remedies(exhaustion()) }
+
+	out := text(t, d, Style{Width: 80, Verbose: true})
+	for _, once := range []string{
+		"api-server (pid 4242", "60 s ago", "memory of TIME_WAIT", "accept queue", "now       sysctl -w net.ipv4.tcp_tw_reuse=1", "lower tcp_fin_timeout",
+		"The kernel forgets", "ss -Htano", "3. Widen the ephemeral port range: as above",
+	} {
+		if n := strings.Count(out, once); n != 1 {
+			t.Errorf("%q is told %d times, want once:\n%s", once, n, out)
+		}
+	}
+}
+
+// TestACommandStandsBeforeItsWords: the words of a remedy with a command say when
+// the command is not enough.
+func TestACommandStandsBeforeItsWords(t *testing.T) {
+	d := incident()
+	d.Remedies = func(diagnose.Finding) []remedy.Remedy {
+		return []remedy.Remedy{{Title: "Restart the program", Now: "systemctl restart unit", Change: "Where no unit runs it, restart it."}}
+	}
+	out := text(t, d, Style{Width: 80})
+	if now, words := strings.Index(out, "now "), strings.Index(out, "Where no unit"); now < 0 || words < now {
+		t.Errorf("the command does not stand first:\n%s", out)
 	}
 }
 

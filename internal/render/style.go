@@ -74,7 +74,10 @@ func (m mark) String(ascii bool) string {
 	return m.icon + " " + m.word
 }
 
-var markOK = mark{icon: "✔", asciiIcon: "+", word: "OK", tone: toneOK}
+var (
+	markOK      = mark{icon: "✔", asciiIcon: "+", word: "OK", tone: toneOK}
+	markUnknown = mark{icon: "?", asciiIcon: "?", word: "UNKNOWN", tone: toneWarning}
+)
 
 func markOf(s diagnose.Severity) mark {
 	switch s {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"linger/internal/diagnose"
+	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
 
@@ -82,6 +83,10 @@ func (t Text) one(d *Document, f *diagnose.Finding, notes []diagnose.Finding) []
 	rest := slices.Concat(t.notes(notes), t.end(d, 1, gapsTold))
 	if len(told)+len(rest) > page-proof {
 		rest = slices.Concat(t.noteNames(notes), t.end(d, 1, gapsCounted))
+	}
+	if len(told)+len(rest) > page {
+		much.unsure = 0
+		told = t.finding(d, f, much)
 	}
 	for _, add := range additions {
 		next := much
@@ -180,10 +185,11 @@ func (t Text) everything(d *Document, problems, notes []diagnose.Finding) []stri
 // calm is the verdict where nothing is wrong.
 func (t Text) calm(d *Document) []string {
 	b := block{style: t.Style}
-	verdict := "nothing is wrong with the TIME_WAIT state"
-	if host := d.Snapshot.Host.Name; host != "" {
-		verdict += " of " + host
+	if !slices.ContainsFunc(d.Snapshot.Namespaces, func(ns snapshot.Namespace) bool { return ns.SocketsRead }) {
+		b.headline(markUnknown, "no socket could be read, so that nothing can be said of the TIME_WAIT state"+d.place())
+		return b.lines
 	}
+	verdict := "nothing is wrong with the TIME_WAIT state" + d.place()
 	if len(d.Diagnosis.Unknown) > 0 || len(d.Snapshot.Gaps) > 0 {
 		verdict += ", as far as could be read"
 	}
