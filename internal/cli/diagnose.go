@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,6 +69,9 @@ func (o *diagnoseOptions) run(ctx context.Context, streams Streams) (int, error)
 	if o.window < 0 {
 		return 0, usagef("0 reads the counters once", "--window %s: want no negative time", o.window)
 	}
+	if slices.Contains(o.netns, "") {
+		return 0, usagef("want a name under /run/netns, a process id, a path, or all", "--netns is empty")
+	}
 	thresholds, err := o.thresholds.load()
 	if err != nil {
 		return 0, err
@@ -75,13 +79,13 @@ func (o *diagnoseOptions) run(ctx context.Context, streams Streams) (int, error)
 
 	started := time.Now()
 	ask := collect.Options{Netns: o.netns, Window: o.window}
-	clear := func() {}
+	stop := func() {}
 	if terminalOf(streams.Err).is {
-		p := newProgress(streams.Err, time.Now)
-		ask.Progress, clear = p.report, p.clear
+		p := startProgress(streams.Err, o.window)
+		ask.Progress, stop = p.report, p.stop
 	}
 	snapshot, err := collect.Collect(ctx, ask)
-	clear()
+	stop()
 	if errors.Is(err, collect.ErrUnknownNamespace) {
 		return 0, &usageError{err: err, hint: "`ip netns list` and `lsns -t net` tell which there are"}
 	}

@@ -3,7 +3,6 @@ package cli
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -69,27 +68,5 @@ func TestWidthAndLocale(t *testing.T) {
 				t.Errorf("-want +got\n%s", diff)
 			}
 		})
-	}
-}
-
-func TestProgressIsSilentWhileWorkIsQuick(t *testing.T) {
-	var out strings.Builder
-	clock := time.Unix(0, 0)
-	p := newProgress(&out, func() time.Time { return clock })
-
-	clock = clock.Add(patience - time.Millisecond)
-	p.report(1, 3, "namespaces")
-	p.clear()
-	if out.Len() > 0 {
-		t.Fatalf("wrote %q before anybody waited", out.String())
-	}
-
-	clock = clock.Add(time.Millisecond)
-	p.report(2, 3, "namespaces")
-	p.report(3, 3, "namespaces") // in the same moment: not drawn
-	p.clear()
-	p.clear()
-	if got, want := out.String(), eraseLine+"namespaces: 2 of 3"+eraseLine; got != want {
-		t.Errorf("wrote %q, want %q", got, want)
 	}
 }
