@@ -46,7 +46,9 @@ type Budget struct {
 	Reusable int `json:"reusable"`
 	// Used is Live, FinWait2 and the TIME_WAIT that is not reusable.
 	Used int `json:"used"`
-	// Rate is the closes per second now, Sustainable what the ports can carry.
+	// Now is the closes per second now, Rate those of the forecast, and Sustainable
+	// what the ports can carry.
+	Now         float64 `json:"-"`
 	Rate        float64 `json:"closes_per_second"`
 	Sustainable float64 `json:"sustainable_closes_per_second"`
 	// HoldSeconds is for how long a close holds its port.
@@ -55,7 +57,7 @@ type Budget struct {
 	Predicted        float64 `json:"predicted"`
 	UsedPercent      float64 `json:"used_percent"`
 	PredictedPercent float64 `json:"predicted_percent"`
-	// SecondsLeft until no port is free when Rate goes on, nil for never.
+	// SecondsLeft until no port is free: nil for never at Rate, else as Now goes on.
 	SecondsLeft *float64 `json:"seconds_left"`
 }
 
@@ -71,6 +73,7 @@ func NewBudget(ports int, d Demand) Budget {
 		TimeWait:    d.TimeWait,
 		FinWait2:    d.FinWait2,
 		Reusable:    d.reusable(),
+		Now:         d.Closes.Now(hold),
 		Rate:        rate,
 		HoldSeconds: hold,
 		Sustainable: SustainableRate(ports, fixed, time.Duration(hold*float64(time.Second))),
@@ -79,7 +82,9 @@ func NewBudget(ports int, d Demand) Budget {
 	b.Used = fixed + d.TimeWait - b.Reusable
 	b.UsedPercent = percent(float64(b.Used), ports)
 	b.PredictedPercent = percent(b.Predicted, ports)
-	b.SecondsLeft = timeLeft(ports, b.Used, fixed, d.Closes, rate, hold)
+	if b.SecondsLeft = timeLeft(ports, b.Used, fixed, d.Closes, rate, hold); b.SecondsLeft != nil {
+		b.SecondsLeft = timeLeft(ports, b.Used, fixed, d.Closes, b.Now, hold)
+	}
 	return b
 }
 

@@ -40,13 +40,15 @@
 // # The rate now
 //
 // The history is of survivors, so the latest seconds are the most complete. One
-// second is noise, a minute is too slow to see an onset; the rate now is the lower
-// of two means, over RecentSeconds (has it stopped?) and over SustainedSeconds (has
-// it lasted?). As a burst of n closes within the last SustainedSeconds counts as
-// n/20 a second at most, the forecast is at most three times what is already in
-// TIME_WAIT: an incident is foretold when a third of its ports are gone, two thirds
-// of the way before the end, and a burst that takes less than a third of the ports
-// is never called exhaustion.
+// second is noise, so the rate now is the mean over RecentSeconds; a minute is too
+// slow to see an onset. A forecast goes by the lower of two means, over
+// RecentSeconds (has it stopped?) and over SustainedSeconds (has it lasted?). As a
+// burst of n closes within the last SustainedSeconds counts as n/20 a second at
+// most, the forecast is at most three times what is already in TIME_WAIT: an
+// incident is foretold when a third of its ports are gone, two thirds of the way
+// before the end, and a burst that takes less than a third of the ports is never
+// called exhaustion. Whether the ports run out is thus judged with care; when, by
+// the rate now: an onset would else be told three times the time that is left.
 //
 // Where ports are taken over after a delay, older buckets have been eaten and tell
 // nothing; no mean looks further back than a socket holds its port.
@@ -57,7 +59,7 @@ import "time"
 // TimeWaitSeconds is TCP_TIMEWAIT_LEN: a constant of every kernel.
 const TimeWaitSeconds = 60
 
-// The windows of the rate now, in seconds.
+// The windows of the rate, in seconds.
 const (
 	RecentSeconds    = 2
 	SustainedSeconds = 20

@@ -100,7 +100,7 @@ func TestBudget(t *testing.T) {
 			"steady, never runs out", 28232,
 			Demand{Live: 32, TimeWait: 6000, Closes: steady(100, 60)},
 			Budget{
-				Ports: 28232, Live: 32, TimeWait: 6000, Used: 6032, Rate: 100, Sustainable: 470, HoldSeconds: 60,
+				Ports: 28232, Live: 32, TimeWait: 6000, Used: 6032, Now: 100, Rate: 100, Sustainable: 470, HoldSeconds: 60,
 				Predicted: 6032, UsedPercent: 100 * 6032.0 / 28232, PredictedPercent: 100 * 6032.0 / 28232,
 			},
 		},
@@ -108,15 +108,24 @@ func TestBudget(t *testing.T) {
 			"an onset 20 s ago runs out in 40 s", 6000,
 			Demand{TimeWait: 2000, Closes: steady(100, 20)},
 			Budget{
-				Ports: 6000, TimeWait: 2000, Used: 2000, Rate: 100, Sustainable: 100, HoldSeconds: 60, Predicted: 6000,
+				Ports: 6000, TimeWait: 2000, Used: 2000, Now: 100, Rate: 100, Sustainable: 100, HoldSeconds: 60, Predicted: 6000,
 				UsedPercent: 100 * 2000.0 / 6000, PredictedPercent: 100, SecondsLeft: left(40),
+			},
+		},
+		{
+			// The forecast trusts half of the rate; the time left is that of all of it.
+			"an onset 10 s ago runs out in 20 s", 3000,
+			Demand{TimeWait: 1000, Closes: steady(100, 10)},
+			Budget{
+				Ports: 3000, TimeWait: 1000, Used: 1000, Now: 100, Rate: 50, Sustainable: 50, HoldSeconds: 60, Predicted: 3000,
+				UsedPercent: 100 * 1000.0 / 3000, PredictedPercent: 100, SecondsLeft: left(20),
 			},
 		},
 		{
 			"taken over after a second", 1000,
 			Demand{Live: 10, FinWait2: 5, TimeWait: 400, Closes: steady(100, 4), Reuse: Reuse{Allowed: true, Delay: time.Second}},
 			Budget{
-				Ports: 1000, Live: 10, TimeWait: 400, FinWait2: 5, Reusable: 300, Used: 115, Rate: 100, Sustainable: 985,
+				Ports: 1000, Live: 10, TimeWait: 400, FinWait2: 5, Reusable: 300, Used: 115, Now: 100, Rate: 100, Sustainable: 985,
 				HoldSeconds: 1, Predicted: 115, UsedPercent: 11.5, PredictedPercent: 11.5,
 			},
 		},

@@ -30,14 +30,25 @@ func HistoryOf(perSecond [TimeWaitSeconds]uint32, past uint32, n int) History {
 // LastMinute is the mean rate of closes over the last minute, per second.
 func (h History) LastMinute() float64 { return h.mean(TimeWaitSeconds) }
 
-// Rate is the rate of closes now, per second, where each holds its port for so
-// many seconds.
+// Now is the rate of closes now, per second, where each holds its port for so many
+// seconds.
+func (h History) Now(lifetimeSeconds float64) float64 {
+	return h.mean(min(RecentSeconds, horizon(lifetimeSeconds)))
+}
+
+// Rate is the rate that a forecast goes by: that of now, as far as it has lasted.
 func (h History) Rate(lifetimeSeconds float64) float64 {
-	horizon := 1
-	for horizon < TimeWaitSeconds && float64(horizon) < lifetimeSeconds {
-		horizon++
+	return min(h.Now(lifetimeSeconds), h.mean(min(SustainedSeconds, horizon(lifetimeSeconds))))
+}
+
+// horizon is how many of the latest seconds tell about sockets that hold their
+// ports for so long.
+func horizon(lifetimeSeconds float64) int {
+	seconds := 1
+	for seconds < TimeWaitSeconds && float64(seconds) < lifetimeSeconds {
+		seconds++
 	}
-	return min(h.mean(min(RecentSeconds, horizon)), h.mean(min(SustainedSeconds, horizon)))
+	return seconds
 }
 
 // mean is the mean rate over the latest seconds.

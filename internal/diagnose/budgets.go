@@ -87,12 +87,20 @@ func (b Budgets) WithRange(r tcp.PortRange, reserved tcp.PortSet) Budgets {
 	return b
 }
 
-// WithReuse are the budgets with tcp_tw_reuse at 1, the default delay, and time
-// stamps.
+// WithReuse are the budgets with tcp_tw_reuse at 1 and time stamps.
 func (b Budgets) WithReuse() Budgets {
-	b.reuse, b.timestamps, b.delay = 1, true, capacity.DefaultReuseDelay
+	b.reuse, b.timestamps = 1, true
 	return b
 }
+
+// WithDefaultDelay are the budgets with tcp_tw_reuse_delay at its default.
+func (b Budgets) WithDefaultDelay() Budgets {
+	b.delay = capacity.DefaultReuseDelay
+	return b
+}
+
+// Timestamps tells whether connections are made with time stamps.
+func (b Budgets) Timestamps() bool { return b.timestamps }
 
 // Reuse is whether and when connect() may take over the TIME_WAIT sockets between
 // two addresses (net/ipv4/tcp_ipv4.c, tcp_twsk_unique). That both ends used time

@@ -16,7 +16,7 @@ var causes = map[Slug][]Slug{
 // the headlines in order. The headline is what must be acted on first: the most
 // severe, then what fails now, then what has the least time left. That is often an
 // effect, such as ports that run out, and then CausedBy names the root cause among
-// Related, whose evidence says why.
+// Related, where it comes first, and whose evidence says why.
 func fold(all []finding) []Finding {
 	slices.SortStableFunc(all, before)
 	parent := make([]int, len(all))
@@ -79,6 +79,10 @@ func headline(fold []finding) Finding {
 	}
 	head := out[0]
 	head.Related = append(head.Related, out[1:]...)
+	// The root cause comes first: it is what the headline goes on to.
+	slices.SortStableFunc(head.Related, func(a, b Finding) int {
+		return -compareBool(a.Problem == head.CausedBy, b.Problem == head.CausedBy)
+	})
 	return head
 }
 

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -109,6 +110,12 @@ func TestJudge(t *testing.T) {
 				s.Namespaces[0].SocketsRead, s.Namespaces[0].SocketsComplete = false, false
 			}},
 			[]string{"? port-exhaustion", "? close-wait-leak", "? client-closes-first", "? connection-churn", "? tw-reuse"},
+		},
+
+		{
+			"every port of the range is reserved, and nothing is connected",
+			changes{set(keyReserved, "32768-60999")},
+			[]string{"critical port-exhaustion"},
 		},
 
 		// connection-churn
@@ -226,6 +233,14 @@ func TestJudge(t *testing.T) {
 			"nine tenths of the limit, by one service",
 			changes{with(acceptor("10.0.0.2:80", 0, 9000, steady(9000, 60))), set(keyBuckets, "10000")},
 			[]string{"critical time-wait-overflow <- connection-churn [warning connection-churn]"},
+		},
+		{
+			"the root cause leads what is folded, whatever its severity",
+			changes{
+				with(acceptor("10.0.0.2:80", 0, 1200, steady(1200, 60)), connector(client, service, 20000, 0, nil)),
+				overflowed(17),
+			},
+			[]string{"critical time-wait-overflow <- connection-churn [info connection-churn] [warning port-exhaustion]"},
 		},
 		{"the limit is being hit", changes{overflowed(17)}, []string{"critical time-wait-overflow"}},
 		{"it was hit before, and a single reading does not tell", changes{noWindow(17)}, []string{"? time-wait-overflow"}},
@@ -364,6 +379,52 @@ func TestOrder(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// That connects fail is claimed where no port is left, or where those that are will
+// go in a moment.
+func TestWhetherConnectsFail(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		g       snapshot.Group
+		failing bool
+	}{
+		{"none is left", connector(client, service, 28232, 0, nil), true},
+		{"few are left to a steady pool", connector(client, service, 28000, 0, nil), false},
+		{"few are left to churn", connector(client, service, 0, 28000, steady(28000, 60)), true},
+	} {
+		f := Judge(world(with(tt.g)), DefaultThresholds()).Findings[0]
+		if f.FailingNow != tt.failing || strings.Contains(f.Summary, "EADDRNOTAVAIL") != tt.failing || f.Severity != Critical {
+			t.Errorf("%s: %s, failing %t: %s", tt.name, f.Severity, f.FailingNow, f.Summary)
+		}
+	}
+}
+
+// An onset is told by its own rate: the time left is not that of the mean.
+func TestOnsetIsToldByItsRate(t *testing.T) {
+	f := Judge(world(with(connector(client, service, 0, 10000, steady(10000, 10)))), DefaultThresholds()).Findings[0]
+	// 18,232 ports are free, and 1,000 go each second.
+	if f.SecondsLeft == nil || math.Round(*f.SecondsLeft) != 18 || !strings.Contains(f.Summary, "in 18 s at 1,000 closes/s") {
+		t.Errorf("seconds left %v: %s", f.SecondsLeft, f.Summary)
+	}
+	if !strings.Contains(strings.Join(f.Unsure, "\n"), "it began 10 s ago") {
+		t.Errorf("unsure: %q", f.Unsure)
+	}
+}
+
+// Each state that can hold the ports has its own cure.
+func TestWhatHoldsThePorts(t *testing.T) {
+	for state, want := range map[tcp.State]RemedyID{
+		tcp.Established: KeepConnections, tcp.CloseWait: CloseSockets, tcp.FinWait2TimeWait: KeepConnections,
+	} {
+		g := connector(client, service, 0, 0, nil)
+		g.States[state] = 28232
+		g.InRange = g.States
+		f := Judge(world(with(g)), DefaultThresholds()).Findings[0]
+		if f.Problem != PortExhaustion || len(f.Remedies) == 0 || f.Remedies[0] != want {
+			t.Errorf("%s: %s, remedies %v", state, f.Problem, f.Remedies)
+		}
 	}
 }
 

@@ -22,6 +22,10 @@ var portExhaustion = Rule{
 			if v.held == "" {
 				v.held = "no connections from here take source ports"
 			}
+			if p.budgets.ports == 0 {
+				v.findings = append(v.findings, p.portless())
+				continue
+			}
 			for j := range p.Groups {
 				g := &p.Groups[j]
 				if g.Role == tcp.RoleUnknown && share(float64(g.InRange.Total()), float64(p.budgets.ports)) >= sc.t.portWarning {
@@ -59,26 +63,39 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 	f.Severity = Warning
 	switch {
 	case b.UsedPercent >= sc.t.portCritical:
-		f.Severity, f.FailingNow = Critical, true
+		f.Severity = Critical
 		left := "no source port is left"
 		if free > 0 {
 			left = "only " + Count(free) + " source ports are left"
 		}
-		f.Summary = fmt.Sprintf("%s: %s of %s; connect() fails with EADDRNOTAVAIL", who, left, Count(b.Ports))
-		f.doubt("no counter shows EADDRNOTAVAIL: that connects fail is concluded from the ports")
+		f.Summary = fmt.Sprintf("%s: %s of %s", who, left, Count(b.Ports))
+		// Ports come back at the steps of the timer wheel, and the next connects take
+		// them at once: fewer than go in two seconds are none.
+		if float64(free) <= b.Now*capacity.RecentSeconds {
+			f.FailingNow = true
+			f.Summary += "; connect() fails with EADDRNOTAVAIL"
+			f.doubt("no counter shows EADDRNOTAVAIL: that connects fail is concluded from the ports")
+		}
 	case b.SecondsLeft != nil:
 		f.Severity = Critical
-		f.Summary = fmt.Sprintf("%s: the source ports run out in %.0f s at %s closes/s; %s", who, *b.SecondsLeft, Rate(b.Rate), used)
+		f.Summary = fmt.Sprintf("%s: the source ports run out in %.0f s at %s closes/s; %s", who, *b.SecondsLeft, Rate(b.Now), used)
+		if seconds, known := c.history.Began(); known && seconds < capacity.SustainedSeconds {
+			f.doubt(fmt.Sprintf("whether it goes on: it began %d s ago", seconds))
+		}
 	case b.Predicted >= float64(b.Ports):
 		f.Severity = Critical
 		f.Summary = fmt.Sprintf("%s: the source ports run out at %s closes/s; %s", who, Rate(b.Rate), used)
 	default:
-		f.Summary = fmt.Sprintf("%s: %s (%s) and at %s closes/s it settles at %s", who, used, Percent(b.UsedPercent), Rate(b.Rate), Percent(b.PredictedPercent))
+		at := "at " + Rate(b.Rate) + " closes/s"
+		if b.Rate < b.Now {
+			at = fmt.Sprintf("at the %s closes/s of the last %d s", Rate(b.Rate), capacity.SustainedSeconds)
+		}
+		f.Summary = fmt.Sprintf("%s: %s (%s) and %s it settles at %s", who, used, Percent(b.UsedPercent), at, Percent(b.PredictedPercent))
 	}
 
-	if b.Held() > 0 || b.Rate > 0 {
+	if b.Held() > 0 || b.Now > 0 {
 		f.Why = fmt.Sprintf("A connection that this side closes first keeps its source port in TIME_WAIT for %.3g s: %s ports carry %s closes/s for ever, and there are %s now. ",
-			b.HoldSeconds, Count(b.Ports), Rate(b.Sustainable), Rate(b.Rate))
+			b.HoldSeconds, Count(b.Ports), Rate(b.Sustainable), Rate(b.Now))
 		f.Why += c.since() + " "
 	}
 	f.Why += fmt.Sprintf("Each connection from %s to %s needs a port of its own.", g.Local, g.Remote)
@@ -86,7 +103,7 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 	switch most := max(b.Held(), b.Live, b.FinWait2); {
 	case most == b.Held():
 		f.Remedies = p.portRemedies(g, []RemedyID{KeepConnections, PeerClosesFirst})
-	case closeWait*2 >= b.Live:
+	case most == b.Live && closeWait*2 >= b.Live:
 		f.Why += fmt.Sprintf(" %s of them are in CLOSE_WAIT: the peer has closed them, and the program has not.", Count(closeWait))
 		f.Remedies = []RemedyID{CloseSockets, RestartProcess}
 	case most == b.Live:
@@ -111,6 +128,23 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 	return f
 }
 
+// portless is a namespace whose range of source ports is all taken: no connect()
+// can choose one, so that there need not be any connection to show.
+func (p *place) portless() finding {
+	f := finding{}
+	f.Netns, f.Severity, f.Confidence = p.netns, Critical, High
+	f.Summary = fmt.Sprintf("%s: no source port is left in %s: all are reserved, listening or bound; connect() fails with EADDRNOTAVAIL",
+		p.netns.Label, p.budgets.portRange)
+	f.Why = "connect() chooses from ip_local_port_range, less ip_local_reserved_ports and what a bind() owns, and nothing is left to choose from."
+	f.Evidence = []Evidence{{
+		Name: "source ports", Value: 0, Limit: limit(float64(p.budgets.portRange.Size())), Unit: "ports",
+		Source: keyRange + " less reserved, listening and bound ports", Check: p.sysctl(keyRange + " " + keyReserved),
+	}}
+	f.Remedies = []RemedyID{WidenPortRange}
+	f.WillNotHelp = []Folklore{noFinTimeout, noFewerBuckets, noBacklog}
+	return f
+}
+
 // portEvidence is the account of a connector's source ports.
 func portEvidence(p *place, g *snapshot.Group, b capacity.Budget) []Evidence {
 	most := limit(float64(b.Ports))
@@ -123,12 +157,13 @@ func portEvidence(p *place, g *snapshot.Group, b capacity.Budget) []Evidence {
 		},
 		{
 			Name: "predicted use", Value: b.Predicted, Limit: most, Unit: "ports",
-			Source: fmt.Sprintf("live + closes/s now × %.3g s; %s is %s less reserved, listening and bound ports", b.HoldSeconds, keyRange, p.budgets.portRange),
-			Check:  p.sysctl(keyRange + " " + keyReserved),
+			Source: fmt.Sprintf("live + %s closes/s × %.3g s, the lower of the last 2 s and the last 20 s; %s is %s less reserved, listening and bound ports",
+				Rate(b.Rate), b.HoldSeconds, keyRange, p.budgets.portRange),
+			Check: p.sysctl(keyRange + " " + keyReserved),
 		},
 		{
-			Name: "closes now", Value: b.Rate, Limit: limit(b.Sustainable), Unit: "closes/s",
-			Source: "the lower of the last 2 s and the last 20 s, against what the ports can carry",
+			Name: "closes now", Value: b.Now, Limit: limit(b.Sustainable), Unit: "closes/s",
+			Source: "sock_diag: closes of the last 2 s, against what the ports can carry",
 			Check:  p.in("ss -Htano state time-wait" + filter(g)),
 		},
 	}

@@ -119,6 +119,9 @@ func (sc *scene) overflow(b *bucketUse) finding {
 	f.Why = "A connection that should enter TIME_WAIT when tcp_max_tw_buckets are there is dropped at once, and no log line says so: late segments " +
 		"are answered by resets, and a peer that has not closed yet may get ECONNRESET."
 	if b.most == 0 {
+		if b.rise == 0 {
+			f.Summary = "tcp_max_tw_buckets is 0 in " + b.label() + ": connections that close first are dropped without their TIME_WAIT"
+		}
 		f.Why += " A limit of 0 switches TIME_WAIT off altogether."
 	} else if b.rise > 0 && fill < sc.t.bucketsWarning {
 		f.Why += " The limit is far: the kernel could not allocate the sockets, or a short peak met it."

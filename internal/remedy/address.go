@@ -54,7 +54,7 @@ func widenPortRange(at *site) Remedy {
 	const keyRange, keyReserved = "net.ipv4.ip_local_port_range", "net.ipv4.ip_local_reserved_ports"
 	ports, old := at.budgets.Ports()
 	wide := wideRange
-	if old.Low <= wide.Low && old.High == wide.High {
+	if old.Low < wide.Low || old == wide {
 		wide = widestRange
 	}
 	value := fmt.Sprintf("%d %d", wide.Low, wide.High)

@@ -19,7 +19,7 @@ func reuseOn(at *site) Remedy {
 		Kind:      Setting,
 		Now:       at.set(key, "1"),
 		Persist:   at.persist(key, "1"),
-		Frees:     at.reusing(),
+		Frees:     at.reusing(at.budgets.WithReuse()),
 		Risk:      "It protects less against segments of the old connection that are still under way: time stamps tell them apart, the closing handshake no longer does.",
 		NotWhen:   loadBalanced,
 		Mechanism: "With both ends' time stamps, connect() may use a port again that has been in TIME_WAIT for tcp_tw_reuse_delay (net/ipv4/tcp_ipv4.c, tcp_twsk_unique). It serves outgoing connections alone, and none that bind a port first.",
@@ -27,14 +27,18 @@ func reuseOn(at *site) Remedy {
 	}
 }
 
-// reusing is what a connector gains where its ports may be taken over.
-func (at *site) reusing() string {
+// reusing is what a connector gains where its ports may be taken over as in those
+// budgets.
+func (at *site) reusing(changed diagnose.Budgets) string {
 	if !at.counted {
 		return "the ports in TIME_WAIT that are older than a second"
 	}
-	b, _ := at.budgets.WithReuse().Of(at.group)
-	return fmt.Sprintf("%s of %s ports in TIME_WAIT now; %s closes/s for ever in place of %s",
-		diagnose.Count(at.budget.Held()-b.Held()), diagnose.Count(at.budget.Held()), diagnose.Rate(b.Sustainable), diagnose.Rate(at.budget.Sustainable))
+	b, _ := changed.Of(at.group)
+	forEver := fmt.Sprintf("%s closes/s for ever in place of %s", diagnose.Rate(b.Sustainable), diagnose.Rate(at.budget.Sustainable))
+	if !at.budgets.Timestamps() {
+		return fmt.Sprintf("none of the %s ports in TIME_WAIT now, which have no time stamps; from then on %s", diagnose.Count(at.budget.Held()), forEver)
+	}
+	return fmt.Sprintf("%s of %s ports in TIME_WAIT now; %s", diagnose.Count(at.budget.Held()-b.Held()), diagnose.Count(at.budget.Held()), forEver)
 }
 
 func reuseDelayDefault(at *site) Remedy {
@@ -44,7 +48,7 @@ func reuseDelayDefault(at *site) Remedy {
 		Kind:      Setting,
 		Now:       at.set(key, "1000"),
 		Persist:   at.persist(key, "1000"),
-		Frees:     at.reusing(),
+		Frees:     at.reusing(at.budgets.WithReuse().WithDefaultDelay()),
 		Risk:      "none beyond that of tcp_tw_reuse itself; whoever raised it had a reason",
 		NotWhen:   "it was raised because the peer's time stamp clock is slow",
 		Mechanism: "The delay, in milliseconds, is the age from which connect() takes a TIME_WAIT socket over.",
@@ -59,7 +63,7 @@ func timestampsOn(at *site) Remedy {
 		Kind:      Setting,
 		Now:       at.set(key, "1"),
 		Persist:   at.persist(key, "1"),
-		Frees:     "with tcp_tw_reuse at 1, " + at.reusing() + "; from connections that are made from now on",
+		Frees:     "with tcp_tw_reuse at 1, " + at.reusing(at.budgets.WithReuse()),
 		Risk:      "12 bytes more in each segment",
 		NotWhen:   "a middlebox on the way is known to mangle them",
 		Mechanism: "connect() takes over a TIME_WAIT socket of a connection with time stamps alone, and they guard against old segments (RFC 7323).",
@@ -67,10 +71,13 @@ func timestampsOn(at *site) Remedy {
 	}
 }
 
+// leastBuckets is the lowest limit to recommend: 4 MiB when full.
+const leastBuckets = int64(1 << 14)
+
 func raiseBuckets(at *site) Remedy {
 	const key = "net.ipv4.tcp_max_tw_buckets"
 	now, need := at.buckets()
-	to := int64(1)
+	to := leastBuckets
 	for to < math.MaxInt32 && to/2 < max(now, need) {
 		to *= 2
 	}
