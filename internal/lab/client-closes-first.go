@@ -12,6 +12,11 @@ var clientClosesFirst = Scenario{
 	Cure:  "the client keeps a pool of connections",
 	Size:  2000,
 	build: func(ctx context.Context, b *Built, o Options) error {
+		if o.Tight {
+			if err := narrowRange(b.client, tightFactor*o.Size); err != nil {
+				return err
+			}
+		}
 		p, err := b.start(ctx, o, CloseSecond)
 		if err != nil {
 			return err

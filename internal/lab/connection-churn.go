@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -12,6 +13,11 @@ var connectionChurn = Scenario{
 	Cure:  "the service keeps its connections alive, and its client uses them again",
 	Size:  2000,
 	build: func(ctx context.Context, b *Built, o Options) error {
+		if o.Tight {
+			if err := b.server.Set("net.ipv4.tcp_max_tw_buckets", strconv.Itoa(tightFactor*o.Size)); err != nil {
+				return err
+			}
+		}
 		closing := CloseFirst
 		if o.Cured {
 			closing = CloseSecond
@@ -24,7 +30,10 @@ var connectionChurn = Scenario{
 		if o.Cured {
 			return pool(ctx, p, o.Size)
 		}
+		if err := burstThenSteady(ctx, p, DialSpec{To: []netip.AddrPort{p.service}, Count: o.Size, PeerCloses: true}); err != nil {
+			return err
+		}
 		b.RipeAt = time.Now()
-		return burstThenSteady(ctx, p, DialSpec{To: []netip.AddrPort{p.service}, Count: o.Size, PeerCloses: true})
+		return nil
 	},
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -95,6 +96,69 @@ func TestEachProblemIsNamed(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Churn is a warning where it fills three tenths of a limit.
+func TestTightLimitsMakeChurnAWarning(t *testing.T) {
+	t.Parallel()
+	for _, slug := range []diagnose.Slug{"connection-churn", "client-closes-first"} {
+		t.Run(string(slug), func(t *testing.T) {
+			t.Parallel()
+			ctx := context3m(t)
+			b := build(t, slug, lab.Options{Tight: true})
+			wait(t, b.RipeAt)
+			_, d := look(t, ctx, b.Topology.Nodes...)
+			if len(d.Findings) == 0 || d.Findings[0].Problem != slug || d.Findings[0].Severity != diagnose.Warning {
+				t.Fatalf("want a warning of %s:\n%s", slug, headlines(d))
+			}
+			check(t, d.Findings[0], b.Expect)
+		})
+	}
+}
+
+// The time left is when the kernel really runs out of ports.
+func TestPortsRunOutWhenForetold(t *testing.T) {
+	t.Parallel()
+	const ports, perSecond, slack = 800, 40, 4 * time.Second
+	ctx := context3m(t)
+	topology, client, _, service := pairOf(t, lab.CloseSecond)
+	node := topology.Nodes[0]
+	if err := node.Set("net.ipv4.ip_local_port_range", fmt.Sprintf("40000 %d", 40000+ports-1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Begin(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Rate: perSecond, Batch: 1}); err != nil {
+		t.Fatal(err)
+	}
+	used := func() int {
+		all, err := rows(node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	await := func(n int) {
+		for used() < n {
+			if ctx.Err() != nil {
+				t.Fatalf("%d of %d ports are used: %v", used(), n, ctx.Err())
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+	await(ports * 2 / 5)
+	s, d := look(t, ctx, topology.Nodes...)
+	if len(d.Findings) == 0 || d.Findings[0].Problem != diagnose.PortExhaustion || d.Findings[0].SecondsLeft == nil {
+		t.Fatalf("no time left is told:\n%s", headlines(d))
+	}
+	foretold := s.TakenAt.Add(time.Duration(*d.Findings[0].SecondsLeft * float64(time.Second)))
+	await(ports)
+	if late := time.Since(foretold); late.Abs() > slack {
+		t.Errorf("the ports ran out %s after the time that was foretold", late)
+	}
+	// They are used up for good: the first come back after a minute.
+	wait(t, time.Now().Add(time.Second))
+	if done, err := client.End(ctx); err != nil || done.NoPort == 0 {
+		t.Errorf("no connect failed: %+v, %v", done, err)
 	}
 }
 

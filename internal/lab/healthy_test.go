@@ -87,3 +87,95 @@ func TestModestChurnIsHealthy(t *testing.T) {
 		})
 	}
 }
+
+// healthyLoad runs a load that a host bears for ever, for as long as that takes to
+// tell, and holds that no connect fails and nothing is called wrong.
+func healthyLoad(t *testing.T, topology *lab.Topology, client *lab.WorkerProcess, dial lab.DialSpec, least int) {
+	t.Helper()
+	ctx := context3m(t)
+	if err := client.Begin(ctx, dial); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, time.Now().Add(time.Duration(float64(least)/dial.Rate*float64(time.Second))))
+	_, d := look(t, ctx, topology.Nodes...)
+	noAlarm(t, d)
+	done, err := client.End(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done.NoPort+done.Failed > 0 || done.Opened == 0 {
+		t.Errorf("the load was not borne: %+v", done)
+	}
+}
+
+// Connects come to more than there are ports, and take over what has waited for a
+// second.
+func TestPortsThatAreTakenOverAreHealthy(t *testing.T) {
+	t.Parallel()
+	topology, client, _, service := pairOf(t, lab.CloseSecond)
+	for key, value := range map[string]string{"net.ipv4.tcp_tw_reuse": "1", "net.ipv4.ip_local_port_range": "40000 47999"} {
+		if err := topology.Nodes[0].Set(key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	healthyLoad(t, topology, client, lab.DialSpec{To: []netip.AddrPort{service}, Rate: 2000, Batch: 50}, 12_000)
+}
+
+// A proxy and its backend on one host: tcp_tw_reuse at 2, its default, is enough.
+func TestLoopbackChurnIsHealthy(t *testing.T) {
+	t.Parallel()
+	ctx := context3m(t)
+	topology, err := lab.NewLoopback("host")
+	skipWithoutRoot(t, err)
+	t.Cleanup(func() {
+		if err := topology.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	host := topology.Nodes[0]
+	if err := host.Set("net.ipv4.ip_local_port_range", "40000 41999"); err != nil {
+		t.Fatal(err)
+	}
+	server, err := host.Start(ctx, "healthy-server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	service := netip.AddrPortFrom(host.IPv4, 8080)
+	if _, err := server.Serve(ctx, lab.ServeSpec{Endpoints: []netip.AddrPort{service}, Close: lab.CloseSecond}); err != nil {
+		t.Fatal(err)
+	}
+	client, err := host.Start(ctx, "healthy-client")
+	if err != nil {
+		t.Fatal(err)
+	}
+	healthyLoad(t, topology, client, lab.DialSpec{To: []netip.AddrPort{service}, Rate: 300, Batch: 10}, 3000)
+}
+
+// A crawler closes hundreds of connections a second, and few to any one place.
+func TestCrawlerIsHealthy(t *testing.T) {
+	t.Parallel()
+	ctx := context3m(t)
+	topology, client, server, service := pairOf(t, lab.CloseSecond)
+	var to []netip.AddrPort
+	for port := uint16(10_000); port < 12_000; port++ {
+		to = append(to, netip.AddrPortFrom(service.Addr(), port))
+	}
+	if _, err := server.Serve(ctx, lab.ServeSpec{Endpoints: to, Close: lab.CloseSecond}); err != nil {
+		t.Fatal(err)
+	}
+	healthyLoad(t, topology, client, lab.DialSpec{To: to, Rate: 500, Batch: 10}, 4000)
+}
+
+// A batch job takes a quarter of the ports in a moment, and is done: what it left
+// goes by itself.
+func TestBurstThatIsOverIsHealthy(t *testing.T) {
+	t.Parallel()
+	ctx := context3m(t)
+	topology, client, _, service := pairOf(t, lab.CloseSecond)
+	if done, err := client.Churn(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Count: 7500}); err != nil || done.Failed+done.NoPort > 0 {
+		t.Fatalf("burst: %+v, %v", done, err)
+	}
+	wait(t, time.Now().Add(3*time.Second)) // it shows that nothing follows
+	_, d := look(t, ctx, topology.Nodes...)
+	noAlarm(t, d)
+}

@@ -44,6 +44,10 @@ type Options struct {
 	// Cured builds what is left when the problem's first remedy was applied: the
 	// same demand on the same network.
 	Cured bool
+	// Tight narrows the limit that the connections count against, so that churn which
+	// is only worth knowing fills enough of it for a warning. Other problems are none
+	// without their limit: it changes nothing there.
+	Tight bool
 	// Size is the number of connections, 0 for the scenario's own and at most
 	// MaxSize.
 	Size int
@@ -166,6 +170,10 @@ const (
 	// which the rate of closes now is told.
 	quietAfterBurst = 12 * time.Second
 )
+
+// tightFactor is how many times the connections a tight limit is: with what goes on
+// after them, between three and six tenths of it are filled.
+const tightFactor = 3
 
 // burst makes connections as fast as it can and waits for their end.
 func burst(ctx context.Context, p parties, dial DialSpec) error {

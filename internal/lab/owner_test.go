@@ -1,0 +1,49 @@
+package lab_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"linger/internal/collect"
+	"linger/internal/lab"
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// A program that keeps its connections has more of them at any moment than one that
+// closes each after a few milliseconds, and it is not who leaves TIME_WAIT behind.
+func TestWhoKeepsItsConnectionsIsNotBlamed(t *testing.T) {
+	t.Parallel()
+	ctx := context3m(t)
+	topology, churner, _, service := pairOf(t, lab.CloseSecond)
+	to := []netip.AddrPort{service}
+	keeper, err := topology.Nodes[0].Start(ctx, "lab-keeper")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done, err := keeper.Hold(ctx, lab.DialSpec{To: to, Count: 30}); err != nil || done.Opened != 30 {
+		t.Fatalf("hold: %+v, %v", done, err)
+	}
+	if err := churner.Begin(ctx, lab.DialSpec{To: to, Batch: 2, Rate: 200}); err != nil {
+		t.Fatal(err)
+	}
+	// Until there is TIME_WAIT enough to be asked for its owner.
+	for timeWait(t, topology.Nodes[0]) < 100 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	s, err := collect.Collect(ctx, collect.Options{
+		Netns: []string{topology.Nodes[0].Path(), topology.Nodes[1].Path()}, Window: 2 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	remote := tcp.Endpoint{Addr: service.Addr(), Port: service.Port()}
+	groups := group(s, topology.Nodes[0], func(g snapshot.Group) bool { return g.Remote == remote })
+	if len(groups) != 1 {
+		t.Fatalf("want one group, got\n%s", describe(groups))
+	}
+	if o := groups[0].Owners; len(o) != 1 || o[0].Process != "healthy-client" || o[0].How != snapshot.Inferred {
+		t.Errorf("owners %+v, want healthy-client alone, inferred", o)
+	}
+}
