@@ -105,9 +105,14 @@ func subject(s diagnose.Subject) string {
 	return ""
 }
 
-// summary is the verdict without the connections that the heading names.
+// summary is the verdict without the connections and the place that the heading
+// names.
 func summary(f *diagnose.Finding) string {
-	return strings.TrimPrefix(f.Summary, strings.ReplaceAll(subject(f.Subject), string(noBreak), " ")+": ")
+	text := strings.TrimPrefix(f.Summary, strings.ReplaceAll(subject(f.Subject), string(noBreak), " ")+": ")
+	if short, found := strings.CutSuffix(text, " in "+f.Netns.Label); found && f.Netns.Label != "" {
+		return strings.TrimSuffix(short, ",")
+	}
+	return text
 }
 
 // glue keeps words on one line.

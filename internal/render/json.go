@@ -50,11 +50,11 @@ func namespace(s *stream, ns *snapshot.Namespace) {
 	budgets := diagnose.NewBudgets(ns)
 	s.object(func() {
 		s.member("label", ns.Label)
-		s.member("cookie", ns.Cookie)
-		s.member("inode", ns.Inode)
+		s.member("cookie", orNull(ns.Cookie))
+		s.member("inode", orNull(ns.Inode))
 		s.member("own", ns.Own)
-		s.member("pid", ns.PID)
-		s.member("path", ns.Path)
+		s.member("pid", orNull(ns.PID))
+		s.member("path", orNull(ns.Path))
 		s.member("addresses", some(ns.Addresses))
 		s.member("settings", ns.Settings)
 		s.member("counters", ns.Counters)
@@ -106,13 +106,22 @@ func newGroup(budgets diagnose.Budgets, g *snapshot.Group) group {
 // always there.
 type finding struct {
 	diagnose.Finding
+	Netns    netns           `json:"netns"`
 	Remedies []remedy.Remedy `json:"remedies"`
 	Related  []finding       `json:"related"`
+}
+
+// netns is the namespace of a finding, which may have none.
+type netns struct {
+	diagnose.Netns
+	Cookie any `json:"cookie"`
+	Inode  any `json:"inode"`
 }
 
 // tell makes a finding and what is folded under it ready to be written.
 func (d *Document) tell(f diagnose.Finding) finding {
 	told := finding{Finding: f, Remedies: some(d.Remedies(f)), Related: make([]finding, len(f.Related))}
+	told.Netns = netns{f.Netns, orNull(f.Netns.Cookie), orNull(f.Netns.Inode)}
 	told.Owners = some(f.Owners)
 	told.Evidence = some(f.Evidence)
 	told.RuledOut = some(f.RuledOut)
@@ -122,6 +131,15 @@ func (d *Document) tell(f diagnose.Finding) finding {
 		told.Related[i] = d.tell(related)
 	}
 	return told
+}
+
+// orNull is null for what a snapshot holds as zero because it is unknown.
+func orNull[T comparable](v T) any {
+	var unknown T
+	if v == unknown {
+		return nil
+	}
+	return v
 }
 
 // some turns no slice into an empty one: JSON's null would be a third case for

@@ -1,0 +1,88 @@
+package render
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestEveryMemberIsDocumented: docs/output.md names each member of the schema.
+func TestEveryMemberIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/diagnosis.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../docs/output.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema struct {
+		Defs map[string]any `json:"$defs"`
+	}
+	if err := json.Unmarshal(text, &schema); err != nil {
+		t.Fatal(err)
+	}
+	delete(schema.Defs, "states") // the words of ss and netstat
+	seen := map[string]bool{}
+	var walk func(v any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case []any:
+			for _, item := range v {
+				walk(item)
+			}
+		case map[string]any:
+			members, _ := v["properties"].(map[string]any)
+			for name := range members {
+				if !seen[name] && !strings.Contains(string(page), "`"+name+"`") && !strings.Contains(string(page), "`"+name+"[]`") {
+					t.Errorf("docs/output.md does not name %s", name)
+				}
+				seen[name] = true
+			}
+			for _, item := range v {
+				walk(item)
+			}
+		}
+	}
+	walk(schema.Defs)
+	if len(seen) < 50 {
+		t.Errorf("the schema has %d members only", len(seen))
+	}
+}
+
+// TestUnknownIsNoZero: what a snapshot holds as zero because it is unknown is null.
+func TestUnknownIsNoZero(t *testing.T) {
+	d := incident()
+	ns := &d.Snapshot.Namespaces[0]
+	ns.Cookie, ns.PID = 0, 0
+	d.Diagnosis.Findings[0].Netns.Cookie = 0
+	var told struct {
+		Namespaces []map[string]any
+		Findings   []struct{ Netns map[string]any }
+	}
+	if err := json.Unmarshal([]byte(printed(t, JSON{}, d)), &told); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []any{told.Namespaces[0]["cookie"], told.Namespaces[0]["pid"], told.Namespaces[0]["path"], told.Findings[0].Netns["cookie"]} {
+		if v != nil {
+			t.Errorf("unknown is %v, want null", v)
+		}
+	}
+}
+
+// TestSummaryDoesNotRepeatItsHeading: the place and the connections stand above it.
+func TestSummaryDoesNotRepeatItsHeading(t *testing.T) {
+	f := exhaustion()
+	for full, want := range map[string]string{
+		"10.0.0.5 → 10.0.0.9:5432: no port is left": "no port is left",
+		"the limit is 61 s, in host":                "the limit is 61 s",
+		"900 of 900 sockets in host":                "900 of 900 sockets",
+		"the limit is 61 s, in host and 2 others":   "the limit is 61 s, in host and 2 others",
+	} {
+		f.Summary = full
+		if got := summary(&f); got != want {
+			t.Errorf("%q is told as %q, want %q", full, got, want)
+		}
+	}
+}
