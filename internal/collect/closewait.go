@@ -65,7 +65,7 @@ func (r *reading) lookAtCloseWait(ctx context.Context) {
 	found, err := proc.Owners(ctx, wanted)
 	r.owners.learn(found)
 	if found.Unreadable > 0 && len(found.ByInode) < len(wanted) {
-		r.gap("", "owners of some CLOSE_WAIT sockets", needsRights(), errUnreadable(found.Unreadable))
+		r.gap("", "owners of some CLOSE_WAIT sockets", needsRights("CAP_SYS_PTRACE"), errUnreadable(found.Unreadable))
 	} else if err != nil && ctx.Err() == nil {
 		r.gap("", "owners of CLOSE_WAIT sockets", "a mounted /proc", err)
 	}

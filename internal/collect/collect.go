@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"linger/internal/kernel/process"
 	"linger/internal/snapshot"
 )
@@ -85,6 +87,9 @@ type reading struct {
 }
 
 func (r *reading) gap(netns, what, needs string, cause error) {
+	if errors.Is(cause, unix.EMFILE) || errors.Is(cause, unix.ENFILE) {
+		needs = "a higher limit of open files (ulimit -n)"
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.snapshot.Gaps = append(r.snapshot.Gaps, snapshot.Gap{What: what, Netns: netns, Cause: cause.Error(), Needs: needs})

@@ -59,10 +59,11 @@ func (ns *namespace) label() string {
 	return ns.found.Path
 }
 
-// needsRights is what closes a gap that the kernel's checks of rights made.
-func needsRights() string {
+// needsRights is what closes a gap that the kernel's checks of rights made: to look
+// at a process takes CAP_SYS_PTRACE, to enter a namespace CAP_SYS_ADMIN.
+func needsRights(capability string) string {
 	if os.Geteuid() == 0 {
-		return "CAP_SYS_ADMIN and CAP_SYS_PTRACE, which this root lacks there"
+		return capability + ", which this root lacks there"
 	}
 	return "root"
 }
@@ -93,7 +94,11 @@ func (r *reading) choose() error {
 		chosen = append(chosen, found...)
 		chosen = append(chosen, netns.Found{Inode: own.Inode(), Path: string(proc) + "/thread-self/ns/net"})
 		for _, problem := range problems {
-			r.gap("", "some network namespaces", needsRights(), problem)
+			r.gap("", "some network namespaces", needsRights("CAP_SYS_PTRACE"), problem)
+		}
+		if processesHidden() {
+			r.gap("", "some network namespaces", "a /proc that shows all processes (no hidepid)",
+				errors.New("/proc lists only some of the processes"))
 		}
 	}
 	seen := map[uint64]bool{}
@@ -128,7 +133,7 @@ func resolve(found []netns.Found, name string) (netns.Found, error) {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, netns.ErrNotNamespace):
 		return netns.Found{}, fmt.Errorf("%w: %s: %w", ErrUnknownNamespace, name, err)
 	case err != nil:
-		return netns.Found{}, fmt.Errorf("%w: %s: %w (needs %s)", ErrNoNamespace, name, err, needsRights())
+		return netns.Found{}, fmt.Errorf("%w: %s: %w (needs %s)", ErrNoNamespace, name, err, needsRights("CAP_SYS_PTRACE"))
 	}
 	defer h.Close()
 	for _, f := range found {
@@ -312,7 +317,7 @@ func (r *reading) dropUnread() error {
 		case errors.Is(ns.err, fs.ErrNotExist):
 		case errors.Is(ns.err, context.Canceled):
 		default:
-			r.gap(ns.label(), "the whole namespace", needsRights(), ns.err)
+			r.gap(ns.label(), "the whole namespace", needsRights("CAP_SYS_ADMIN"), ns.err)
 		}
 		problems = append(problems, ns.err)
 		ns.close()

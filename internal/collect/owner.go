@@ -3,7 +3,10 @@ package collect
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"time"
 
@@ -16,6 +19,9 @@ import (
 const (
 	// ownersKept is how many owners of a group are reported, the busiest.
 	ownersKept = 4
+	// sightings is how many new connections of a group are seen in the hands of
+	// processes before it is watched no more.
+	sightings = 4
 	// watchedFrom is how many TIME_WAIT sockets make a group worth watching for
 	// the owner of its live sockets.
 	watchedFrom = 20
@@ -31,8 +37,8 @@ const (
 type ownerBook struct {
 	byInode   map[uint64]process.Owner
 	processes map[int32]process.Process
-	// watched counts, for the groups that were watched, the live sockets that were
-	// seen in the hands of each process.
+	// watched counts, for the groups that were watched, the new connections that
+	// were seen in the hands of each process.
 	watched map[watchKey]map[int32]int
 	// old are the inodes of CLOSE_WAIT sockets, by group.
 	old map[*group]*oldCloseWait
@@ -82,24 +88,32 @@ func (r *reading) findOwners(ctx context.Context) {
 	switch missing := len(wanted) - len(found.ByInode); {
 	case missing == 0 || err != nil:
 	case found.Unreadable > 0:
-		r.gap("", "owners of some sockets", needsRights(), errUnreadable(found.Unreadable))
-	case len(found.ByInode) == 0:
+		r.gap("", "owners of some sockets", needsRights("CAP_SYS_PTRACE"), errUnreadable(found.Unreadable))
+	case len(found.ByInode) == 0 || processesHidden():
 		r.gap("", "owners of sockets", "a /proc that shows all processes (no hidepid, the host's PID namespace)",
-			fmt.Errorf("none of %d sockets belongs to a process in /proc", missing))
+			fmt.Errorf("%d of %d sockets belong to no process in /proc", missing, len(wanted)))
 	}
 }
 
-// watchForOwners looks, until the window ends, for processes that have a live
-// connection to where TIME_WAIT sockets are left of connections without a known
-// owner.
+// processesHidden tells whether /proc leaves out the processes of others, as it
+// does when it is mounted with hidepid=2 (proc(5)): then it lacks the first of all.
+func processesHidden() bool {
+	_, err := os.Stat(string(proc) + "/1")
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// watchForOwners looks, until the window ends, for processes that make new
+// connections to where TIME_WAIT sockets are left. A connection that is already
+// there says less: whoever keeps one is not who leaves TIME_WAIT behind.
 func (r *reading) watchForOwners(ctx context.Context, until time.Time) {
+	seen := map[watchKey]map[uint64]struct{}{}
 	for ctx.Err() == nil {
-		wanted := r.ownerless()
+		wanted := r.unwatched()
 		if len(wanted) == 0 {
 			return
 		}
 		start := time.Now()
-		r.look(ctx, wanted)
+		r.look(ctx, seen, wanted)
 		pause := max(watchPause, 2*time.Since(start))
 		if time.Now().Add(pause).After(until) {
 			return
@@ -108,19 +122,26 @@ func (r *reading) watchForOwners(ctx context.Context, until time.Time) {
 	}
 }
 
-// ownerless are the connectors' groups whose TIME_WAIT sockets, here or at the
-// acceptor, have no known owner.
-func (r *reading) ownerless() map[watchKey]bool {
+// unwatched are the connectors' groups that leave TIME_WAIT sockets, here or at the
+// acceptor, and whose new connections were not seen often enough.
+func (r *reading) unwatched() map[watchKey]bool {
 	wanted := map[watchKey]bool{}
+	want := func(key watchKey) {
+		seen := 0
+		for _, n := range r.owners.watched[key] {
+			seen += n
+		}
+		if seen < sightings {
+			wanted[key] = true
+		}
+	}
 	for _, ns := range r.namespaces {
 		for _, g := range ns.groups {
 			if g.states[tcp.TimeWait] < watchedFrom {
 				continue
 			}
 			if g.role != tcp.Acceptor {
-				if key := (watchKey{ns.index, g.key}); len(r.owners.sampled(g)) == 0 && len(r.owners.watched[key]) == 0 {
-					wanted[key] = true
-				}
+				want(watchKey{ns.index, g.key})
 				continue
 			}
 			for addr, n := range g.clients.byAddr {
@@ -128,10 +149,7 @@ func (r *reading) ownerless() map[watchKey]bool {
 					continue
 				}
 				if from, known := r.index.only(ns.index, addr); known {
-					key := watchKey{from, groupKey{addr, g.key.local, g.key.port}}
-					if len(r.owners.watched[key]) == 0 {
-						wanted[key] = true
-					}
+					want(watchKey{from, groupKey{addr, g.key.local, g.key.port}})
 				}
 			}
 		}
@@ -140,29 +158,57 @@ func (r *reading) ownerless() map[watchKey]bool {
 }
 
 // look dumps the live sockets of the namespaces in question once, and asks for
-// the owners of those that belong to a wanted group.
-func (r *reading) look(ctx context.Context, wanted map[watchKey]bool) {
+// the owners of those that belong to a wanted group and were not there at the
+// look before, whose inodes are in seen.
+func (r *reading) look(ctx context.Context, seen map[watchKey]map[uint64]struct{}, wanted map[watchKey]bool) {
 	namespaces := map[int]bool{}
 	for key := range wanted {
 		namespaces[key.namespace] = true
 	}
 	groupOf := map[uint64]watchKey{}
-	inodes := map[uint64]struct{}{}
+	inodes, netns := map[uint64]struct{}{}, map[uint64]struct{}{}
 	for i := range namespaces {
 		ns := r.namespaces[i]
-		if ns.sockets == nil || ns.facts.States.Live() > watchedSockets {
+		if ns.facts.States.Live() > watchedSockets {
 			continue
 		}
+		if ns.sockets == nil {
+			// A client whose peer closes first has no socket between two connections.
+			var err error
+			if ns.sockets, err = sockdiag.Dial(ns.handle.FD()); err != nil {
+				continue
+			}
+		}
+		now := map[watchKey]map[uint64]struct{}{}
 		// A failure here loses a chance, nothing more.
-		_ = ns.sockets.Dump(ctx, sockdiag.Request{States: liveStates}, func(s *sockdiag.Socket) {
+		err := ns.sockets.Dump(ctx, sockdiag.Request{States: liveStates}, func(s *sockdiag.Socket) {
 			key := watchKey{i, groupKey{s.Local, s.Remote, s.RemotePort}}
-			if s.Inode != 0 && wanted[key] {
-				groupOf[uint64(s.Inode)] = key
-				inodes[uint64(s.Inode)] = struct{}{}
+			if s.Inode == 0 || !wanted[key] {
+				return
+			}
+			inode := uint64(s.Inode)
+			if now[key] == nil {
+				now[key] = map[uint64]struct{}{}
+			}
+			now[key][inode] = struct{}{}
+			if before, looked := seen[key]; looked {
+				if _, old := before[inode]; !old {
+					groupOf[inode] = key
+					inodes[inode] = struct{}{}
+					netns[ns.facts.Inode] = struct{}{}
+				}
 			}
 		})
+		if err != nil {
+			continue
+		}
+		for key := range wanted {
+			if key.namespace == i {
+				seen[key] = now[key]
+			}
+		}
 	}
-	found, _ := proc.Owners(ctx, inodes)
+	found, _ := proc.OwnersWithin(ctx, inodes, netns)
 	r.owners.learn(found)
 	for inode, owner := range found.ByInode {
 		key := groupOf[inode]
@@ -194,6 +240,9 @@ func (r *reading) ownersOf(ns *namespace, g *group) []snapshot.Owner {
 	how := snapshot.Seen
 	if g.role != tcp.Acceptor && g.states[tcp.TimeWait] > 0 {
 		how = snapshot.Inferred
+		if len(r.owners.watched[watchKey{ns.index, g.key}]) > 0 {
+			return r.owners.inferred(ns, g.key)
+		}
 	}
 	owners := r.owners.named(r.owners.sampled(g), how, len(g.inodes.kept), widen(g.states).Live())
 	if len(owners) == 0 && g.role != tcp.Acceptor {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -38,6 +39,17 @@ type Ownership struct {
 //
 // When ctx is cancelled the answer is what was found so far, with ctx's error.
 func (t Tree) Owners(ctx context.Context, inodes map[uint64]struct{}) (Ownership, error) {
+	return t.owners(ctx, inodes, nil)
+}
+
+// OwnersWithin is Owners for sockets that may be closed a moment later, by
+// processes that may end: it walks only those in the given network namespaces, and
+// describes each when it is met.
+func (t Tree) OwnersWithin(ctx context.Context, inodes map[uint64]struct{}, netns map[uint64]struct{}) (Ownership, error) {
+	return t.owners(ctx, inodes, netns)
+}
+
+func (t Tree) owners(ctx context.Context, inodes, netns map[uint64]struct{}) (Ownership, error) {
 	found := Ownership{ByInode: map[uint64]Owner{}, Processes: map[int32]Process{}}
 	if len(inodes) == 0 {
 		return found, nil
@@ -47,19 +59,30 @@ func (t Tree) Owners(ctx context.Context, inodes map[uint64]struct{}) (Ownership
 		return found, fmt.Errorf("find the owners of sockets: %w", err)
 	}
 
+	if netns != nil {
+		pids = slices.DeleteFunc(pids, func(pid int32) bool {
+			link, _ := os.Readlink(t.file(int(pid), "ns/net"))
+			within, _ := inode([]byte(link), "net:[")
+			_, wanted := netns[within]
+			return !wanted
+		})
+	}
 	// To list descriptors is cheap, to read where each leads is not.
 	batches := make(chan batch)
 	readers := make([]reader, min(4, runtime.GOMAXPROCS(0)))
 	var running sync.WaitGroup
 	for i := range readers {
 		readers[i] = reader{tree: t, wanted: inodes}
+		if netns != nil {
+			readers[i].met = map[int32]Process{}
+		}
 		running.Go(func() {
 			for b := range batches {
 				readers[i].read(b)
 			}
 		})
 	}
-	refused := t.list(ctx, pids, t.sizeTells(), batches)
+	refused, err := t.list(ctx, pids, t.sizeTells(), batches)
 	close(batches)
 	running.Wait()
 
@@ -67,10 +90,15 @@ func (t Tree) Owners(ctx context.Context, inodes map[uint64]struct{}) (Ownership
 	for _, r := range readers {
 		hits = append(hits, r.hits...)
 		refused = append(refused, r.refused...)
+		maps.Copy(found.Processes, r.met)
+		err = cmp.Or(err, r.err)
 	}
 	found.gather(hits)
 	found.Unreadable = len(distinct(refused))
 	found.describe(t)
+	if err != nil {
+		return found, fmt.Errorf("find the owners of sockets: %w", err)
+	}
 	return found, ctx.Err()
 }
 
@@ -111,8 +139,8 @@ type batch struct {
 }
 
 // list sends the descriptors of the processes, and returns the processes that
-// refused to show theirs.
-func (t Tree) list(ctx context.Context, pids []int32, sizeTells bool, to chan<- batch) (refused []int32) {
+// refused to show theirs. It fails where this process may open no more files.
+func (t Tree) list(ctx context.Context, pids []int32, sizeTells bool, to chan<- batch) (refused []int32, err error) {
 	entries := make([]byte, 32<<10)
 	for _, pid := range pids {
 		if ctx.Err() != nil {
@@ -130,6 +158,9 @@ func (t Tree) list(ctx context.Context, pids []int32, sizeTells bool, to chan<- 
 		if isRefusal(err) && !t.kernelThread(int(pid)) {
 			refused = append(refused, pid)
 		}
+		if noMoreFiles(err) {
+			return refused, err
+		}
 		if err != nil {
 			continue
 		}
@@ -143,8 +174,10 @@ func (t Tree) list(ctx context.Context, pids []int32, sizeTells bool, to chan<- 
 		}
 		unix.Close(dir)
 	}
-	return refused
+	return refused, nil
 }
+
+func noMoreFiles(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
 
 func isRefusal(err error) bool { return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) }
 
@@ -160,11 +193,16 @@ type reader struct {
 	wanted  map[uint64]struct{}
 	hits    []hit
 	refused []int32
+	met     map[int32]Process // those with hits, nil where they are described later
+	err     error
 	link    [64]byte
 }
 
 func (r *reader) read(b batch) {
 	dir, err := unix.Open(r.tree.file(int(b.pid), "fd"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if noMoreFiles(err) {
+		r.err = err
+	}
 	if err != nil {
 		return // gone since
 	}
@@ -182,8 +220,19 @@ func (r *reader) read(b batch) {
 		if inode, ok := inode(r.link[:n], "socket:["); ok {
 			if _, wanted := r.wanted[inode]; wanted {
 				r.hits = append(r.hits, hit{inode, b.pid})
+				r.meet(b.pid)
 			}
 		}
+	}
+}
+
+func (r *reader) meet(pid int32) {
+	if _, known := r.met[pid]; known || r.met == nil {
+		return
+	}
+	boot, _ := r.tree.bootTime() // without it, the start is not known
+	if p, err := r.tree.describe(int(pid), boot); err == nil {
+		r.met[pid] = p
 	}
 }
 
@@ -207,7 +256,9 @@ func (o *Ownership) gather(hits []hit) {
 func (o *Ownership) describe(t Tree) {
 	var pids []int32
 	for _, owner := range o.ByInode {
-		pids = append(pids, owner.PID)
+		if _, met := o.Processes[owner.PID]; !met {
+			pids = append(pids, owner.PID)
+		}
 	}
 	boot, _ := t.bootTime() // without it, no start is known
 	for _, pid := range distinct(pids) {
