@@ -17,7 +17,10 @@
 // # Lifetimes
 //
 // A TIME_WAIT socket lives TCP_TIMEWAIT_LEN = 60 s (include/net/tcp.h), whatever
-// the settings. connect() may take one over earlier where net.ipv4.tcp_tw_reuse
+// the settings, and then up to a step of the timer wheel more: 2 s with HZ=250, 4 s
+// with HZ=1000 (kernel/time/timer.c). The step is not reckoned with, as HZ cannot be
+// read everywhere: what is past its time counts as used, and is in no forecast.
+// connect() may take one over earlier where net.ipv4.tcp_tw_reuse
 // allows it and both ends used time stamps: once it is older than
 // net.ipv4.tcp_tw_reuse_delay (kernel 6.14; before, one second of the time stamp
 // clock; net/ipv4/tcp_ipv4.c, tcp_twsk_unique). A socket therefore holds its port

@@ -164,7 +164,7 @@ func (sc *scene) leak(p *place, l *leak) finding {
 		f.RuledOut = append(f.RuledOut, RuledOut{"never accepted", Count(l.unaccepted) +
 			" more CLOSE_WAIT sockets wait in the listener's queue: no program has them, and they are not counted"})
 	}
-	f.RuledOut = append(f.RuledOut, RuledOut{"TIME_WAIT", Count(g.States[tcp.TimeWait]) + " sockets; the side that leaks has not closed, and has none of these"})
+	f.RuledOut = append(f.RuledOut, RuledOut{"TIME_WAIT", Count(g.States[tcp.TimeWait]) + " sockets, of connections that this side did close: they are none of the leak"})
 	f.doubt("how fast it grows: look again in a minute")
 	f.Remedies = []RemedyID{CloseSockets, RestartProcess}
 	f.WillNotHelp = []Folklore{

@@ -79,7 +79,7 @@ func (sc *scene) stuck(p *place, g *snapshot.Group, b capacity.Budget, obstacles
 		why = "connect() takes a TIME_WAIT socket over only when it is older than tcp_tw_reuse_delay, whose default is 1000 ms."
 	case p.budgets.reuse == 2:
 		setting = "tcp_tw_reuse is 2, which means loopback only"
-		why = "With tcp_tw_reuse at 2, the default since 4.19, connect() takes TIME_WAIT sockets over on loopback addresses alone; " +
+		why = "With tcp_tw_reuse at 2, the default since 4.18, connect() takes TIME_WAIT sockets over on loopback addresses alone; " +
 			way(g.Local, g.Remote) + " is none of them, even if the host talks to itself."
 	default:
 		setting = fmt.Sprintf("tcp_tw_reuse is %d", p.budgets.reuse)

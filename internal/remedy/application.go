@@ -127,8 +127,9 @@ func restartProcess(at *site) Remedy {
 		r.Now = "docker restart " + o.Container
 		r.Change = "With another runtime, restart container " + o.Container + " by its own command."
 	default:
-		r.Now = fmt.Sprintf(`systemctl restart "$(ps -o unit= -p %d)"`, o.PID)
-		r.Change = fmt.Sprintf("Where no unit runs it, restart pid %d (%s) the way it was started.", o.PID, o.Process)
+		// A session's scope and a user's manager hold much else that would end too.
+		r.Now = fmt.Sprintf(`systemctl restart "$(ps -o unit= -p %d | grep -v -e '\.scope' -e '^user@')"`, o.PID)
+		r.Change = fmt.Sprintf("Where no service of the system runs it, restart pid %d (%s) the way it was started.", o.PID, o.Process)
 	}
 	return r
 }

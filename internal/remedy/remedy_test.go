@@ -3,6 +3,7 @@ package remedy
 import (
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -393,4 +394,22 @@ func TestFinTimeoutOfAFile(t *testing.T) {
 		return
 	}
 	t.Error("the file was not found")
+}
+
+// The command restarts the service that runs a process, and never a login session or
+// all services of a user. ps and systemctl are stood in for: no test may restart one.
+func TestOnlyAServiceIsRestarted(t *testing.T) {
+	s := host(snapshot.LabelHost)
+	f := finding(s, tcp.Connector, diagnose.RestartProcess)
+	f.Owners = []snapshot.Owner{{Process: "api", PID: 42}}
+	command := For(f, s)[0].Now
+	for unit, want := range map[string]string{
+		"shop.service": "restart shop.service", "session-3.scope": "restart ", "user@1000.service": "restart ",
+	} {
+		script := "ps() { echo " + unit + "; }; systemctl() { echo \"$@\"; }; " + command
+		out, err := exec.Command("sh", "-c", script).CombinedOutput()
+		if got := strings.TrimRight(string(out), "\n"); err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %q", unit, got, err, want)
+		}
+	}
 }

@@ -23,7 +23,7 @@ func reuseOn(at *site) Remedy {
 		Risk:      "It protects less against segments of the old connection that are still under way: time stamps tell them apart, the closing handshake no longer does.",
 		NotWhen:   loadBalanced,
 		Mechanism: "With both ends' time stamps, connect() may use a port again that has been in TIME_WAIT for tcp_tw_reuse_delay (net/ipv4/tcp_ipv4.c, tcp_twsk_unique). It serves outgoing connections alone, and none that bind a port first.",
-		Kernels:   "for each namespace from 4.10; 2, loopback alone, is the default from 4.19; the delay is about a second, and a setting from 6.14",
+		Kernels:   "for each namespace from 4.10; 2, loopback alone, is the default from 4.18; the delay is about a second, and a setting from 6.14",
 	}
 }
 
