@@ -252,7 +252,7 @@ func unread() *Document {
 	ns.SocketsRead, ns.SocketsComplete, ns.States, ns.Groups = false, false, tcp.States{}, nil
 	d.Diagnosis.Held = nil
 	d.Diagnosis.Unknown = []diagnose.Unknown{{Problem: "port-exhaustion", Needs: "sockets of the namespace"}}
-	d.Snapshot.Gaps = []snapshot.Gap{{What: "sockets", Cause: "permission denied", Needs: "CAP_NET_ADMIN"}}
+	d.Snapshot.Gaps = []snapshot.Gap{{What: "sockets", Cause: "permission denied\nread again: no\nand again: no", Needs: "CAP_NET_ADMIN"}}
 	return d
 }
 

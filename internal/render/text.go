@@ -176,7 +176,7 @@ func (t Text) everything(d *Document, problems, notes []diagnose.Finding) []stri
 		if g.Netns != "" {
 			where = " of " + g.Netns
 		}
-		b.paragraph("", plain, fmt.Sprintf("%s%s: %s; needs %s", g.What, where, g.Cause, g.Needs))
+		b.paragraph("", plain, fmt.Sprintf("%s%s: %s; needs %s", g.What, where, firstOf(g.Cause), g.Needs))
 	}
 	b.label = ""
 	return b.lines
@@ -271,6 +271,16 @@ func lacking(d *Document) []string {
 		needs[i] = strings.Join(what[need], ", ") + ": needs " + need
 	}
 	return needs
+}
+
+// firstOf is the first of several causes, a line each, and how many more there are:
+// what one need would mend is one gap.
+func firstOf(cause string) string {
+	lines := strings.Split(cause, "\n")
+	if len(lines) == 1 {
+		return cause
+	}
+	return fmt.Sprintf("%s, and %d more", lines[0], len(lines)-1)
 }
 
 // tally counts findings by problem: 12 close-wait-leak, 3 tw-reuse.
