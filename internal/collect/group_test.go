@@ -299,3 +299,16 @@ func TestWhoHasTheAddress(t *testing.T) {
 		})
 	}
 }
+
+// Of several listeners on a port the kernel prefers that of the very address, then
+// that of the one family.
+func TestWhichListenerAccepts(t *testing.T) {
+	index := hosts(machine(nil, "[::]:80", "0.0.0.0:80", "10.0.0.1:80", "[fd00::1]:80"))
+	for to, want := range map[string][]int{
+		"10.0.0.1": {2}, "10.0.0.2": {1}, "127.0.0.1": {1}, "fd00::1": {3}, "::1": {0},
+	} {
+		if diff := cmp.Diff(want, index.covering(0, addr(to), 80)); diff != "" {
+			t.Errorf("%s (- want, + got):\n%s", to, diff)
+		}
+	}
+}

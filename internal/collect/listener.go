@@ -53,13 +53,28 @@ func (x *listenerIndex) covers(namespace int, addr sockdiag.Addr, port uint16) b
 }
 
 // covering returns the positions of the listeners of that namespace that accept
-// connections to the endpoint. A wildcard IPv6 listener takes IPv4 too unless it
-// is v6only (man 7 ipv6).
+// connections to the endpoint: those of the very address, else those of all IPv4
+// or IPv6, else those of both, as the kernel prefers them (compute_score of
+// net/ipv4/inet_hashtables.c). A wildcard IPv6 listener takes IPv4 too unless it is
+// v6only (man 7 ipv6).
 func (x *listenerIndex) covering(namespace int, addr sockdiag.Addr, port uint16) (positions []int) {
 	to := addr.Netip()
+	best := 0
 	for _, l := range x.byNS[namespace][port] {
-		wild := l.addr.IsUnspecified() && (l.addr.Is4() == to.Is4() || l.addr.Is6() && !l.v6only)
-		if wild || l.addr == to {
+		score := 0
+		switch {
+		case l.addr == to:
+			score = 3
+		case !l.addr.IsUnspecified():
+		case l.addr.Is4() == to.Is4():
+			score = 2
+		case l.addr.Is6() && !l.v6only:
+			score = 1
+		}
+		if score > best {
+			best, positions = score, nil
+		}
+		if score > 0 && score == best {
 			positions = append(positions, l.position)
 		}
 	}

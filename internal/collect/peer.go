@@ -1,10 +1,16 @@
 package collect
 
 import (
+	"slices"
+
 	"linger/internal/kernel/sockdiag"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
+
+// mirroredFrom is from how many live connections on the other end must have some
+// of them too: fewer may have come or gone between the two dumps.
+const mirroredFrom = 4
 
 // join finds the other end of each group, by mirrored addresses, where it lies
 // in a namespace that was read.
@@ -22,21 +28,19 @@ func (r *reading) join() {
 }
 
 // acceptorOf is the end that listens. Where several namespaces have the address
-// and listen, the one that counted the same connections is meant.
+// and listen, the one that counted the same connections is meant; and the only one
+// that was read is not it, where it must have counted them and has not.
 func (r *reading) acceptorOf(ns *namespace, g *group) *snapshot.Peer {
 	candidates := r.index.remoteNamespaces(ns.index, g.key.remote, g.key.port)
-	if len(candidates) > 1 {
-		mirrored := candidates[:0:0]
-		for _, i := range candidates {
+	if len(candidates) > 1 || g.states[tcp.Established] >= mirroredFrom {
+		candidates = slices.DeleteFunc(slices.Clone(candidates), func(i int) bool {
 			other := r.namespaces[i].acceptors[groupKey{local: g.key.remote, port: g.key.port}]
 			if other == nil {
-				continue
+				return true
 			}
-			if _, known := other.clients.byAddr[g.key.local]; known {
-				mirrored = append(mirrored, i)
-			}
-		}
-		candidates = mirrored
+			_, known := other.clients.byAddr[g.key.local]
+			return !known && !other.clients.folded
+		})
 	}
 	if len(candidates) != 1 {
 		return nil
@@ -58,9 +62,13 @@ func (r *reading) joinClients(ns *namespace, g *group, out *snapshot.Group) {
 			continue
 		}
 		at := r.namespaces[from]
-		c.Peer = at.peer()
 		key := groupKey{addr, g.key.local, g.key.port}
-		if other := at.connectors[key]; other != nil {
+		other := at.connectors[key]
+		if other == nil && c.Sockets-c.TimeWait >= mirroredFrom && at.facts.SocketsComplete && at.facts.Other == nil {
+			continue // another that has the same address, where nobody reads
+		}
+		c.Peer = at.peer()
+		if other != nil {
 			c.Peer.Owners = r.ownersOf(at, other)
 		} else {
 			c.Peer.Owners = r.owners.inferred(at, key)

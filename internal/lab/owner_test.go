@@ -47,3 +47,31 @@ func TestWhoKeepsItsConnectionsIsNotBlamed(t *testing.T) {
 		t.Errorf("owners %+v, want healthy-client alone, inferred", o)
 	}
 }
+
+// A client and a service whose addresses fit, and that never spoke: an address
+// alone is no proof where networks overlap.
+func TestSameAddressesInTwoNetworks(t *testing.T) {
+	t.Parallel()
+	ctx := context3m(t)
+	one, client, _, service := pairOf(t, lab.CloseSecond)
+	two, _, _, _ := pairOf(t, lab.CloseSecond)
+	if done, err := client.Hold(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Count: 20}); err != nil || done.Opened != 20 {
+		t.Fatalf("hold: %+v, %v", done, err)
+	}
+	// The client with a stranger's service, a stranger's client with the service.
+	for _, strangers := range [][]*lab.Node{{one.Nodes[0], two.Nodes[1]}, {two.Nodes[0], one.Nodes[1]}} {
+		s, _ := look(t, ctx, strangers...)
+		for _, n := range strangers {
+			for _, g := range group(s, n, func(snapshot.Group) bool { return true }) {
+				if g.Peer != nil {
+					t.Errorf("%s %s → %s has the peer %+v", g.Role, g.Local, g.Remote, g.Peer)
+				}
+				for _, c := range g.Clients {
+					if c.Peer != nil {
+						t.Errorf("client %s of %s has the peer %+v", c.Addr, g.Local, c.Peer)
+					}
+				}
+			}
+		}
+	}
+}
