@@ -16,14 +16,18 @@ type churn struct {
 	minute   float64 // closes per second over the last minute
 	now      float64 // closes per second now
 	lower    bool    // the history is of survivors only
+	ports    int     // source ports there are, each with one time-wait socket; 0 where none are taken or known
 }
 
-func churnOf(g *snapshot.Group) churn {
+func (p *place) churn(g *snapshot.Group) churn {
 	c := churn{timeWait: g.States[tcp.TimeWait], total: g.States.Total()}
 	if g.Closes != nil {
 		c.history = capacity.HistoryOf(g.Closes.PerSecond, g.Closes.Past, c.timeWait)
 		c.minute, c.now = c.history.LastMinute(), c.history.Rate(capacity.TimeWaitSeconds)
 		c.lower = g.Closes.LowerBound
+	}
+	if b, ok := p.budgets.Of(g); ok {
+		c.ports = b.Ports
 	}
 	return c
 }
@@ -31,15 +35,21 @@ func churnOf(g *snapshot.Group) churn {
 // share is the percentage of the group's sockets that are in TIME_WAIT.
 func (c churn) share() float64 { return share(float64(c.timeWait), float64(c.total)) }
 
-// settled is how many time-wait sockets there are, or will be at the rate of now.
+// settled is how many time-wait sockets there are, or will be at the rate of now:
+// those that are taken over make no more of them than there are ports.
 func (c churn) settled() float64 {
-	return max(float64(c.timeWait), c.now*capacity.TimeWaitSeconds)
+	will := c.now * capacity.TimeWaitSeconds
+	if c.ports > 0 {
+		will = min(will, float64(c.ports))
+	}
+	return max(float64(c.timeWait), will)
 }
 
-// closes writes the rate over the last minute.
+// closes writes the rate over the last minute; of survivors the latest are the most
+// complete.
 func (c churn) closes() string {
 	if c.lower {
-		return "at least " + Rate(c.minute)
+		return "at least " + Rate(max(c.minute, c.history.Now(capacity.TimeWaitSeconds)))
 	}
 	return Rate(c.minute)
 }
@@ -105,7 +115,7 @@ func (sc *scene) judgeChurn(role tcp.Role, perSecond, minShare float64, report f
 		found := len(v.findings)
 		for i := range p.Groups {
 			g := &p.Groups[i]
-			c := churnOf(g)
+			c := p.churn(g)
 			enough := c.minute >= perSecond && c.share() >= minShare
 			switch {
 			case g.Role == tcp.RoleUnknown && enough:
@@ -121,7 +131,7 @@ func (sc *scene) judgeChurn(role tcp.Role, perSecond, minShare float64, report f
 			v.unknown = append(v.unknown, p.needsRoom())
 		}
 		if len(v.findings) == found {
-			v.unknown = append(v.unknown, sc.survivors(p, perSecond)...)
+			v.unknown = append(v.unknown, sc.survivors(p, role, perSecond)...)
 		}
 	}
 	if at != "" {
@@ -132,13 +142,17 @@ func (sc *scene) judgeChurn(role tcp.Role, perSecond, minShare float64, report f
 }
 
 // survivors tells whether closes of a namespace left no socket to count, so that a
-// rate that looks low may not be.
-func (sc *scene) survivors(p *place, perSecond float64) []Unknown {
+// rate that looks low may not be. connect() takes over the sockets of connectors
+// alone; the limit drops those of both.
+func (sc *scene) survivors(p *place, role tcp.Role, perSecond float64) []Unknown {
 	if sc.WindowMS == 0 {
 		return nil
 	}
 	created, known := p.Counters.Rose("TcpExtTW")
-	recycled, _ := p.Counters.Rose("TcpExtTWRecycled")
+	var recycled uint64
+	if role == tcp.Connector {
+		recycled, _ = p.Counters.Rose("TcpExtTWRecycled")
+	}
 	overflow, _ := p.Counters.Rose("TcpExtTCPTimeWaitOverflow")
 	if !known || recycled+overflow == 0 || float64(created+overflow)*1000/float64(sc.WindowMS) < perSecond {
 		return nil

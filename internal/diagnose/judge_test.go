@@ -159,6 +159,12 @@ func TestJudge(t *testing.T) {
 			[]string{"info client-closes-first"},
 		},
 		{
+			// 1,900 closes/s would come to 114,000 sockets, but for the ports.
+			"there are never more in TIME_WAIT than ports",
+			changes{with(lots(28222, 15)), set(keyReuse, "1")},
+			[]string{"info client-closes-first"},
+		},
+		{
 			"a role that could not be told",
 			changes{with(func() snapshot.Group {
 				g := lots(28222, 60)
@@ -192,13 +198,19 @@ func TestJudge(t *testing.T) {
 			nil,
 		},
 		{
-			"sockets that left early hide the closes",
+			"sockets that connect() took over hide the closes of a client",
 			changes{func(s *snapshot.Snapshot) {
 				after := counters(0)
 				after["TcpExtTW"], after["TcpExtTWRecycled"] = 700, 590
 				s.Namespaces[0].Counters = snapshot.NewCounters(counters(0), after)
 			}},
-			[]string{"? client-closes-first", "? connection-churn"},
+			[]string{"? client-closes-first"},
+		},
+
+		{
+			"sockets that were dropped hide the closes of both ends",
+			changes{overflowed(50)},
+			[]string{"critical time-wait-overflow", "? client-closes-first", "? connection-churn"},
 		},
 
 		// tw-reuse
@@ -475,6 +487,13 @@ func TestLowerBoundIsPassedOn(t *testing.T) {
 	f := Judge(world(with(g)), DefaultThresholds()).Findings[0]
 	if !strings.Contains(f.Summary, "at least 20 connections/s") {
 		t.Errorf("summary %q does not say at least", f.Summary)
+	}
+	// What is left of the latest seconds tells more than the minute.
+	g.Closes = steady(1200, 6)
+	g.Closes.LowerBound = true
+	f = Judge(world(with(g)), DefaultThresholds()).Findings[0]
+	if !strings.Contains(f.Summary, "at least 200 connections/s") {
+		t.Errorf("summary %q does not go by the latest seconds", f.Summary)
 	}
 }
 

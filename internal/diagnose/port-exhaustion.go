@@ -55,7 +55,7 @@ var portExhaustion = Rule{
 
 func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) finding {
 	f := p.about(g)
-	c := churnOf(g)
+	c := p.churn(g)
 	free := max(b.Ports-b.Used, 0)
 	who := way(g.Local, g.Remote)
 	f.SecondsLeft = b.SecondsLeft
