@@ -158,12 +158,21 @@ func (t Text) who(b *block, f *diagnose.Finding, much detail) {
 		b.paragraph("", plain, owner(o)+": "+because(o, much.checks))
 	}
 	if f.Peer != nil && much.peer {
-		text := "other end: " + f.Peer.Netns
-		if names := ownersLine(f.Peer.Owners); names != "" {
-			text = "other end: " + names + " in " + f.Peer.Netns
-		}
-		b.paragraph("", plain, text)
+		b.paragraph("", plain, "other end: "+otherEnd(f.Peer))
 	}
+}
+
+// otherEnd names the owners of the other end, and their namespace where it is not
+// named after the first of them.
+func otherEnd(p *snapshot.Peer) string {
+	if len(p.Owners) == 0 {
+		return p.Netns
+	}
+	text := owners(p.Owners)
+	if glue("process "+owner(p.Owners[0])) != glue(p.Netns) {
+		text += " in " + p.Netns
+	}
+	return text + inferred(p.Owners)
 }
 
 // owner names a process so that it can be found.
@@ -203,19 +212,21 @@ func because(o snapshot.Owner, inFull bool) string {
 	}
 }
 
-// ownersLine names the first owner, and counts the others.
-func ownersLine(owners []snapshot.Owner) string {
-	if len(owners) == 0 {
-		return ""
-	}
-	text := owner(owners[0])
-	if owners[0].How == snapshot.Inferred {
-		text += ", inferred"
-	}
-	if n := len(owners) - 1; n > 0 {
+// owners names the first owner, and counts the others.
+func owners(all []snapshot.Owner) string {
+	text := owner(all[0])
+	if n := len(all) - 1; n > 0 {
 		text += " and " + count(n, "other", "others")
 	}
 	return text
+}
+
+// inferred says so, where the first owner was.
+func inferred(all []snapshot.Owner) string {
+	if all[0].How == snapshot.Inferred {
+		return ", inferred"
+	}
+	return ""
 }
 
 func (t Text) why(b *block, d *Document, f *diagnose.Finding, much detail) {

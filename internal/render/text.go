@@ -126,8 +126,8 @@ func (t Text) notes(notes []diagnose.Finding) []string {
 		}
 		f := &notes[i]
 		text := summary(f)
-		if who := ownersLine(f.Owners); who != "" {
-			text = stop(text) + " By " + who + "."
+		if len(f.Owners) > 0 {
+			text = stop(text) + " By " + owners(f.Owners) + inferred(f.Owners) + "."
 		}
 		b.headline(markOf(f.Severity), heading(f))
 		b.paragraph("", plain, text)
