@@ -224,10 +224,15 @@ func TestInterrupted(t *testing.T) {
 	}
 	find(t, s.Namespaces[0], tcp.Connector, "127.0.0.1", address.String())
 
-	early, cancelEarly := context.WithCancel(context.Background())
+	canceled, cancelEarly := context.WithCancel(context.Background())
 	cancelEarly()
-	if s, err := collect.Collect(early, collect.Options{Netns: self()}); err != nil || len(s.Gaps) == 0 {
-		t.Errorf("interrupted before the start: %v", err)
+	late, cancelLate := context.WithDeadline(context.Background(), time.Unix(1, 0))
+	defer cancelLate()
+	for _, early := range []context.Context{canceled, late} {
+		s, err := collect.Collect(early, collect.Options{Netns: self()})
+		if err != nil || len(s.Gaps) != 1 || s.Gaps[0].What != "all of it" {
+			t.Errorf("interrupted before the start: %+v, %v; want one gap that says so", s, err)
+		}
 	}
 }
 

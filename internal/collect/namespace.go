@@ -211,7 +211,7 @@ func (r *reading) readInside(ctx context.Context, ns *namespace) {
 		ns.facts.SocketsRead, ns.facts.SocketsComplete = true, true
 		return
 	}
-	if err := r.readListeners(ctx, ns); err != nil {
+	if err := r.readListeners(ctx, ns); err != nil && ctx.Err() == nil {
 		r.gap(ns.label(), "sockets", "sock_diag (CONFIG_INET_DIAG, module tcp_diag)", err)
 	}
 }
@@ -315,7 +315,7 @@ func (r *reading) dropUnread() error {
 			read = append(read, ns)
 			continue
 		case errors.Is(ns.err, fs.ErrNotExist):
-		case errors.Is(ns.err, context.Canceled):
+		case interrupted(ns.err):
 		default:
 			r.gap(ns.label(), "the whole namespace", needsRights("CAP_SYS_ADMIN"), ns.err)
 		}
@@ -323,8 +323,12 @@ func (r *reading) dropUnread() error {
 		ns.close()
 	}
 	r.namespaces = read
-	if len(read) == 0 && !slices.ContainsFunc(problems, func(err error) bool { return errors.Is(err, context.Canceled) }) {
+	if len(read) == 0 && !slices.ContainsFunc(problems, interrupted) {
 		return fmt.Errorf("%w: %w", ErrNoNamespace, errors.Join(problems...))
 	}
 	return nil
+}
+
+func interrupted(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
