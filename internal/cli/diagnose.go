@@ -80,7 +80,7 @@ func (o *diagnoseOptions) run(ctx context.Context, streams Streams) (int, error)
 	started := time.Now()
 	ask := collect.Options{Netns: o.netns, Window: o.window}
 	stop := func() {}
-	if terminalOf(streams.Err).is {
+	if canErase(terminalOf(streams.Err), streams.Getenv) {
 		p := startProgress(streams.Err, o.window)
 		ask.Progress, stop = p.report, p.stop
 	}

@@ -90,6 +90,11 @@ func colourOf(out terminal, getenv func(string) string, color string) bool {
 	}
 }
 
+// canErase tells whether a line can be written anew.
+func canErase(t terminal, getenv func(string) string) bool {
+	return t.is && getenv("TERM") != "dumb"
+}
+
 // isUTF8 reads the locale as setlocale(3) does: the first of three variables
 // that is not empty decides.
 func isUTF8(getenv func(string) string) bool {

@@ -70,3 +70,19 @@ func TestWidthAndLocale(t *testing.T) {
 		})
 	}
 }
+
+func TestProgressNeedsATerminalThatErases(t *testing.T) {
+	for _, c := range []struct {
+		stream terminal
+		env    string
+		want   bool
+	}{
+		{terminal{is: true}, "TERM=xterm", true},
+		{terminal{is: true}, "TERM=dumb", false},
+		{terminal{}, "TERM=xterm", false},
+	} {
+		if got := canErase(c.stream, environment(c.env)); got != c.want {
+			t.Errorf("%+v with %s: %v, want %v", c.stream, c.env, got, c.want)
+		}
+	}
+}
