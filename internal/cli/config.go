@@ -85,6 +85,9 @@ func loadFile(t *diagnose.Thresholds, path string) error {
 	values := k.All()
 	keys := k.Keys() // sorted, so that of several errors the same one is told
 	for _, key := range keys {
+		if key == section && values[key] == nil {
+			continue // all of its lines are comments
+		}
 		name, found := strings.CutPrefix(key, section+".")
 		if !found {
 			return usagef("the one section is `"+section+":`", "--config %s: unknown key %q", path, key)

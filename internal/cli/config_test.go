@@ -76,6 +76,16 @@ func TestThresholdErrorsNameWhatIsWrong(t *testing.T) {
 	}
 }
 
+func TestConfigThatSetsNothing(t *testing.T) {
+	for _, text := range []string{"", "# nothing\n", "thresholds:\n", "thresholds:\n  # " + ports + ": 70\n"} {
+		o := thresholdOptions{config: write(t, text)}
+		got, err := o.load()
+		if err != nil || got != diagnose.DefaultThresholds() {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
 func TestConfigThatCannotBeRead(t *testing.T) {
 	o := thresholdOptions{config: filepath.Join(t.TempDir(), "none.yaml")}
 	if _, err := o.load(); codeOf(err) != exitUsage || !strings.Contains(err.Error(), "none.yaml: no such file") {
