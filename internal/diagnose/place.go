@@ -36,7 +36,7 @@ func (p *place) in(command string) string { return In(p.netns, command) }
 func filter(g *snapshot.Group) string {
 	end := func(word string, e tcp.Endpoint) string {
 		if e.Addr.IsValid() && !e.Addr.IsUnspecified() {
-			return " " + word + " " + quote(e.String())
+			return " " + word + " " + quote(ssAddress(e))
 		}
 		if e.Port != 0 {
 			return fmt.Sprintf(" %sport = :%d", word[:1], e.Port)
@@ -44,6 +44,15 @@ func filter(g *snapshot.Group) string {
 		return ""
 	}
 	return end("src", g.Local) + end("dst", g.Remote)
+}
+
+// ssAddress is an end as ss reads it: an IPv6 address in brackets, with or without
+// a port.
+func ssAddress(e tcp.Endpoint) string {
+	if e.Addr.Is6() && e.Port == 0 {
+		return "[" + e.Addr.String() + "]"
+	}
+	return e.String()
 }
 
 // countInState is the command that counts a group's sockets in a state of ss.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -240,5 +241,43 @@ func TestBothEndsAreKnown(t *testing.T) {
 				t.Errorf("%s %s → %s: its peer is in its own namespace", g.Role, g.Local, g.Remote)
 			}
 		}
+	}
+}
+
+// The command that counts a group's sockets by hand comes to what linger says, for
+// either family: the load has ended, so that nothing moves.
+func TestCheckByHandCounts(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("ss"); err != nil {
+		t.Skipf("needs ss of Debian's iproute2: %v", err)
+	}
+	ctx := context3m(t)
+	topology, client, server, _ := pairOf(t, lab.CloseSecond)
+	const closes = 1300 // enough for a finding, in a minute
+	for _, ipv6 := range []bool{false, true} {
+		service := netip.AddrPortFrom(topology.Nodes[1].Addr(ipv6), 9090)
+		if _, err := server.Serve(ctx, lab.ServeSpec{Endpoints: []netip.AddrPort{service}, Close: lab.CloseSecond}); err != nil {
+			t.Fatal(err)
+		}
+		if done, err := client.Churn(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Count: closes}); err != nil || done.Opened != closes {
+			t.Fatalf("churn: %+v, %v", done, err)
+		}
+	}
+	_, d := look(t, ctx, topology.Nodes[0])
+	counted := 0
+	for _, f := range d.Findings {
+		for _, e := range f.Evidence {
+			if e.Unit != "sockets" || !strings.HasSuffix(e.Check, "wc -l") {
+				continue
+			}
+			out, err := exec.CommandContext(ctx, "sh", "-c", e.Check).CombinedOutput()
+			if got := strings.TrimSpace(string(out)); err != nil || got != fmt.Sprint(e.Value) {
+				t.Errorf("%s: %s\n%s, %v; want %v", e.Name, e.Check, got, err, e.Value)
+			}
+			counted++
+		}
+	}
+	if counted != 2 {
+		t.Errorf("%d counts were checked, want one of each family:\n%s", counted, headlines(d))
 	}
 }
