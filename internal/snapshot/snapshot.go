@@ -288,7 +288,7 @@ type How string
 const (
 	// Seen: the kernel named the owner of these very sockets.
 	Seen How = "seen"
-	// Inferred: the owner has live sockets to the same destination.
+	// Inferred: the owner opens connections to the same destination, or has some open.
 	Inferred How = "inferred"
 	// Listening: the owner has the listener that accepts the connections.
 	Listening How = "listener"
