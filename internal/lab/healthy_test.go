@@ -118,7 +118,7 @@ func TestPortsThatAreTakenOverAreHealthy(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	healthyLoad(t, topology, client, lab.DialSpec{To: []netip.AddrPort{service}, Rate: 2000, Batch: 50}, 12_000)
+	healthyLoad(t, topology, client, lab.DialSpec{To: []netip.AddrPort{service}, Rate: 1000, Batch: 25}, 9_000)
 }
 
 // A proxy and its backend on one host: tcp_tw_reuse at 2, its default, is enough.

@@ -75,3 +75,28 @@ func TestSameAddressesInTwoNetworks(t *testing.T) {
 		}
 	}
 }
+
+// Who made the TIME_WAIT sockets has ended, and one process is left that did not.
+func TestWhoIsLeftIsNotBlamed(t *testing.T) {
+	t.Parallel()
+	ctx := context3m(t)
+	topology, client, _, service := pairOf(t, lab.CloseSecond)
+	if done, err := client.Churn(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Count: 200}); err != nil || done.Opened != 200 {
+		t.Fatalf("churn: %+v, %v", done, err)
+	}
+	if err := client.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := topology.Nodes[0].Start(ctx, "lab-bystander"); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, time.Now().Add(3*time.Second))
+	s, _ := look(t, ctx, topology.Nodes...)
+	groups := group(s, topology.Nodes[0], func(snapshot.Group) bool { return true })
+	if len(groups) != 1 || groups[0].States[tcp.TimeWait] == 0 {
+		t.Fatalf("want one group with TIME_WAIT, got\n%s", describe(groups))
+	}
+	if o := groups[0].Owners; len(o) != 0 {
+		t.Errorf("owners %+v, and who it was is gone", o)
+	}
+}
