@@ -107,6 +107,19 @@ func TestOtherEnd(t *testing.T) {
 	}
 }
 
+// TestMissingInALine: what is missing is named where a line has room for it.
+func TestMissingInALine(t *testing.T) {
+	d := incidentAndNotes()
+	for width, want := range map[int]string{
+		80: "owners of sockets, pressure: `linger -v`",
+		40: "2 things were not read: `linger -v`",
+	} {
+		if got := (Text{Style: Style{Width: width}}).missingInALine(d); got != want {
+			t.Errorf("at %d columns: %q, want %q", width, got, want)
+		}
+	}
+}
+
 // TestACommandStandsBeforeItsWords: the words of a remedy with a command say when
 // the command is not enough.
 func TestACommandStandsBeforeItsWords(t *testing.T) {

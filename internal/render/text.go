@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"linger/internal/diagnose"
 	"linger/internal/snapshot"
@@ -228,14 +229,7 @@ func (t Text) missing(b *block, d *Document, form gapsForm) {
 	}
 	b.section("GAPS")
 	if form == gapsCounted {
-		var parts []string
-		if gaps > 0 {
-			parts = append(parts, count(gaps, "thing was", "things were")+" not read")
-		}
-		if unknown > 0 {
-			parts = append(parts, count(unknown, "problem", "problems")+" cannot be judged")
-		}
-		b.paragraph("", plain, strings.Join(parts, ", ")+": `linger -v`")
+		b.paragraph("", plain, t.missingInALine(d))
 		return
 	}
 	needs := lacking(d)
@@ -246,6 +240,31 @@ func (t Text) missing(b *block, d *Document, form gapsForm) {
 		}
 		b.paragraph("", plain, line)
 	}
+}
+
+// missingInALine names what could not be read or judged where a line has room for
+// it, and else counts it.
+func (t Text) missingInALine(d *Document) string {
+	var things, problems, counted []string
+	for _, g := range d.Snapshot.Gaps {
+		things = append(things, g.What)
+	}
+	for _, u := range d.Diagnosis.Unknown {
+		problems = append(problems, string(u.Problem))
+	}
+	if n := len(things); n > 0 {
+		counted = append(counted, count(n, "thing was", "things were")+" not read")
+	}
+	if n := len(problems); n > 0 {
+		counted = append(counted, count(n, "problem", "problems")+" cannot be judged")
+	}
+	const rest = ": `linger -v`"
+	names := slices.Concat(things, problems)
+	slices.Sort(names)
+	if named := strings.Join(slices.Compact(names), ", ") + rest; utf8.RuneCountInString(named) <= t.Style.width()-margin {
+		return named
+	}
+	return strings.Join(counted, ", ") + rest
 }
 
 // lacking says what could not be read or judged, one sentence for each thing
