@@ -71,12 +71,17 @@ func TestJudge(t *testing.T) {
 		},
 		{
 			"the same, taken over after a second",
-			changes{with(lots(28222, 60)), set(keyReuse, "1")},
+			changes{with(lots(28222, 60)), set(keyReuse, "1"), recycled(1)},
 			[]string{"info client-closes-first"},
 		},
 		{
+			"the same, but none was ever taken over: the peer may use no time stamps",
+			changes{with(lots(28222, 60)), set(keyReuse, "1"), recycled(0)},
+			[]string{"info client-closes-first", "? port-exhaustion"},
+		},
+		{
 			"the same on loopback, where 2 is enough",
-			changes{with(connector("127.0.0.1", "127.0.0.1:80", 10, 28222, steady(28222, 60)))},
+			changes{with(connector("127.0.0.1", "127.0.0.1:80", 10, 28222, steady(28222, 60))), recycled(1)},
 			[]string{"info client-closes-first"},
 		},
 		{
@@ -161,7 +166,7 @@ func TestJudge(t *testing.T) {
 		{
 			// 1,900 closes/s would come to 114,000 sockets, but for the ports.
 			"there are never more in TIME_WAIT than ports",
-			changes{with(lots(28222, 15)), set(keyReuse, "1")},
+			changes{with(lots(28222, 15)), set(keyReuse, "1"), recycled(1)},
 			[]string{"info client-closes-first"},
 		},
 		{
@@ -221,7 +226,7 @@ func TestJudge(t *testing.T) {
 		},
 		{
 			"a delay of half a minute",
-			changes{with(lots(17500, 60)), set(keyReuse, "1"), set(keyReuseDelay, "30000")},
+			changes{with(lots(17500, 60)), set(keyReuse, "1"), set(keyReuseDelay, "30000"), recycled(1)},
 			[]string{"warning client-closes-first [warning tw-reuse]"},
 		},
 		{

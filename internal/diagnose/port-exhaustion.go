@@ -32,6 +32,11 @@ var portExhaustion = Rule{
 					v.unknown = append(v.unknown, p.undecided(g))
 				}
 				b, ok := p.budgets.Of(g)
+				if ok && p.neverReused(b, sc.t.portWarning) {
+					v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf(
+						"to know whether %s uses time stamps: %s of %s source ports are in TIME_WAIT, and although tcp_tw_reuse allows it none was ever taken over (TWRecycled is 0)",
+						g.Remote, Count(b.TimeWait), Count(b.Ports))})
+				}
 				if !ok || b.Used == 0 {
 					continue
 				}
@@ -51,6 +56,14 @@ var portExhaustion = Rule{
 		}
 		return v
 	},
+}
+
+// neverReused tells whether a budget rests on ports that connect() may take over,
+// and never has: where so many are in TIME_WAIT, it would have met one.
+func (p *place) neverReused(b capacity.Budget, percent float64) bool {
+	recycled, known := p.Counters.Total["TcpExtTWRecycled"]
+	return known && recycled == 0 && b.Reusable > 0 && b.Fill() < percent &&
+		share(float64(b.Used+b.Reusable), float64(b.Ports)) >= percent
 }
 
 func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) finding {

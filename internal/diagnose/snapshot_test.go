@@ -130,6 +130,11 @@ func overflowed(n uint64) func(*snapshot.Snapshot) {
 	}
 }
 
+// recycled is a namespace in which connect() has taken over so many sockets.
+func recycled(n uint64) func(*snapshot.Snapshot) {
+	return func(s *snapshot.Snapshot) { s.Namespaces[0].Counters.Total["TcpExtTWRecycled"] = n }
+}
+
 // noWindow is a snapshot whose counters were read once.
 func noWindow(overflow uint64) func(*snapshot.Snapshot) {
 	return func(s *snapshot.Snapshot) {
