@@ -121,7 +121,8 @@ func TestTightLimitsMakeChurnAWarning(t *testing.T) {
 // The time left is when the kernel really runs out of ports.
 func TestPortsRunOutWhenForetold(t *testing.T) {
 	t.Parallel()
-	const ports, perSecond, slack = 800, 40, 4 * time.Second
+	const ports, perSecond = 800, 40
+	const slack = 8 * time.Second // the mean over 20 s would be 18 s late
 	ctx := context3m(t)
 	topology, client, _, service := pairOf(t, lab.CloseSecond)
 	node := topology.Nodes[0]
@@ -253,7 +254,7 @@ func TestCheckByHandCounts(t *testing.T) {
 	}
 	ctx := context3m(t)
 	topology, client, server, _ := pairOf(t, lab.CloseSecond)
-	const closes = 1300 // enough for a finding, in a minute
+	const closes = 2000 // enough for a finding, where late resets end some too
 	for _, ipv6 := range []bool{false, true} {
 		service := netip.AddrPortFrom(topology.Nodes[1].Addr(ipv6), 9090)
 		if _, err := server.Serve(ctx, lab.ServeSpec{Endpoints: []netip.AddrPort{service}, Close: lab.CloseSecond}); err != nil {
