@@ -113,6 +113,12 @@ func (g *group) merge(other *group) {
 	}
 }
 
+// closesGoOn tells whether any socket of the group entered TIME_WAIT in the last two
+// seconds.
+func (g *group) closesGoOn() bool {
+	return g.closes != nil && g.closes.PerSecond[0]+g.closes.PerSecond[1] > 0
+}
+
 func (g *group) snapshot() snapshot.Group {
 	out := snapshot.Group{
 		Role:    g.role,

@@ -37,8 +37,8 @@ const (
 type ownerBook struct {
 	byInode   map[uint64]process.Owner
 	processes map[int32]process.Process
-	// watched counts, for the groups that were watched, the new connections that
-	// were seen in the hands of each process.
+	// watched counts, for the groups that were watched, the connections that came or
+	// went in the hands of each process.
 	watched map[watchKey]map[int32]int
 	// old are the inodes of CLOSE_WAIT sockets, by group.
 	old map[*group]*oldCloseWait
@@ -204,6 +204,9 @@ func (r *reading) look(ctx context.Context, seen map[watchKey]map[uint64]struct{
 		}
 		for key := range wanted {
 			if key.namespace == i {
+				if _, looked := seen[key]; !looked {
+					r.owners.countClosed(key, ns.connectors[key.groupKey], now[key])
+				}
 				seen[key] = now[key]
 			}
 		}
@@ -211,12 +214,28 @@ func (r *reading) look(ctx context.Context, seen map[watchKey]map[uint64]struct{
 	found, _ := proc.OwnersWithin(ctx, inodes, netns)
 	r.owners.learn(found)
 	for inode, owner := range found.ByInode {
-		key := groupOf[inode]
-		if r.owners.watched[key] == nil {
-			r.owners.watched[key] = map[int32]int{}
-		}
-		r.owners.watched[key][owner.PID]++
+		r.owners.sight(groupOf[inode], owner.PID)
 	}
+}
+
+// countClosed counts those of a group's sample that the first look found closed.
+func (b *ownerBook) countClosed(key watchKey, g *group, open map[uint64]struct{}) {
+	if g == nil {
+		return
+	}
+	for _, inode := range g.inodes.kept {
+		owner, known := b.byInode[uint64(inode)]
+		if _, still := open[uint64(inode)]; known && !still {
+			b.sight(key, owner.PID)
+		}
+	}
+}
+
+func (b *ownerBook) sight(key watchKey, pid int32) {
+	if b.watched[key] == nil {
+		b.watched[key] = map[int32]int{}
+	}
+	b.watched[key][pid]++
 }
 
 // sampled counts the owners of a group's sample of live sockets.
@@ -240,13 +259,16 @@ func (r *reading) ownersOf(ns *namespace, g *group) []snapshot.Owner {
 	how := snapshot.Seen
 	if g.role != tcp.Acceptor && g.states[tcp.TimeWait] > 0 {
 		how = snapshot.Inferred
-		if len(r.owners.watched[watchKey{ns.index, g.key}]) > 0 {
-			return r.owners.inferred(ns, g.key)
+		key := watchKey{ns.index, g.key}
+		made, _ := ns.facts.Counters.Rose("TcpExtTW")
+		if len(r.owners.watched[key]) > 0 || made >= watchedFrom && ns.facts.States.Live() <= watchedSockets {
+			// TIME_WAIT is made meanwhile, and not of the connections that are kept.
+			return r.owners.inferred(ns, g.key, g.closesGoOn())
 		}
 	}
 	owners := r.owners.named(r.owners.sampled(g), how, len(g.inodes.kept), widen(g.states).Live())
 	if len(owners) == 0 && g.role != tcp.Acceptor {
-		owners = r.owners.inferred(ns, g.key)
+		owners = r.owners.inferred(ns, g.key, g.closesGoOn())
 	}
 	return owners
 }
@@ -263,10 +285,11 @@ func (r *reading) listening(ns *namespace, addr sockdiag.Addr, port uint16) []sn
 }
 
 // inferred are the owners of a connector's group that was watched. Where nothing
-// was seen, a namespace of one process leaves no choice.
-func (b *ownerBook) inferred(ns *namespace, key groupKey) []snapshot.Owner {
+// was seen and closes go on, a namespace of one process leaves no choice; when they
+// have ended, so may have the process that made them.
+func (b *ownerBook) inferred(ns *namespace, key groupKey, goesOn bool) []snapshot.Owner {
 	pids := b.watched[watchKey{ns.index, key}]
-	if len(pids) == 0 && ns.found.Processes == 1 && ns.facts.Label.Kind != snapshot.LabelHost {
+	if len(pids) == 0 && goesOn && ns.found.Processes == 1 && ns.facts.Label.Kind != snapshot.LabelHost {
 		pid := int32(ns.found.PID)
 		if p, err := proc.Process(ns.found.PID); err == nil {
 			b.processes[pid] = p
