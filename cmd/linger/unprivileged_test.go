@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"linger/internal/kernel/netns"
 )
 
 // nobody is the user and group that own nothing.
@@ -74,14 +77,50 @@ func TestWithoutRootLingerDoesWhatItCan(t *testing.T) {
 // TestNamespaceThatMayNotBeEntered: where nothing chosen can be read there is one
 // line that says what it needs, and exit code 3.
 func TestNamespaceThatMayNotBeEntered(t *testing.T) {
-	linger := asNobody(t, "--netns", "1")
+	for _, netns := range []string{"1", otherNamespace(t)} {
+		refusedOneLine(t, netns)
+	}
+}
+
+// otherNamespace is the path of a namespace that anybody may open and only root
+// may enter.
+func otherNamespace(t *testing.T) string {
+	t.Helper()
+	h, err := netns.New()
+	if err != nil {
+		t.Skip("only root can make a namespace: ", err)
+	}
+	path := filepath.Join(t.TempDir(), "netns")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount(fmt.Sprintf("/proc/self/fd/%d", h.FD()), path, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(path, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+		h.Close()
+	})
+	for dir := filepath.Dir(path); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+func refusedOneLine(t *testing.T, name string) {
+	t.Helper()
+	linger := asNobody(t, "--netns", name)
 	var stdout, stderr bytes.Buffer
 	linger.Stdout, linger.Stderr = &stdout, &stderr
 	var exit *exec.ExitError
 	if err := linger.Run(); !errors.As(err, &exit) || exit.ExitCode() != 3 {
-		t.Errorf("got %v, want exit code 3", err)
+		t.Errorf("--netns %s: got %v, want exit code 3", name, err)
 	}
 	if stdout.Len() > 0 || strings.Count(stderr.String(), "\n") != 1 || !strings.Contains(stderr.String(), "root") {
-		t.Errorf("writes %q, and says %q", stdout.String(), stderr.String())
+		t.Errorf("--netns %s: writes %q, and says %q", name, stdout.String(), stderr.String())
 	}
 }

@@ -44,17 +44,17 @@ const proc = process.Tree("/proc")
 // with a gap that says so.
 func Collect(ctx context.Context, o Options) (*snapshot.Snapshot, error) {
 	r := &reading{options: o, snapshot: snapshot.Snapshot{
-		Schema:   snapshot.Schema,
-		TakenAt:  time.Now(),
-		WindowMS: o.Window.Milliseconds(),
-		Gaps:     []snapshot.Gap{},
+		Schema:  snapshot.Schema,
+		TakenAt: time.Now(),
+		Gaps:    []snapshot.Gap{},
 	}}
 	if err := r.choose(); err != nil {
 		return nil, err
 	}
 	defer r.close()
 
-	windowEnd := time.Now().Add(o.Window)
+	windowStart := time.Now()
+	windowEnd := windowStart.Add(o.Window)
 	r.each("entering namespaces", func(ns *namespace) { r.enter(ctx, ns) })
 	if err := r.dropUnread(); err != nil {
 		return nil, err
@@ -67,6 +67,9 @@ func Collect(ctx context.Context, o Options) (*snapshot.Snapshot, error) {
 	if o.Window > 0 {
 		r.watchForOwners(ctx, windowEnd)
 		wait(ctx, windowEnd)
+		// As long as it really was: longer where reading took its time, shorter where
+		// it was interrupted.
+		r.snapshot.WindowMS = max(1, time.Since(windowStart).Milliseconds())
 		r.each("reading counters again", r.readAgain)
 		r.readSoftnetAgain()
 	}

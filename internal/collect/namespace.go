@@ -318,6 +318,7 @@ func (r *reading) dropUnread() error {
 		case interrupted(ns.err):
 		default:
 			r.gap(ns.label(), "the whole namespace", needsRights("CAP_SYS_ADMIN"), ns.err)
+			ns.err = fmt.Errorf("%s: %w (needs %s)", ns.label(), ns.err, needsRights("CAP_SYS_ADMIN"))
 		}
 		problems = append(problems, ns.err)
 		ns.close()

@@ -91,7 +91,7 @@ func (c churn) evidence(p *place, g *snapshot.Group, memory int64) []Evidence {
 	}
 	list = append(list, Evidence{
 		Name: "kernel memory", Value: float64(memory), Unit: "bytes",
-		Source: "slab: tw_sock_TCP and, for source ports, bind buckets", Check: "sudo grep -E 'tw_sock_TCP|bind' /proc/slabinfo",
+		Source: "slab: tw_sock_TCP and, for source ports, bind buckets (root reads it)", Check: "grep -E 'tw_sock_TCP|bind' /proc/slabinfo",
 	})
 	if seconds, known := c.history.Began(); known {
 		list = append(list, Evidence{

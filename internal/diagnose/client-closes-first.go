@@ -25,7 +25,7 @@ func (sc *scene) connectorChurn(p *place, g *snapshot.Group, c churn, v *verdict
 	memory := capacity.ConnectorBytes(c.timeWait)
 	cost := Size(memory) + " of memory at most"
 	var fill float64
-	fullest := "" // the limit that is nearest
+	fullest, accused := "", "" // the limit that is nearest
 	if b, ok := p.budgets.Of(g); ok {
 		cost += fmt.Sprintf(" and %s of %s source ports", Count(b.Held()), Count(b.Ports))
 		fill = b.Fill()
@@ -37,7 +37,7 @@ func (sc *scene) connectorChurn(p *place, g *snapshot.Group, c churn, v *verdict
 	}
 	if most, ok := p.buckets(); ok {
 		if buckets := share(c.settled(), most); buckets > fill || fullest == "" {
-			fill = buckets
+			fill, accused = buckets, keyBuckets
 			fullest = fmt.Sprintf("tcp_max_tw_buckets (%s of %s now)", Count(c.timeWait), Count(most))
 		}
 	} else {
@@ -45,17 +45,17 @@ func (sc *scene) connectorChurn(p *place, g *snapshot.Group, c churn, v *verdict
 		v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: keyBuckets + ", to tell how much of it the TIME_WAIT fills"})
 	}
 	f.Severity = Info
-	f.Summary = fmt.Sprintf("%s: the client closes first, %s connections/s; its TIME_WAIT harms nothing and costs %s", way(g.Local, g.Remote), c.closes(), cost)
+	f.Summary = fmt.Sprintf("%s: the client closes first, %s connections/s over the last minute; its TIME_WAIT harms nothing and costs %s", way(g.Local, g.Remote), c.closes(), cost)
 	f.Remedies = []RemedyID{KeepConnections, PeerClosesFirst}
 	if fill >= sc.t.connectorUse {
 		f.Severity = Warning
-		f.Summary = fmt.Sprintf("%s: the client closes first, %s connections/s, and comes to fill %s of %s", way(g.Local, g.Remote), c.closes(), Percent(fill), fullest)
+		f.Summary = fmt.Sprintf("%s: the client closes first, %s connections/s over the last minute, and comes to fill %s of %s", way(g.Local, g.Remote), c.closes(), Percent(fill), fullest)
 		f.Remedies = p.portRemedies(g, f.Remedies)
 	}
 	f.Why = "Whoever sends the first FIN keeps the connection in TIME_WAIT for 60 s, and here that is the client: each close keeps a source port from " +
 		"further connections to " + g.Remote.String() + ". It costs " + cost + ". " + c.since()
 	f.Evidence = append(c.evidence(p, g, memory), f.Evidence...)
-	f.RuledOut = sc.acquit(p, g)
+	f.RuledOut = sc.acquit(p, g, accused)
 	f.doubtOwners(g)
 	f.doubtHistory(g)
 	f.WillNotHelp = []Folklore{noFinTimeout, noRecycle, noFewerBuckets, noTimestamps, noSyncookies, noRFC1337}

@@ -24,16 +24,17 @@ func (sc *scene) acceptorChurn(p *place, g *snapshot.Group, c churn, v *verdict)
 	f := p.about(g)
 	memory := capacity.AcceptorBytes(c.timeWait)
 	f.Severity = Info
+	accused := ""
 	cost := Size(memory) + " of memory and no port"
 	if most, ok := p.buckets(); !ok {
 		f.lower(Low)
 		v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: keyBuckets + ", to tell how much of it the TIME_WAIT fills"})
 	} else if fill := share(c.settled(), most); fill >= sc.t.acceptorUse {
-		f.Severity = Warning
-		f.Summary = fmt.Sprintf("%s closes first, %s connections/s: its TIME_WAIT fills %s of tcp_max_tw_buckets", g.Local, c.closes(), Percent(fill))
+		f.Severity, accused = Warning, keyBuckets
+		f.Summary = fmt.Sprintf("%s closes first, %s connections/s over the last minute: its TIME_WAIT fills %s of tcp_max_tw_buckets", g.Local, c.closes(), Percent(fill))
 	}
 	if f.Severity == Info {
-		f.Summary = fmt.Sprintf("%s closes first, %s connections/s: %s sockets in TIME_WAIT, which harm nothing and cost %s",
+		f.Summary = fmt.Sprintf("%s closes first, %s connections/s over the last minute: %s sockets in TIME_WAIT, which harm nothing and cost %s",
 			g.Local, c.closes(), Count(c.timeWait), cost)
 	}
 	f.Why = "Whoever sends the first FIN keeps the connection in TIME_WAIT for 60 s, and here that is the service. " +
@@ -46,7 +47,7 @@ func (sc *scene) acceptorChurn(p *place, g *snapshot.Group, c churn, v *verdict)
 			Source: "sock_diag: the busiest client", Check: p.in("ss -Htan" + filter(g) + " dst " + quote(ssAddress(tcp.Endpoint{Addr: top.Addr})) + " | wc -l"),
 		})
 	}
-	f.RuledOut = sc.acquit(p, g)
+	f.RuledOut = sc.acquit(p, g, accused)
 	f.doubtHistory(g)
 	f.Remedies = []RemedyID{KeepAlive, PeerClosesFirst}
 	if f.Severity == Warning {

@@ -45,15 +45,15 @@ var finTimeout = Rule{
 			}
 			f := timeoutFinding(seconds, fmt.Sprintf("%s:%d", b.File, b.Line)+" sets tcp_fin_timeout to")
 			f.Evidence = []Evidence{{
-				Name: "tcp_fin_timeout", Value: float64(seconds), Limit: limit(finTimeoutDefault), Unit: "s",
+				Name: "tcp_fin_timeout", Value: float64(seconds), Unit: "s",
 				Source: fmt.Sprintf("%s:%d, the last word for %s at the next boot", b.File, b.Line, strings.Join(b.Loaders, " and ")),
 				Check:  "grep -n tcp_fin_timeout " + quote(b.File),
 			}}
 			v.findings = append(v.findings, f)
 		}
 		if read > 0 {
-			v.held = fmt.Sprintf("tcp_fin_timeout is %d s, its default, wherever it was read (%d of %d namespaces), and no file sets another",
-				finTimeoutDefault, read, len(sc.places))
+			v.held = fmt.Sprintf("tcp_fin_timeout is %d s, its default, wherever it was read (in %d of %s), and no file sets another",
+				finTimeoutDefault, read, countOf(len(sc.places), "namespace"))
 		}
 		return v
 	},
@@ -64,7 +64,7 @@ func (sc *scene) liveTimeout(p *place, seconds int64) finding {
 	f.Netns = p.netns
 	f.Summary += ", in " + p.netns.Label
 	f.Evidence = []Evidence{{
-		Name: "tcp_fin_timeout", Value: float64(seconds), Limit: limit(finTimeoutDefault), Unit: "s",
+		Name: "tcp_fin_timeout", Value: float64(seconds), Unit: "s",
 		Source: "/proc/sys, against its default", Check: p.sysctl(keyFinTimeout),
 	}}
 	if p.SocketsRead {

@@ -445,6 +445,26 @@ func TestWhatHoldsThePorts(t *testing.T) {
 	}
 }
 
+// A setting that a finding blames is not among the suspects that it clears.
+func TestTheBlamedIsNotCleared(t *testing.T) {
+	for name, tt := range map[string]struct {
+		g       snapshot.Group
+		buckets string
+		cleared bool
+	}{
+		"churn far from the limit":     {acceptor("10.0.0.1:80", 0, 1200, steady(1200, 60)), "131072", true},
+		"churn near the limit":         {acceptor("10.0.0.1:80", 0, 1200, steady(1200, 60)), "2400", false},
+		"client near the limit":        {connector(client, service, 0, 1200, steady(1200, 60)), "2400", false},
+		"client near the end of ports": {connector(client, service, 0, 9000, steady(9000, 60)), "131072", true},
+	} {
+		f := Judge(world(with(tt.g), set("net.ipv4.tcp_max_tw_buckets", tt.buckets)), DefaultThresholds()).Findings[0]
+		cleared := slices.ContainsFunc(f.RuledOut, func(r RuledOut) bool { return r.Suspect == "tcp_max_tw_buckets" })
+		if cleared != tt.cleared || strings.Contains(f.Summary, "of tcp_max_tw_buckets") == tt.cleared {
+			t.Errorf("%s: cleared %t: %s", name, cleared, f.Summary)
+		}
+	}
+}
+
 func TestBothEndsFold(t *testing.T) {
 	near := connector(client, service, 0, 1200, steady(1200, 60))
 	near.Peer = &snapshot.Peer{Cookie: 2, Inode: 2, Netns: "pod b"}

@@ -17,6 +17,14 @@ func Count[N int | int64 | uint64 | float64](n N) string {
 	return digits
 }
 
+// countOf writes how many there are of something that takes an s: 1 namespace.
+func countOf(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return Count(n) + " " + what
+}
+
 // Rate writes how many a second: whole from 10 on, else with one decimal.
 func Rate(perSecond float64) string {
 	if perSecond >= 10 || perSecond == math.Trunc(perSecond) {

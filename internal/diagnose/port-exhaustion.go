@@ -107,9 +107,12 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 	}
 
 	if b.Held() > 0 || b.Now > 0 {
-		f.Why = fmt.Sprintf("A connection that this side closes first keeps its source port in TIME_WAIT for %.3g s: %s ports carry %s closes/s for ever, and there are %s now. ",
-			b.HoldSeconds, Count(b.Ports), Rate(b.Sustainable), Rate(b.Now))
-		f.Why += c.since() + " "
+		f.Why = fmt.Sprintf("A connection that this side closes first keeps its source port in TIME_WAIT for %.3g s: %s ports carry %s closes/s for ever",
+			b.HoldSeconds, Count(b.Ports), Rate(b.Sustainable))
+		if free > 0 { // else connect() fails, and nothing is left to close
+			f.Why += ", and there are " + Rate(b.Now) + " now"
+		}
+		f.Why += ". " + c.since() + " "
 	}
 	f.Why += fmt.Sprintf("Each connection from %s to %s needs a port of its own.", g.Local, g.Remote)
 	closeWait := g.InRange[tcp.CloseWait]
@@ -128,7 +131,7 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 	}
 
 	f.Evidence = append(portEvidence(p, g, b), c.evidence(p, g, capacity.ConnectorBytes(c.timeWait))...)
-	f.RuledOut = sc.acquit(p, g)
+	f.RuledOut = sc.acquit(p, g, "")
 	f.doubtOwners(g)
 	if p.BoundPorts == nil {
 		f.doubt("ports that programs bound and do not use yet: the kernel tells from 6.8 on, so that fewer may be left")

@@ -6,12 +6,13 @@ import (
 )
 
 // suspects are what people blame for TIME_WAIT troubles; acquit returns those that
-// the numbers of the namespace clear. What could not be read clears nobody.
-func (sc *scene) acquit(p *place, g *snapshot.Group) []RuledOut {
+// the numbers of the namespace clear. What could not be read clears nobody, nor do
+// they clear the accused: the key of the setting that the finding itself blames.
+func (sc *scene) acquit(p *place, g *snapshot.Group, accused string) []RuledOut {
 	var out []RuledOut
 	add := func(suspect, because string) { out = append(out, RuledOut{suspect, because}) }
 
-	if n, ok := p.timeWaitSockets(); ok {
+	if n, ok := p.timeWaitSockets(); ok && accused != keyBuckets {
 		most, known := p.buckets()
 		rise, told := p.Counters.Rose("TcpExtTCPTimeWaitOverflow")
 		if fill := share(float64(n), most); known && fill < sc.t.bucketsWarning && (!told || rise == 0) {

@@ -113,8 +113,8 @@ func (sc *scene) overflow(b *bucketUse) finding {
 	}
 	if b.rise > 0 {
 		f.Severity, f.FailingNow = Critical, true
-		f.Summary = fmt.Sprintf("%s closed connections lost their TIME_WAIT in %.3g s: %s of %s time-wait sockets in %s",
-			Count(b.rise), float64(sc.WindowMS)/1000, Count(b.n), Count(b.most), b.label())
+		f.Summary = fmt.Sprintf("%s lost their TIME_WAIT in %.3g s: %s of %s time-wait sockets in %s",
+			countOf(int(b.rise), "closed connection"), float64(sc.WindowMS)/1000, Count(b.n), Count(b.most), b.label())
 	}
 	f.Why = "A connection that should enter TIME_WAIT when tcp_max_tw_buckets are there is dropped at once, and no log line says so: late segments " +
 		"are answered by resets, and a peer that has not closed yet may get ECONNRESET."
@@ -147,7 +147,7 @@ func (sc *scene) overflow(b *bucketUse) finding {
 	}
 	f.Evidence = append(f.Evidence, Evidence{
 		Name: "kernel memory", Value: float64(capacity.AcceptorBytes(b.n)), Unit: "bytes",
-		Source: "slab tw_sock_TCP: 256 bytes each", Check: "sudo grep tw_sock_TCP /proc/slabinfo",
+		Source: "slab tw_sock_TCP: 256 bytes each (root reads it)", Check: "grep tw_sock_TCP /proc/slabinfo",
 	})
 
 	f.Remedies = []RemedyID{KeepAlive, KeepConnections, RaiseBuckets}

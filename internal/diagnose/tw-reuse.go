@@ -96,7 +96,7 @@ func (sc *scene) stuck(p *place, g *snapshot.Group, b capacity.Budget, obstacles
 		},
 		{Name: key[len("net.ipv4."):], Value: float64(value), Source: "/proc/sys", Check: p.sysctl(key)},
 	}
-	f.RuledOut = sc.acquit(p, g)
+	f.RuledOut = sc.acquit(p, g, "")
 	f.doubtOwners(g)
 	f.doubt("whether the peer used time stamps: the kernel does not tell of a TIME_WAIT socket; one without them cannot be taken over")
 	f.Remedies = append([]RemedyID{KeepConnections}, obstacles...)

@@ -17,8 +17,8 @@ import (
 // Schema names the format of a snapshot's JSON form.
 const Schema = "linger.snapshot/1"
 
-// Snapshot is one instant of a host. Counters were read twice, WindowMS apart,
-// unless that is zero.
+// Snapshot is one instant of a host. Counters were read twice, WindowMS apart as
+// measured, unless that is zero.
 type Snapshot struct {
 	Schema     string      `json:"schema"`
 	TakenAt    time.Time   `json:"taken_at"`
