@@ -206,7 +206,7 @@ func because(o snapshot.Owner, inFull bool) string {
 		return "has the listener"
 	default:
 		if inFull {
-			return "inferred from its live sockets to the same place"
+			return "inferred from its connections to the same place"
 		}
 		return "inferred"
 	}
