@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -245,6 +246,26 @@ func TestBothEndsAreKnown(t *testing.T) {
 	}
 }
 
+// awaitQuiet waits until nothing is left of a node's connections but TIME_WAIT: the
+// server's ends close after the clients have gone on.
+func awaitQuiet(t *testing.T, ctx context.Context, n *lab.Node) {
+	t.Helper()
+	for {
+		all, err := rows(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		moving := slices.IndexFunc(all, func(r row) bool { return r.state != tcp.TimeWait })
+		if moving < 0 {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("%v is still in %s: %v", all[moving].local, all[moving].state, ctx.Err())
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // The command that counts a group's sockets by hand comes to what linger says, for
 // either family: the load has ended, so that nothing moves.
 func TestCheckByHandCounts(t *testing.T) {
@@ -264,6 +285,7 @@ func TestCheckByHandCounts(t *testing.T) {
 			t.Fatalf("churn: %+v, %v", done, err)
 		}
 	}
+	awaitQuiet(t, ctx, topology.Nodes[0])
 	_, d := look(t, ctx, topology.Nodes[0])
 	counted := 0
 	for _, f := range d.Findings {

@@ -191,8 +191,14 @@ func TestFillLeavesTimeWaitWhereItSays(t *testing.T) {
 					destinations[service] = true
 				}
 			}
-			if held != sockets || len(destinations) != 50 {
-				t.Errorf("the %s has %d TIME_WAIT sockets in %d groups, want %d in 50", name, held, len(destinations), sockets)
+			least := sockets
+			if serverHolds {
+				// The client's ports are free at once: one that comes again takes the
+				// service's TIME_WAIT along (RFC 1122, 4.2.2.13).
+				least = sockets * 99 / 100
+			}
+			if held < least || held > sockets || len(destinations) != 50 {
+				t.Errorf("the %s has %d TIME_WAIT sockets in %d groups, want %d to %d in 50", name, held, len(destinations), least, sockets)
 			}
 			if n := counter(t, n, "Tcp", "OutRsts"); n != 0 {
 				t.Errorf("%d resets were sent", n)
