@@ -3,31 +3,26 @@ package conntrack
 import (
 	"net"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
+
+	"linger/internal/kernel/netns"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
+// inNewNamespace runs do in a network namespace of its own.
 func inNewNamespace(t *testing.T, do func()) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to make a network namespace")
-	}
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the namespace ends with the thread
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			do()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+	h, err := netns.New()
+	if err != nil {
 		t.Skipf("cannot make a network namespace: %v", err)
+	}
+	defer h.Close()
+	if err := h.Do(func() error { do(); return nil }); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -39,17 +39,13 @@ type Ownership struct {
 //
 // When ctx is cancelled the answer is what was found so far, with ctx's error.
 func (t Tree) Owners(ctx context.Context, inodes map[uint64]struct{}) (Ownership, error) {
-	return t.owners(ctx, inodes, nil)
+	return t.OwnersWithin(ctx, inodes, nil)
 }
 
 // OwnersWithin is Owners for sockets that may be closed a moment later, by
 // processes that may end: it walks only those in the given network namespaces, and
-// describes each when it is met.
-func (t Tree) OwnersWithin(ctx context.Context, inodes map[uint64]struct{}, netns map[uint64]struct{}) (Ownership, error) {
-	return t.owners(ctx, inodes, netns)
-}
-
-func (t Tree) owners(ctx context.Context, inodes, netns map[uint64]struct{}) (Ownership, error) {
+// describes each when it is met. No map of namespaces is Owners.
+func (t Tree) OwnersWithin(ctx context.Context, inodes, netns map[uint64]struct{}) (Ownership, error) {
 	found := Ownership{ByInode: map[uint64]Owner{}, Processes: map[int32]Process{}}
 	if len(inodes) == 0 {
 		return found, nil

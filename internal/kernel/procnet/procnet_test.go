@@ -6,51 +6,26 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"linger/internal/kernel/netns"
+
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 )
 
-// inNewNamespace runs do in a network namespace of its own whose loopback is up. The
-// thread is not unlocked, so that it ends with the goroutine and the namespace with
-// it.
+// inNewNamespace runs do in a network namespace of its own.
 func inNewNamespace(t *testing.T, do func()) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to make a network namespace")
-	}
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			if err = loopbackUp(); err == nil {
-				do()
-			}
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+	h, err := netns.New()
+	if err != nil {
 		t.Skipf("cannot make a network namespace: %v", err)
 	}
-}
-
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
+	defer h.Close()
+	if err := h.Do(func() error { do(); return nil }); err != nil {
+		t.Fatal(err)
 	}
-	defer unix.Close(fd)
-	request, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	request.SetUint16(unix.IFF_UP)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
 }
 
 // closeFirst makes connections on a loopback address whose client closes first, so

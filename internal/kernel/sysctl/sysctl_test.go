@@ -3,33 +3,25 @@ package sysctl
 import (
 	"errors"
 	"io/fs"
-	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 
+	"linger/internal/kernel/netns"
+
 	"golang.org/x/sys/unix"
 )
 
-// inNewNamespace runs do in a network namespace of its own. The thread is not
-// unlocked, so that it ends with the goroutine and the namespace with it.
+// inNewNamespace runs do in a network namespace of its own.
 func inNewNamespace(t *testing.T, do func()) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to make a network namespace")
-	}
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			do()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+	h, err := netns.New()
+	if err != nil {
 		t.Skipf("cannot make a network namespace: %v", err)
+	}
+	defer h.Close()
+	if err := h.Do(func() error { do(); return nil }); err != nil {
+		t.Fatal(err)
 	}
 }
 
