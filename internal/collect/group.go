@@ -25,6 +25,8 @@ const (
 	// inodesHeld is the size of the sample of a group's live sockets, from which
 	// its owners are told.
 	inodesHeld = 16
+	// selfKept is how many connections of a socket with itself are named.
+	selfKept = 20
 	// fanOut is how many times as many connections must share one side's port
 	// for that side to be the service.
 	fanOut = 8
@@ -48,6 +50,9 @@ type group struct {
 	sockets int
 	states  [tcp.NumStates]uint32
 	inRange [tcp.NumStates]uint32
+	// noFile and unanswered are few, but for a host in trouble.
+	noFile, unanswered *[tcp.NumStates]uint32
+	otherParity        uint32
 	// localPort is that of the group's first socket.
 	localPort uint16
 	closes    *snapshot.CloseHistory
@@ -55,11 +60,20 @@ type group struct {
 	clients   *clients
 }
 
-func (g *group) add(s *sockdiag.Socket, inRange bool, draw uint32) {
+func (g *group) add(s *sockdiag.Socket, port portPlace, draw uint32) {
 	g.sockets++
 	g.states[s.State]++
-	if inRange {
+	if port != outOfRange {
 		g.inRange[s.State]++
+	}
+	if port == otherParity {
+		g.otherParity++
+	}
+	if s.Inode == 0 && s.State != tcp.TimeWait && s.State != tcp.FinWait2TimeWait {
+		count(&g.noFile, s.State, 1)
+	}
+	if s.Unanswered >= unansweredFrom {
+		count(&g.unanswered, s.State, 1)
 	}
 	if s.State == tcp.TimeWait {
 		if g.closes == nil {
@@ -73,6 +87,37 @@ func (g *group) add(s *sockdiag.Socket, inRange bool, draw uint32) {
 	if g.clients != nil {
 		g.clients.add(s.Remote, s.State)
 	}
+}
+
+// unansweredFrom is from how many segments or probes in a row on the peer counts
+// as silent: one or two are lost on any network.
+const unansweredFrom = 3
+
+// portPlace is where a source port lies.
+type portPlace uint8
+
+const (
+	outOfRange portPlace = iota
+	sameParity           // as the low end of the range
+	otherParity
+)
+
+func placeOf(ports tcp.PortRange, port uint16) portPlace {
+	switch {
+	case !ports.Contains(port):
+		return outOfRange
+	case (port^ports.Low)&1 == 0:
+		return sameParity
+	default:
+		return otherParity
+	}
+}
+
+func count(states **[tcp.NumStates]uint32, s tcp.State, n uint32) {
+	if *states == nil {
+		*states = new([tcp.NumStates]uint32)
+	}
+	(*states)[s] += n
 }
 
 // timeWaitMS is TCP_TIMEWAIT_LEN of include/net/tcp.h in milliseconds.
@@ -96,6 +141,15 @@ func (g *group) merge(other *group) {
 		g.states[s] += other.states[s]
 		g.inRange[s] += other.inRange[s]
 	}
+	g.otherParity += other.otherParity
+	for s := range other.states {
+		if other.noFile != nil && other.noFile[s] > 0 {
+			count(&g.noFile, tcp.State(s), other.noFile[s])
+		}
+		if other.unanswered != nil && other.unanswered[s] > 0 {
+			count(&g.unanswered, tcp.State(s), other.unanswered[s])
+		}
+	}
 	if other.closes != nil {
 		if g.closes == nil {
 			g.closes = new(snapshot.CloseHistory)
@@ -109,7 +163,11 @@ func (g *group) merge(other *group) {
 		g.inodes.add(inode, uint32(i))
 	}
 	if g.clients != nil {
-		g.clients.merge(other.key.remote, other.sockets, int(other.states[tcp.TimeWait]))
+		g.clients.merge(other.key.remote, clientCount{
+			sockets:  other.sockets,
+			timeWait: int(other.states[tcp.TimeWait]),
+			finWait2: int(other.states[tcp.FinWait2] + other.states[tcp.FinWait2TimeWait]),
+		})
 	}
 }
 
@@ -128,6 +186,14 @@ func (g *group) snapshot() snapshot.Group {
 		States:  widen(g.states),
 		InRange: widen(g.inRange),
 		Closes:  g.closes,
+
+		OtherParity: int(g.otherParity),
+	}
+	if g.noFile != nil {
+		out.NoFile = widen(*g.noFile)
+	}
+	if g.unanswered != nil {
+		out.Unanswered = widen(*g.unanswered)
 	}
 	if g.role == tcp.Acceptor {
 		out.Local.Port, out.Remote = g.key.port, tcp.Endpoint{}
@@ -167,24 +233,27 @@ type clients struct {
 	folded bool
 }
 
-type clientCount struct{ sockets, timeWait int }
+type clientCount struct{ sockets, timeWait, finWait2 int }
 
 func newClients() *clients { return &clients{byAddr: map[sockdiag.Addr]clientCount{}} }
 
 func (c *clients) add(addr sockdiag.Addr, state tcp.State) {
-	timeWait := 0
-	if state == tcp.TimeWait {
-		timeWait = 1
+	n := clientCount{sockets: 1}
+	switch state {
+	case tcp.TimeWait:
+		n.timeWait = 1
+	case tcp.FinWait2, tcp.FinWait2TimeWait:
+		n.finWait2 = 1
 	}
-	c.merge(addr, 1, timeWait)
+	c.merge(addr, n)
 }
 
-func (c *clients) merge(addr sockdiag.Addr, sockets, timeWait int) {
+func (c *clients) merge(addr sockdiag.Addr, more clientCount) {
 	n, known := c.byAddr[addr]
 	if !known && len(c.byAddr) >= clientsHeld {
 		c.fold()
 	}
-	c.byAddr[addr] = clientCount{n.sockets + sockets, n.timeWait + timeWait}
+	c.byAddr[addr] = clientCount{n.sockets + more.sockets, n.timeWait + more.timeWait, n.finWait2 + more.finWait2}
 }
 
 // fold forgets the smaller half.
@@ -198,7 +267,7 @@ func (c *clients) fold() {
 func (c *clients) sorted() []snapshot.Client {
 	all := make([]snapshot.Client, 0, len(c.byAddr))
 	for addr, n := range c.byAddr {
-		all = append(all, snapshot.Client{Addr: addr.Netip(), Sockets: n.sockets, TimeWait: n.timeWait})
+		all = append(all, snapshot.Client{Addr: addr.Netip(), Sockets: n.sockets, TimeWait: n.timeWait, FinWait2: n.finWait2})
 	}
 	slices.SortFunc(all, func(a, b snapshot.Client) int {
 		return cmp.Or(cmp.Compare(b.Sockets, a.Sockets), a.Addr.Compare(b.Addr))
@@ -223,6 +292,7 @@ type grouper struct {
 	acceptors  map[groupKey]*group
 	other      snapshot.Other
 	states     [tcp.NumStates]uint32
+	self       []tcp.Endpoint // of connections with themselves
 	draw       uint32
 	fan        *fan
 }
@@ -253,25 +323,28 @@ func (gr *grouper) add(s *sockdiag.Socket) {
 	gr.draw ^= gr.draw << 13
 	gr.draw ^= gr.draw >> 17
 	gr.draw ^= gr.draw << 5
-	inRange := gr.ports.Contains(s.LocalPort)
+	port := placeOf(gr.ports, s.LocalPort)
+	if s.LocalPort == s.RemotePort && s.Local == s.Remote && len(gr.self) < selfKept {
+		gr.self = append(gr.self, tcp.Endpoint{Addr: s.Local.Netip(), Port: s.LocalPort})
+	}
 
 	asConnector := groupKey{s.Local, s.Remote, s.RemotePort}
 	if gr.listeners.ports[s.RemotePort] {
 		if g := gr.connectors[asConnector]; g != nil && g.rule == tcp.ByRemoteListener {
-			g.add(s, inRange, gr.draw)
+			g.add(s, port, gr.draw)
 			return
 		} else if g == nil && gr.listeners.remote(gr.namespace, s.Remote, s.RemotePort) {
-			gr.insert(gr.connectors, asConnector, s, tcp.Connector, tcp.ByRemoteListener).add(s, inRange, gr.draw)
+			gr.insert(gr.connectors, asConnector, s, tcp.Connector, tcp.ByRemoteListener).add(s, port, gr.draw)
 			return
 		}
 	}
 	asAcceptor := groupKey{local: s.Local, port: s.LocalPort}
 	if gr.listeners.ports[s.LocalPort] {
 		if g := gr.acceptors[asAcceptor]; g != nil {
-			g.add(s, inRange, gr.draw)
+			g.add(s, port, gr.draw)
 			return
 		} else if gr.listeners.covers(gr.namespace, s.Local, s.LocalPort) {
-			gr.insert(gr.acceptors, asAcceptor, s, tcp.Acceptor, tcp.ByLocalListener).add(s, inRange, gr.draw)
+			gr.insert(gr.acceptors, asAcceptor, s, tcp.Acceptor, tcp.ByLocalListener).add(s, port, gr.draw)
 			return
 		}
 	}
@@ -283,14 +356,14 @@ func (gr *grouper) add(s *sockdiag.Socket) {
 		if g == nil {
 			g = gr.insert(gr.acceptors, asAcceptor, s, tcp.Acceptor, tcp.ByFanOut)
 		}
-		g.add(s, inRange, gr.draw)
+		g.add(s, port, gr.draw)
 		return
 	}
 	g := gr.connectors[asConnector]
 	if g == nil {
 		g = gr.insert(gr.connectors, asConnector, s, tcp.RoleUnknown, tcp.ByNoRule)
 	}
-	g.add(s, inRange, gr.draw)
+	g.add(s, port, gr.draw)
 }
 
 func (gr *grouper) insert(into map[groupKey]*group, key groupKey, s *sockdiag.Socket, role tcp.Role, rule tcp.RoleRule) *group {

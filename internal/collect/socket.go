@@ -65,6 +65,7 @@ func (r *reading) readSockets(ctx context.Context, ns *namespace, room *groupRoo
 	room.giveBack(capacity - len(ns.groups))
 
 	ns.facts.States.Add(widen(gr.states))
+	ns.facts.SelfConnected = gr.self
 	if gr.other.Groups > 0 {
 		ns.facts.Other = &snapshot.Other{Groups: gr.other.Groups, States: gr.other.States}
 	}

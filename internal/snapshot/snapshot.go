@@ -132,6 +132,9 @@ type Namespace struct {
 	// (BOUND_INACTIVE, kernel 6.8); nil where the kernel does not say, and where no
 	// connector comes near half of its ports.
 	BoundPorts tcp.PortSet `json:"bound_ports,omitempty"`
+	// SelfConnected are the ends of connections whose two ends are one socket, at
+	// most 20.
+	SelfConnected []tcp.Endpoint `json:"self_connected,omitempty"`
 	// Groups are in falling order of their sockets.
 	Groups []Group `json:"groups"`
 	// Other holds what did not fit into Groups, the smallest groups first.
@@ -213,6 +216,17 @@ type Group struct {
 	// InRange counts the sockets of a connector whose source port lies in the
 	// namespace's ip_local_port_range: those that take a port from connect().
 	InRange tcp.States `json:"in_range"`
+	// OtherParity counts those of InRange whose source port is odd where the range
+	// begins even, or even where it begins odd. connect() takes such a port only when
+	// it finds no other, bind() with port 0 prefers them (__inet_hash_connect and
+	// inet_csk_find_open_port of net/ipv4).
+	OtherParity int `json:"other_parity,omitempty"`
+	// NoFile counts the full sockets that no process has (inode 0): orphans, and in
+	// ESTABLISHED and CLOSE_WAIT connections that wait to be accepted.
+	NoFile tcp.States `json:"no_file"`
+	// Unanswered counts the sockets that have sent the same segment, or a probe,
+	// three times or more without an answer.
+	Unanswered tcp.States `json:"unanswered"`
 	// Closes is the history of the group's TIME_WAIT sockets, nil without any.
 	Closes *CloseHistory `json:"closes,omitempty"`
 	// Clients are an acceptor's busiest, at most 20.
@@ -253,6 +267,7 @@ type Client struct {
 	Addr     netip.Addr `json:"addr"`
 	Sockets  int        `json:"sockets"`
 	TimeWait int        `json:"time_wait"`
+	FinWait2 int        `json:"fin_wait2"`      // time-wait sockets in that substate included
 	Peer     *Peer      `json:"peer,omitempty"` // where the address lies in a namespace that was read
 }
 

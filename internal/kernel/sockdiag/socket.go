@@ -29,6 +29,9 @@ type Socket struct {
 	// Expires is in milliseconds: of a time-wait socket until it is freed, 0 when
 	// it is past that time and waits for the timer wheel.
 	Expires uint32
+	// Unanswered is how often the same segment, or a probe, has been sent again since
+	// the peer was last heard (idiag_retrans).
+	Unanswered uint8
 	// ReceiveQueue and SendQueue are in bytes; of a listener the connections that
 	// wait for accept, and the most that may.
 	ReceiveQueue, SendQueue uint32
@@ -63,6 +66,7 @@ func (s *Socket) decode(b []byte) error {
 	if b[2] == timerTimeWait && s.State == tcp.FinWait2 {
 		s.State = tcp.FinWait2TimeWait
 	}
+	s.Unanswered = b[3]
 	s.LocalPort = binary.BigEndian.Uint16(b[4:])
 	s.RemotePort = binary.BigEndian.Uint16(b[6:])
 	if b[0] == unix.AF_INET {
