@@ -10,6 +10,8 @@ var causes = map[Slug][]Slug{
 	PortExhaustion:   {CloseWaitLeak, ClientClosesFirst},
 	TimeWaitOverflow: {ConnectionChurn, ClientClosesFirst},
 	TWReuse:          {ClientClosesFirst},
+	FinWait2PileUp:   {CloseWaitLeak},
+	CloseWaitLeak:    {AcceptQueueOverflow},
 }
 
 // fold joins the findings that share something under one headline each, and puts

@@ -26,6 +26,46 @@ const (
 	FinTimeoutDefault RemedyID = "fin-timeout-default"
 	// CloseSockets: the program closes what its peer has closed.
 	CloseSockets RemedyID = "close-sockets"
+	// AcceptSooner: the program calls accept() more often.
+	AcceptSooner RemedyID = "accept-sooner"
+	// RaiseBacklog: the program asks listen() for a longer queue.
+	RaiseBacklog RemedyID = "raise-backlog"
+	// RaiseSomaxconn: a higher net.core.somaxconn.
+	RaiseSomaxconn RemedyID = "raise-somaxconn"
+	// PeerCloses: the program at the other end closes its sockets.
+	PeerCloses RemedyID = "peer-closes"
+	// BoundHalfClose: a program waits for its peer after shutdown() for a bounded time.
+	BoundHalfClose RemedyID = "bound-half-close"
+	// ReachPeer: repair the peer or the way to it.
+	ReachPeer RemedyID = "reach-peer"
+	// FewerOrphanRetries: a lower net.ipv4.tcp_orphan_retries.
+	FewerOrphanRetries RemedyID = "fewer-orphan-retries"
+	// RaiseMaxOrphans: a higher net.ipv4.tcp_max_orphans.
+	RaiseMaxOrphans RemedyID = "raise-max-orphans"
+	// RecycleOff: net.ipv4.tcp_tw_recycle=0, or its line taken out.
+	RecycleOff RemedyID = "recycle-off"
+	// CloseWithFIN: end connections by a FIN in place of a reset.
+	CloseWithFIN RemedyID = "close-with-fin"
+	// ReadToEnd: read all that came before the close.
+	ReadToEnd RemedyID = "read-to-end"
+	// ProbeIdle: keep-alive probes sooner than a middlebox forgets.
+	ProbeIdle RemedyID = "probe-idle"
+	// IdleBelowPeer: give idle connections up before the peer does.
+	IdleBelowPeer RemedyID = "idle-below-peer"
+	// LongerConntrack: connection tracking that remembers for long enough.
+	LongerConntrack RemedyID = "longer-conntrack-timeout"
+	// RFC1337Off: net.ipv4.tcp_rfc1337 back at 0.
+	RFC1337Off RemedyID = "rfc1337-off"
+	// NATMemory: a NAT that remembers a closed connection for a minute at least.
+	NATMemory RemedyID = "nat-memory"
+	// ReadFaster: the program takes its data in time.
+	ReadFaster RemedyID = "read-faster"
+	// RaiseTCPMem: a higher net.ipv4.tcp_mem.
+	RaiseTCPMem RemedyID = "raise-tcp-mem"
+	// SpreadSoftirq: let more CPUs receive.
+	SpreadSoftirq RemedyID = "spread-softirq"
+	// RaiseNetdevBacklog: a higher net.core.netdev_max_backlog.
+	RaiseNetdevBacklog RemedyID = "raise-netdev-backlog"
 	// RestartProcess: its sockets end with it.
 	RestartProcess RemedyID = "restart-process"
 	// LingerZero: SO_LINGER with a time-out of zero; data is lost.
@@ -36,6 +76,10 @@ const (
 func RemedyIDs() []RemedyID {
 	return []RemedyID{
 		KeepConnections, PeerClosesFirst, KeepAlive, MoreAddresses, BindAddressNoPort, WidenPortRange, ReuseOn,
-		ReuseDelayDefault, TimestampsOn, RaiseBuckets, FinTimeoutDefault, CloseSockets, RestartProcess, LingerZero,
+		ReuseDelayDefault, TimestampsOn, RaiseBuckets, FinTimeoutDefault, CloseSockets, AcceptSooner, RaiseBacklog,
+		RaiseSomaxconn, PeerCloses, BoundHalfClose, ReachPeer, FewerOrphanRetries, RaiseMaxOrphans, RecycleOff,
+		CloseWithFIN, ReadToEnd, ProbeIdle, IdleBelowPeer, LongerConntrack, RFC1337Off, NATMemory, ReadFaster, RaiseTCPMem,
+		SpreadSoftirq, RaiseNetdevBacklog,
+		RestartProcess, LingerZero,
 	}
 }

@@ -7,10 +7,17 @@ import "slices"
 var rules = []Rule{
 	portExhaustion,
 	timeWaitOverflow,
+	acceptQueueOverflow,
 	closeWaitLeak,
+	vanishedConnections,
+	synOnTimeWait,
+	orphanPileUp,
+	finWait2PileUp,
 	clientClosesFirst,
 	connectionChurn,
+	resourcePressure,
 	twReuse,
+	twRecycle,
 	finTimeout,
 }
 

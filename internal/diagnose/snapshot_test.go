@@ -19,7 +19,11 @@ func world(change ...func(*snapshot.Snapshot)) *snapshot.Snapshot {
 		Schema:   snapshot.Schema,
 		TakenAt:  time.Date(2026, 3, 1, 3, 0, 0, 0, time.UTC),
 		WindowMS: 1000,
-		Host:     snapshot.Host{Name: "web1", Kernel: "6.12.0", Settings: snapshot.Settings{}},
+		Host: snapshot.Host{
+			Name: "web1", Kernel: "6.12.0", Settings: snapshot.Settings{keyTCPMem: "1000 2000 4000", keyMaxOrphans: "65536"},
+			TCPMemoryPages: new(int64(10)), Orphans: new(int64(3)),
+			Softnet: snapshot.NewCounters(map[string]uint64{"dropped": 7}, map[string]uint64{"dropped": 7}),
+		},
 		Namespaces: []snapshot.Namespace{{
 			Cookie: 1, Inode: 4026531840, Own: true, PID: 1,
 			Label:           snapshot.Label{Kind: snapshot.LabelHost},
@@ -48,6 +52,7 @@ func settings() snapshot.Settings {
 func counters(overflow uint64) map[string]uint64 {
 	return map[string]uint64{
 		overflowCounter: overflow, "TcpExtListenOverflows": 3, "TcpOutRsts": 4, "TcpExtTW": 100, "TcpExtTWRecycled": 0,
+		listenDrops: 5, estabResets: 0, "TcpActiveOpens": 1000, "TcpPassiveOpens": 1000, pawsTimeWait: 0, skippedTimeWait: 0,
 	}
 }
 
@@ -133,6 +138,18 @@ func overflowed(n uint64) func(*snapshot.Snapshot) {
 // recycled is a namespace in which connect() has taken over so many sockets.
 func recycled(n uint64) func(*snapshot.Snapshot) {
 	return func(s *snapshot.Snapshot) { s.Namespaces[0].Counters.Total["TcpExtTWRecycled"] = n }
+}
+
+// rose is a namespace in which counters rose, each name followed by how much.
+func rose(rises map[string]uint64) func(*snapshot.Snapshot) {
+	return func(s *snapshot.Snapshot) {
+		before, after := counters(0), counters(0)
+		for name, n := range rises {
+			before[name] += 0
+			after[name] += n
+		}
+		s.Namespaces[0].Counters = snapshot.NewCounters(before, after)
+	}
 }
 
 // noWindow is a snapshot whose counters were read once.

@@ -16,6 +16,12 @@ type Thresholds struct {
 	reuseUse                                 float64
 	bucketsWarning, bucketsCritical          float64
 	closeWaitSockets, descriptorsCritical    float64
+	acceptQueue                              float64
+	finWait2Sockets                          float64
+	orphanSockets, orphansCritical           float64
+	resetRate, resetShare, silentPeers       float64
+	refusedSYNs                              float64
+	softnetDrops, prunes, pressure           float64
 }
 
 // Threshold describes one of them.
@@ -96,6 +102,61 @@ var thresholdTable = []Threshold{
 		"close-wait-leak.critical-percent", 90, percentUnit,
 		"of the owner's RLIMIT_NOFILE: when it is met, accept(), socket() and open() fail with EMFILE",
 		func(t *Thresholds) *float64 { return &t.descriptorsCritical },
+	},
+	{
+		"accept-queue-overflow.queue-percent", 100, percentUnit,
+		"of the backlog and one more, which is what the kernel queues: from there it refuses; a queue that is only deep is emptied by the next accept()",
+		func(t *Thresholds) *float64 { return &t.acceptQueue },
+	},
+	{
+		"fin-wait2-pileup.sockets", 100, "sockets",
+		"with one remote address: a peer that closes in its own time leaves a few for milliseconds",
+		func(t *Thresholds) *float64 { return &t.finWait2Sockets },
+	},
+	{
+		"orphan-pileup.sockets", 100, "sockets",
+		"of one group in FIN_WAIT1, CLOSING and LAST_ACK: with a peer that answers they last one round trip",
+		func(t *Thresholds) *float64 { return &t.orphanSockets },
+	},
+	{
+		"orphan-pileup.critical-percent", 45, percentUnit,
+		"of tcp_max_orphans: the kernel may count an orphan double or fourfold (tcp_out_of_resources), and begins to reset from half of the limit",
+		func(t *Thresholds) *float64 { return &t.orphansCritical },
+	},
+	{
+		"vanished-connections.resets-per-second", 5, "resets/s",
+		"of established connections: below it they are the accidents of any network",
+		func(t *Thresholds) *float64 { return &t.resetRate },
+	},
+	{
+		"vanished-connections.resets-percent", 5, percentUnit,
+		"of the connections opened meanwhile: on a busy host five a second may be a handful of impatient clients",
+		func(t *Thresholds) *float64 { return &t.resetShare },
+	},
+	{
+		"vanished-connections.silent-peers", 20, "sockets",
+		"of one group that are established and unanswered: a few are laptops that were closed",
+		func(t *Thresholds) *float64 { return &t.silentPeers },
+	},
+	{
+		"syn-on-time-wait.refused-per-second", 1, "segments/s",
+		"refused by TIME_WAIT sockets: each is a connect that stalls, and there should be none",
+		func(t *Thresholds) *float64 { return &t.refusedSYNs },
+	},
+	{
+		"resource-pressure.drops-per-second", 10, "packets/s",
+		"dropped before a CPU took them: a single burst on one interface may drop a few",
+		func(t *Thresholds) *float64 { return &t.softnetDrops },
+	},
+	{
+		"resource-pressure.prunes-per-second", 10, "times/s",
+		"that receive buffers overflow: one stuck program makes one or two as its peers probe it",
+		func(t *Thresholds) *float64 { return &t.prunes },
+	},
+	{
+		"resource-pressure.stall-percent", 60, percentUnit,
+		"of the time in which tasks waited for a resource, over 10 s: only worth knowing, as long as the stack shows no sign",
+		func(t *Thresholds) *float64 { return &t.pressure },
 	},
 }
 

@@ -32,6 +32,9 @@ type DialSpec struct {
 	// one is due. 0 is as fast as possible.
 	Rate float64 `json:"rate,omitempty"`
 
+	// PatienceMS bounds connect() in milliseconds; 0 leaves it to the kernel.
+	PatienceMS int64 `json:"patience_ms,omitempty"`
+
 	// PeerCloses waits for the other side to close first.
 	PeerCloses bool `json:"peer_closes,omitempty"`
 	// Request is sent on each connection whose peer closes; the answer is read.
@@ -141,6 +144,22 @@ func (d *dialer) talk() error {
 	return nil
 }
 
+// flood sends single bytes on each open connection, as fast as it can, until ctx
+// ends; what a full buffer does not take is left.
+func (d *dialer) flood(ctx context.Context) Dialed {
+	for _, fd := range d.open {
+		_ = unix.SetNonblock(fd, true)
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
+	for ctx.Err() == nil {
+		for _, fd := range d.open {
+			_, _ = unix.Write(fd, []byte{'.'})
+		}
+		sleep(ctx, time.Millisecond)
+	}
+	return d.done
+}
+
 func (d *dialer) openOne() {
 	i := d.next
 	d.next++
@@ -168,6 +187,13 @@ func (d *dialer) connect(i int) (int, error) {
 		if err := d.bind(fd, d.from[i/len(d.to)%len(d.from)]); err != nil {
 			unix.Close(fd)
 			return -1, fmt.Errorf("bind: %w", err)
+		}
+	}
+	if d.spec.PatienceMS > 0 {
+		patience := unix.NsecToTimeval(d.spec.PatienceMS * int64(time.Millisecond))
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience); err != nil {
+			unix.Close(fd)
+			return -1, fmt.Errorf("SO_SNDTIMEO: %w", err)
 		}
 	}
 	if err := connectTo(fd, d.to[i%len(d.to)]); err != nil {

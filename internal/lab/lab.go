@@ -22,19 +22,28 @@ type Scenario struct {
 	// Size is how many connections it takes, unless Options say otherwise.
 	Size int
 
+	// Cannot says why it cannot be built on this kernel, empty where it can.
+	Cannot string
+
 	build func(ctx context.Context, b *Built, o Options) error
 }
 
 // Scenarios are those that can be built, in the order of their slugs.
 func Scenarios() []Scenario {
 	return []Scenario{
+		acceptQueueOverflow,
 		clientClosesFirst,
 		closeWaitLeak,
 		connectionChurn,
 		finTimeout,
+		finWait2PileUp,
+		orphanPileUp,
 		portExhaustion,
+		resourcePressure,
 		timeWaitOverflow,
+		twRecycle,
 		twReuse,
+		vanishedConnections,
 	}
 }
 
@@ -100,6 +109,9 @@ func Build(ctx context.Context, slug diagnose.Slug, o Options) (*Built, error) {
 
 // Build builds the scenario, as the function Build does.
 func (s Scenario) Build(ctx context.Context, o Options) (*Built, error) {
+	if s.Cannot != "" {
+		return nil, fmt.Errorf("build %s: %w: %s", s.Slug, errors.ErrUnsupported, s.Cannot)
+	}
 	if o.Size < 0 || o.Size > MaxSize {
 		return nil, fmt.Errorf("build %s: size %d is not between 0 and %d", s.Slug, o.Size, MaxSize)
 	}

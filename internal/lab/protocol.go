@@ -20,6 +20,8 @@ const (
 	opEnd    operation = "end"    // end what opBegin began
 	opHold   operation = "hold"   // open connections and leave them open
 	opTalk   operation = "talk"   // exchange a byte on each held connection
+	opDrop   operation = "drop"   // close each held connection
+	opFlood  operation = "flood"  // send on each held connection, in the background
 	opLimit  operation = "limit"  // set RLIMIT_NOFILE
 	opPin    operation = "pin"    // run on one CPU
 )

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,6 +19,8 @@ type ServeSpec struct {
 	// SharePort sets SO_REUSEPORT, so that an outgoing connection may use the port
 	// of the listener.
 	SharePort bool `json:"share_port,omitempty"`
+	// Backlog is that of listen(); 0 means SOMAXCONN.
+	Backlog int `json:"backlog,omitempty"`
 }
 
 // Closing says when a service closes a connection.
@@ -25,11 +28,15 @@ type Closing string
 
 // CloseFirst: at once, so that the service holds the TIME_WAIT. CloseSecond: when
 // the client has closed. CloseNever: not at all, so that connections whose client
-// has closed stay in CLOSE_WAIT.
+// has closed stay in CLOSE_WAIT. CloseByReset: at once, with SO_LINGER and a
+// time-out of zero. AcceptNever: connections stay in the listener's queue.
 const (
 	CloseFirst  Closing = "first"
 	CloseSecond Closing = "second"
 	CloseNever  Closing = "never"
+
+	CloseByReset Closing = "reset"
+	AcceptNever  Closing = "unaccepted"
 )
 
 // Served counts the connections of a service.
@@ -66,7 +73,7 @@ func listen(spec ServeSpec) (*server, []netip.AddrPort, error) {
 	s := &server{epoll: epoll, close: spec.Close, buffer: make([]byte, 64<<10)}
 	bound := make([]netip.AddrPort, 0, len(spec.Endpoints))
 	for _, endpoint := range spec.Endpoints {
-		fd, err := listenOn(endpoint, spec.SharePort)
+		fd, err := listenOn(endpoint, spec)
 		if err != nil {
 			return nil, nil, fmt.Errorf("listen on %s: %w", endpoint, err)
 		}
@@ -75,6 +82,9 @@ func listen(spec ServeSpec) (*server, []netip.AddrPort, error) {
 			return nil, nil, fmt.Errorf("listen on %s: %w", endpoint, err)
 		}
 		bound = append(bound, own)
+		if spec.Close == AcceptNever {
+			continue
+		}
 		if err := s.watch(fd, isListener); err != nil {
 			return nil, nil, fmt.Errorf("listen on %s: %w", endpoint, err)
 		}
@@ -82,7 +92,7 @@ func listen(spec ServeSpec) (*server, []netip.AddrPort, error) {
 	return s, bound, nil
 }
 
-func listenOn(endpoint netip.AddrPort, sharePort bool) (fd int, err error) {
+func listenOn(endpoint netip.AddrPort, spec ServeSpec) (fd int, err error) {
 	fd, err = unix.Socket(family(endpoint.Addr()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, err
@@ -95,7 +105,7 @@ func listenOn(endpoint netip.AddrPort, sharePort bool) (fd int, err error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return -1, err
 	}
-	if sharePort {
+	if spec.SharePort {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return -1, err
 		}
@@ -103,7 +113,7 @@ func listenOn(endpoint netip.AddrPort, sharePort bool) (fd int, err error) {
 	if err := unix.Bind(fd, sockaddr(endpoint)); err != nil {
 		return -1, err
 	}
-	return fd, unix.Listen(fd, unix.SOMAXCONN)
+	return fd, unix.Listen(fd, cmp.Or(spec.Backlog, unix.SOMAXCONN))
 }
 
 func (s *server) watch(fd int, mark int32) error {
@@ -146,7 +156,13 @@ func (s *server) accept(listener int) error {
 			return fmt.Errorf("accept: %w", err)
 		}
 		s.accepted.Add(1)
-		if s.close == CloseFirst {
+		switch s.close {
+		case CloseByReset:
+			if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+				return fmt.Errorf("SO_LINGER: %w", err)
+			}
+			fallthrough
+		case CloseFirst:
 			s.drop(fd)
 			continue
 		}

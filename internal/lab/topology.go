@@ -223,3 +223,61 @@ func (n *Node) Start(ctx context.Context, name string) (*WorkerProcess, error) {
 	n.workers = append(n.workers, w)
 	return w, nil
 }
+
+// vanish makes the node silent to another: what that one sends still leaves it, as
+// to a host whose plug was pulled behind a switch, and nothing answers.
+func (n *Node) vanish(from *Node) error {
+	var hardware net.HardwareAddr
+	err := n.Do(func() error {
+		link, err := netlink.LinkByName(linkName)
+		if err != nil {
+			return fmt.Errorf("link %s: %w", linkName, err)
+		}
+		hardware = link.Attrs().HardwareAddr
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("node %s vanishes: %w", n.Name, err)
+	}
+	// The neighbour stays known; it would be asked for in vain otherwise, and the
+	// kernel would tell the sockets.
+	err = from.Do(func() error {
+		link, err := netlink.LinkByName(linkName)
+		if err != nil {
+			return fmt.Errorf("link %s: %w", linkName, err)
+		}
+		for _, addr := range []netip.Addr{n.IPv4, n.IPv6} {
+			err := netlink.NeighSet(&netlink.Neigh{
+				LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: hardware,
+			})
+			if err != nil {
+				return fmt.Errorf("neighbour %s: %w", addr, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("node %s vanishes: %w", n.Name, err)
+	}
+	err = n.Do(func() error {
+		link, err := netlink.LinkByName(linkName)
+		if err != nil {
+			return fmt.Errorf("link %s: %w", linkName, err)
+		}
+		for _, addr := range []netip.Addr{n.IPv4, n.IPv6} {
+			bits := 24
+			if addr.Is6() {
+				bits = 64
+			}
+			err := netlink.AddrDel(link, &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())}})
+			if err != nil {
+				return fmt.Errorf("address %s: %w", addr, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("node %s vanishes: %w", n.Name, err)
+	}
+	return nil
+}

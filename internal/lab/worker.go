@@ -115,6 +115,18 @@ func (w *WorkerProcess) Talk(ctx context.Context) error {
 	return err
 }
 
+// Drop closes each held connection.
+func (w *WorkerProcess) Drop(ctx context.Context) error {
+	_, err := w.call(ctx, request{Op: opDrop})
+	return err
+}
+
+// Flood sends single bytes on each held connection until End.
+func (w *WorkerProcess) Flood(ctx context.Context) error {
+	_, err := w.call(ctx, request{Op: opFlood})
+	return err
+}
+
 // LimitDescriptors sets the worker's soft RLIMIT_NOFILE, at most to the hard one.
 func (w *WorkerProcess) LimitDescriptors(ctx context.Context, soft uint64) error {
 	_, err := w.call(ctx, request{Op: opLimit, Limit: soft})

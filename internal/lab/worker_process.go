@@ -121,6 +121,13 @@ func (w *workerProcess) do(r request) (reply, error) {
 			}
 		}
 		return reply{}, nil
+	case opDrop:
+		for _, d := range w.holders {
+			d.closeAll()
+		}
+		return reply{}, nil
+	case opFlood:
+		return reply{}, w.flood()
 	case opLimit:
 		return reply{}, limitDescriptors(r.Limit)
 	case opPin:
@@ -163,6 +170,23 @@ func (w *workerProcess) begin(spec *DialSpec) error {
 	w.end = end
 	w.ended = make(chan Dialed, 1)
 	go func() { w.ended <- d.churn(ctx) }()
+	return nil
+}
+
+func (w *workerProcess) flood() error {
+	if w.end != nil {
+		return errors.New("something is in the background already")
+	}
+	ctx, end := context.WithTimeout(context.Background(), backgroundLimit)
+	w.end = end
+	w.ended = make(chan Dialed, 1)
+	go func() {
+		var sum Dialed
+		for _, d := range w.holders {
+			sum = d.flood(ctx)
+		}
+		w.ended <- sum
+	}()
 	return nil
 }
 

@@ -151,3 +151,83 @@ func orProgram(process string) string {
 	}
 	return process
 }
+
+func acceptSooner(at *site) Remedy {
+	return Remedy{
+		Title:     "Accept connections sooner",
+		Kind:      Application,
+		Change:    "In " + orProgram(at.owner()) + ", call accept() from a thread that does nothing else, add workers, or find what it waits for: a queue that stays full is a program that is too slow or stuck.",
+		Examples:  examplesFor(at.owner(), acceptors),
+		Frees:     "the whole queue, and the second or more that each refused client waits",
+		Risk:      "more connections at a time in the program: it needs the descriptors and the memory for them",
+		NotWhen:   "the program must shed load: then let it accept and answer that it is busy",
+		Mechanism: "A connection leaves the queue when accept() takes it (net/ipv4/inet_connection_sock.c, inet_csk_accept).",
+		Kernels:   "all",
+	}
+}
+
+func raiseBacklog(at *site) Remedy {
+	return Remedy{
+		Title:     "Ask listen() for a longer queue",
+		Kind:      Application,
+		Change:    "Give " + orProgram(at.owner()) + " a larger backlog and restart it: the value is read by listen().",
+		Examples:  examplesFor(at.owner(), backlogs),
+		Frees:     "room for bursts up to the backlog; net.core.somaxconn is its ceiling",
+		Risk:      "Clients wait in a long queue in place of trying elsewhere; each entry takes the memory of a socket (about 2.4 KB).",
+		NotWhen:   "the queue is full all the time: a longer one only makes each client wait longer",
+		Mechanism: "listen(2) cuts its backlog to net.core.somaxconn (net/socket.c, __sys_listen).",
+		Kernels:   "all; the default of somaxconn is 4096 from 5.4, 128 before",
+	}
+}
+
+func peerCloses(at *site) Remedy {
+	peer := "the program at the other end"
+	if at.f.Peer != nil && len(at.f.Peer.Owners) > 0 {
+		peer = at.f.Peer.Owners[0].Process
+	}
+	return Remedy{
+		Title:     "Let the peer close too",
+		Kind:      Application,
+		Change:    "In " + peer + ", close the socket when read() returns 0; its sockets of these connections are in CLOSE_WAIT.",
+		Examples:  examplesFor(peer, closers),
+		Frees:     "the sockets here, and as many descriptors there",
+		Risk:      "none: this side is done with the connections",
+		NotWhen:   "the peer still sends its answer, and closes afterwards",
+		Mechanism: "FIN_WAIT2 ends with the FIN of the peer (RFC 9293, 3.6).",
+		Kernels:   "all",
+	}
+}
+
+func boundHalfClose(at *site) Remedy {
+	return Remedy{
+		Title:     "Close after shutdown(), within a bounded time",
+		Kind:      Application,
+		Change:    "In " + orProgram(at.owner()) + ", read with a time-out after shutdown(SHUT_WR), then close(): the kernel bounds only sockets that no program has.",
+		Examples:  examplesFor(at.owner(), halfClosers),
+		Frees:     "the descriptors at once; the sockets after tcp_fin_timeout",
+		Risk:      "what the peer sends after that is answered by a reset",
+		NotWhen:   "the answer may rightly take as long as it takes",
+		Mechanism: "tcp_fin_timeout counts from close() (net/ipv4/tcp.c, __tcp_close); a socket in FIN_WAIT2 that a program has waits for ever.",
+		Kernels:   "all",
+	}
+}
+
+func reachPeer(at *site) Remedy {
+	remote := "the remote addresses"
+	check := "ss -Htno state fin-wait-1 state last-ack"
+	if at.f.Subject.Remote.Addr.IsValid() {
+		remote = at.f.Subject.Remote.Addr.String()
+		check = "ping -c 3 " + remote
+	}
+	return Remedy{
+		Title:     "Find what became of the peer",
+		Kind:      Application,
+		Now:       diagnose.In(at.f.Netns, check),
+		Change:    "See whether " + remote + " is up, reachable, and reads what it is sent; a firewall on the way that has forgotten the connection drops the FIN as well.",
+		Frees:     "all of them, as soon as the peer answers or resets",
+		Risk:      "none",
+		NotWhen:   "the peer is known to be gone for good: then they end by themselves",
+		Mechanism: "The FIN is sent again, at growing intervals, until it is acknowledged or tcp_orphan_retries are used up.",
+		Kernels:   "all",
+	}
+}

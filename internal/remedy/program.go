@@ -73,3 +73,64 @@ var addressBinders = []program{
 	{nil, Example{"Go", `net.Dialer{Control: …} with unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)`}},
 	{[]string{"python"}, Example{"Python", `sock.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT, before bind((addr, 0))`}},
 }
+
+// How a program accepts faster.
+var acceptors = []program{
+	{[]string{"nginx", "openresty", "angie"}, Example{"nginx", `worker_processes auto; multi_accept on; listen 80 reuseport;`}},
+	{[]string{"gunicorn", "python", "uwsgi"}, Example{"gunicorn", `--workers 8 --worker-class gthread --threads 16`}},
+	{[]string{"apache2", "httpd"}, Example{"Apache", `MaxRequestWorkers 400  (its limit is what fills the queue)`}},
+	{[]string{"haproxy"}, Example{"HAProxy", `maxconn 100000  (at the limit it stops accepting)`}},
+	{[]string{"node", "MainThread"}, Example{"Node.js", `no synchronous work in handlers; node:cluster, one process for each CPU`}},
+	{[]string{"java"}, Example{"Tomcat", `<Connector maxConnections="8192" maxThreads="200" …>`}},
+}
+
+// How a program asks for a longer queue.
+var backlogs = []program{
+	{[]string{"nginx", "openresty", "angie"}, Example{"nginx", `listen 80 backlog=4096;  (511 unless said)`}},
+	{[]string{"python", "gunicorn", "uwsgi"}, Example{"gunicorn", `--backlog 4096; plain sockets: s.listen(4096)`}},
+	{nil, Example{"Go", `net.Listen takes net.core.somaxconn when it listens: raise that, and restart`}},
+	{[]string{"apache2", "httpd"}, Example{"Apache", `ListenBacklog 4096`}},
+	{[]string{"haproxy"}, Example{"HAProxy", `bind :80 backlog 4096`}},
+	{[]string{"node", "MainThread"}, Example{"Node.js", `server.listen({ port: 80, backlog: 4096 })`}},
+	{[]string{"java"}, Example{"Tomcat", `<Connector acceptCount="4096" …>  (100 unless said)`}},
+	{[]string{"redis-server", "valkey-server"}, Example{"Redis", `tcp-backlog 4096`}},
+	{[]string{"postgres"}, Example{"PostgreSQL", `max_connections: its queue is twice that`}},
+}
+
+// How a program bounds the wait for its peer after its own end.
+var halfClosers = []program{
+	{nil, Example{"Go", `c.CloseWrite(); c.SetReadDeadline(time.Now().Add(10 * time.Second)); io.Copy(io.Discard, c); c.Close()`}},
+	{[]string{"python", "gunicorn", "uwsgi", "celery"}, Example{"Python", `s.shutdown(socket.SHUT_WR); s.settimeout(10); …; s.close()`}},
+	{[]string{"nginx", "openresty", "angie"}, Example{"nginx", `lingering_time 10s; lingering_timeout 5s;`}},
+	{[]string{"haproxy"}, Example{"HAProxy", `timeout client-fin 10s, timeout server-fin 10s`}},
+}
+
+// How a program ends a connection without a reset.
+var finishers = []program{
+	{nil, Example{"Go", `no SetLinger(0); io.Copy(io.Discard, io.LimitReader(conn, 64<<10)) before conn.Close()`}},
+	{[]string{"python", "gunicorn", "uwsgi", "celery"}, Example{"Python", `s.shutdown(socket.SHUT_WR); while s.recv(65536): pass; s.close()`}},
+	{[]string{"nginx", "openresty", "angie"}, Example{"nginx", `reset_timedout_connection off; lingering_close on;`}},
+	{[]string{"haproxy"}, Example{"HAProxy", `no option nolinger`}},
+	{[]string{"java"}, Example{"Java", `no setSoLinger(true, 0); shutdownOutput(), then read until -1`}},
+}
+
+// How a program probes idle connections.
+var probers = []program{
+	{nil, Example{"Go", `net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 10 * time.Second, Count: 5}}`}},
+	{[]string{"python", "gunicorn", "uwsgi", "celery"}, Example{"Python", `s.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1); s.setsockopt(IPPROTO_TCP, TCP_KEEPIDLE, 60)`}},
+	{[]string{"nginx", "openresty", "angie"}, Example{"nginx", `listen 80 so_keepalive=60s:10s:5; proxy_socket_keepalive on;`}},
+	{[]string{"haproxy"}, Example{"HAProxy", `option clitcpka, option srvtcpka; clitcpka-idle 60s`}},
+	{[]string{"postgres"}, Example{"PostgreSQL", `tcp_keepalives_idle = 60, tcp_user_timeout = 30000`}},
+	{[]string{"redis-server", "valkey-server"}, Example{"Redis", `tcp-keepalive 60`}},
+	{[]string{"sshd"}, Example{"sshd", `ClientAliveInterval 60`}},
+}
+
+// How a program gives idle connections up.
+var idlers = []program{
+	{nil, Example{"Go", `&http.Transport{IdleConnTimeout: 30 * time.Second}`}},
+	{[]string{"python", "gunicorn", "uwsgi", "celery"}, Example{"Python", `urllib3 and requests keep for ever: close the session, or retry once on a reset`}},
+	{[]string{"nginx", "openresty", "angie"}, Example{"nginx", `upstream u { keepalive 64; keepalive_timeout 30s; }`}},
+	{[]string{"haproxy"}, Example{"HAProxy", `timeout http-keep-alive 30s; pool-purge-delay 30s`}},
+	{[]string{"node", "MainThread"}, Example{"Node.js", `new http.Agent({ keepAlive: true, timeout: 30_000 })`}},
+	{[]string{"java"}, Example{"Java", `-Djdk.httpclient.keepalive.timeout=30`}},
+}

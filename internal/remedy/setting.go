@@ -157,3 +157,93 @@ func finTimeoutDefault(at *site) Remedy {
 	}
 	return r
 }
+
+// leastSomaxconn is the default of kernels from 5.4 on.
+const leastSomaxconn = 4096
+
+func raiseSomaxconn(at *site) Remedy {
+	const key = "net.core.somaxconn"
+	var now int64
+	if at.ns != nil {
+		now, _ = at.ns.Settings.Int(key)
+	}
+	to := int64(leastSomaxconn)
+	for to <= now && to < 1<<20 {
+		to *= 2
+	}
+	value := strconv.FormatInt(to, 10)
+	return Remedy{
+		Title:     "Raise the ceiling of the accept queue to " + diagnose.Count(to) + ", and restart the program",
+		Kind:      Setting,
+		Now:       at.set(key, value),
+		Persist:   at.persist(key, value),
+		Change:    "Then restart " + orProgram(at.owner()) + ", or make it listen again: listen() reads the ceiling once.",
+		Frees:     fmt.Sprintf("queues of up to %s connections where a program asks for them; %s now", diagnose.Count(to), diagnose.Count(now)),
+		Risk:      "none by itself; a long queue makes clients wait",
+		NotWhen:   "the program asks listen() for less than the present value: then it is the program that must change",
+		Mechanism: "listen(2) cuts its backlog to this value (net/socket.c, __sys_listen).",
+		Kernels:   "all, for each namespace; the default is 4096 from 5.4, 128 before",
+	}
+}
+
+func fewerOrphanRetries(at *site) Remedy {
+	const key, value = "net.ipv4.tcp_orphan_retries", "3"
+	return Remedy{
+		Title:     "Give closed connections up sooner",
+		Kind:      Setting,
+		Now:       at.set(key, value),
+		Persist:   at.persist(key, value),
+		Frees:     "sockets of dead peers after a few seconds, in place of one minute and a half or more",
+		Risk:      "A peer that cannot be reached for those seconds loses what was still to be sent.",
+		NotWhen:   "peers are on bad networks, or the last data of a connection matters",
+		Mechanism: "How often the kernel sends to a peer again for a socket that no program has (net/ipv4/tcp_timer.c, tcp_orphan_retries); 0 means 8.",
+		Kernels:   "all; for each namespace from 4.6",
+	}
+}
+
+func raiseMaxOrphans(at *site) Remedy {
+	const key = "net.ipv4.tcp_max_orphans"
+	now, _ := at.host.Settings.Int(key)
+	to := min(max(2*now, 1<<14), math.MaxInt32)
+	value := strconv.FormatInt(to, 10)
+	r := Remedy{
+		Title:     "Raise the limit of orphans to " + diagnose.Count(to),
+		Kind:      Setting,
+		Now:       "sysctl -w " + assignment(key, value),
+		Persist:   &Persist{File: ownFile, Line: key + " = " + value},
+		Frees:     fmt.Sprintf("room for %s orphans more, on the whole host", diagnose.Count(to-now)),
+		Risk:      "up to 64 KiB of kernel memory for each orphan that still has data to send",
+		NotWhen:   "tcp_mem is near as well: then memory ends before the limit",
+		Mechanism: "An orphan over the limit is reset at once (net/ipv4/tcp.c, tcp_check_oom).",
+		Kernels:   "all; one limit for all namespaces",
+	}
+	return r
+}
+
+func recycleOff(at *site) Remedy {
+	const key, value = "net.ipv4.tcp_tw_recycle", "0"
+	r := Remedy{
+		Title:     "Take tcp_tw_recycle out",
+		Kind:      Setting,
+		Frees:     "nothing, and drops no more SYNs",
+		Risk:      "TIME_WAIT lasts its 60 s again, as on every other kernel",
+		NotWhen:   "never: no host needs it",
+		Mechanism: "It filtered SYNs by one time stamp for each remote address (net/ipv4/tcp_ipv4.c through 4.11).",
+		Kernels:   "through 4.11; removed in 4.12 (commit 4396e46187ca)",
+	}
+	for _, b := range at.host.Boot {
+		if b.Key == key {
+			r.Change = fmt.Sprintf("Delete line %d of %s.", b.Line, b.File)
+			break
+		}
+	}
+	if at.ns != nil {
+		if _, there := at.ns.Settings[key]; there {
+			r.Now, r.Persist = at.set(key, value), at.persist(key, value)
+		}
+	}
+	if r.Now == "" && r.Change == "" {
+		r.Change = "Delete the line that sets it."
+	}
+	return r
+}

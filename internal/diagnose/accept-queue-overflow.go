@@ -1,0 +1,202 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// AcceptQueueOverflow: a program does not accept its connections in time.
+const AcceptQueueOverflow Slug = "accept-queue-overflow"
+
+const (
+	listenOverflows = "TcpExtListenOverflows"
+	listenDrops     = "TcpExtListenDrops"
+	keySomaxconn    = "net.core.somaxconn"
+)
+
+var acceptQueueOverflow = Rule{
+	Slug:  AcceptQueueOverflow,
+	Title: "a listener's queue is full: connections wait for a program that does not accept them",
+	Needs: "listeners, ListenOverflows and ListenDrops read twice",
+	judge: func(sc *scene) (v verdict) {
+		at, most := "nobody listens", -1.0
+		for i := range sc.places {
+			p := &sc.places[i]
+			overflows, told := p.Counters.Rose(listenOverflows)
+			drops, _ := p.Counters.Rose(listenDrops)
+			var full []*snapshot.Listener
+			var fullest *snapshot.Listener
+			for j := range p.Listeners {
+				l := &p.Listeners[j]
+				if share(float64(l.AcceptQueue), float64(l.Backlog)+1) >= sc.t.acceptQueue {
+					full = append(full, l)
+				}
+				if fullest == nil || queueFill(l) > queueFill(fullest) {
+					fullest = l
+				}
+			}
+			for _, l := range full {
+				v.findings = append(v.findings, sc.fullQueue(p, l, len(full)))
+			}
+			if len(full) == 0 && overflows+drops > 0 {
+				v.findings = append(v.findings, sc.droppedSomewhere(p, fullest))
+			}
+			if total := p.Counters.Total[listenOverflows]; !told && total > 0 && len(p.Listeners) > 0 && len(full) == 0 {
+				v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf(
+					"a window (--window above 0): ListenOverflows is %s since boot, and only two readings tell whether it rises", Count(total))})
+			}
+			if fullest != nil && queueFill(fullest) > most {
+				most = queueFill(fullest)
+				at = fmt.Sprintf("the fullest accept queue, of %s in %s, holds %s of %s connections",
+					fullest.Local, p.netns.Label, Count(float64(fullest.AcceptQueue)), Count(float64(fullest.Backlog)))
+				if told {
+					at += "; ListenOverflows did not rise"
+				}
+			}
+		}
+		v.held = at
+		return v
+	},
+}
+
+// queueFill is how full a listener's queue is, in percent. The kernel takes one
+// connection more than the backlog (sk_acceptq_is_full of include/net/sock.h).
+func queueFill(l *snapshot.Listener) float64 {
+	return share(float64(l.AcceptQueue), float64(l.Backlog)+1)
+}
+
+// aboutListener begins a finding on a listener, and joins it with those on the
+// connections that it accepts.
+func (p *place) aboutListener(l *snapshot.Listener) finding {
+	f := finding{sockets: int(l.AcceptQueue)}
+	f.Netns, f.Confidence = p.netns, High
+	f.Subject = Subject{Role: tcp.Acceptor, Local: l.Local}
+	f.Owners = l.Owners
+	f.folds = []string{serviceName(p.Cookie, p.Inode, l.Local)}
+	for i := range p.Groups {
+		if g := &p.Groups[i]; g.Role == tcp.Acceptor && g.Local.Port == l.Local.Port {
+			f.folds = append(f.folds, serviceName(p.Cookie, p.Inode, g.Local))
+		}
+	}
+	if len(f.Owners) == 0 {
+		f.lower(Medium)
+		f.doubt("which process listens there: it needs root to look into the descriptors of others")
+	}
+	return f
+}
+
+// waiting counts the connections of a port that no program has taken yet, and those
+// among them whose client has given up.
+func (p *place) waiting(port uint16) (all, given int) {
+	for i := range p.Groups {
+		if g := &p.Groups[i]; g.Role == tcp.Acceptor && g.Local.Port == port {
+			all += g.NoFile[tcp.Established] + g.NoFile[tcp.CloseWait]
+			given += g.NoFile[tcp.CloseWait]
+		}
+	}
+	return all, given
+}
+
+func (sc *scene) fullQueue(p *place, l *snapshot.Listener, others int) finding {
+	f := p.aboutListener(l)
+	name := "the program"
+	if len(f.Owners) > 0 {
+		name = f.Owners[0].Process
+	}
+	f.Severity = Warning
+	f.Summary = fmt.Sprintf("%s accepts too slowly on %s: its queue is full, with %s connections of a backlog of %s",
+		name, l.Local, Count(float64(l.AcceptQueue)), Count(float64(l.Backlog)))
+	overflows, told := p.Counters.Rose(listenOverflows)
+	switch {
+	case overflows > 0:
+		f.Severity, f.FailingNow = Critical, true
+		f.Summary += fmt.Sprintf("; %s refused in %.3g s", countOf(int(overflows), "attempt"), float64(sc.WindowMS)/1000)
+		if others > 1 {
+			f.doubt("which of the " + Count(others) + " full queues refused them: the kernel counts per namespace")
+		}
+	case !told:
+		f.doubt("whether connections are refused: ListenOverflows needs two readings (--window above 0)")
+	}
+	f.Why = "The kernel finishes the handshake and queues the connection until the program calls accept(). When more than the backlog wait, it drops " +
+		"further SYNs: the client tries again after 1 s, and gives up in the end."
+	if all, given := p.waiting(l.Local.Port); given > 0 {
+		f.Why += fmt.Sprintf(" %s of %s that wait are in CLOSE_WAIT: their clients have left already.", Count(given), Count(all))
+	}
+	f.Evidence = append([]Evidence{{
+		Name: "accept queue", Value: float64(l.AcceptQueue), Limit: limit(float64(l.Backlog)), Unit: "connections",
+		Source: "sock_diag: Recv-Q and Send-Q of the listener", Check: p.in(fmt.Sprintf("ss -Hltn sport = :%d", l.Local.Port)),
+	}}, sc.listenEvidence(p)...)
+	f.Remedies = []RemedyID{AcceptSooner, RaiseBacklog}
+	if most, ok := p.somaxconn(); ok {
+		f.Evidence = append(f.Evidence, Evidence{
+			Name: "somaxconn", Value: most, Unit: "connections", Source: keySomaxconn + ", the most that listen() grants", Check: p.sysctl(keySomaxconn),
+		})
+		if float64(l.Backlog) >= most {
+			f.Remedies = []RemedyID{AcceptSooner, RaiseSomaxconn, RaiseBacklog}
+			f.Why += " The backlog is as large as net.core.somaxconn allows; a changed somaxconn counts from the program's next listen()."
+		} else {
+			f.RuledOut = append(f.RuledOut, RuledOut{"somaxconn", fmt.Sprintf("it would allow %s; the program asked listen() for %s", Count(most), Count(float64(l.Backlog)))})
+		}
+	}
+	f.WillNotHelp = listenFolklore
+	return f
+}
+
+// droppedSomewhere is a finding on a namespace whose queues were full only between
+// two looks.
+func (sc *scene) droppedSomewhere(p *place, fullest *snapshot.Listener) finding {
+	f := finding{}
+	if len(p.Listeners) == 1 {
+		f = p.aboutListener(fullest)
+	} else {
+		f.Netns, f.Confidence = p.netns, Medium
+	}
+	overflows, _ := p.Counters.Rose(listenOverflows)
+	drops, _ := p.Counters.Rose(listenDrops)
+	f.Severity, f.FailingNow = Critical, true
+	seconds := float64(sc.WindowMS) / 1000
+	if overflows > 0 {
+		f.Summary = fmt.Sprintf("%s met a full accept queue in %.3g s; no queue was full at the moment of the look", countOf(int(overflows), "attempt"), seconds)
+		f.Why = "Connections come in bursts that a queue does not hold: the kernel drops the SYN, and the client tries again after 1 s."
+		f.Remedies = []RemedyID{RaiseBacklog, AcceptSooner, RaiseSomaxconn}
+	} else {
+		f.Summary = fmt.Sprintf("%s to connect dropped in %.3g s, none of them by a full accept queue", countOf(int(drops), "attempt"), seconds)
+		f.Why = "ListenDrops counts every SYN or final ACK that a listener dropped: for a full queue, for want of memory, or by a filter (net/ipv4/tcp_ipv4.c)."
+		f.Remedies = []RemedyID{AcceptSooner, RaiseBacklog}
+	}
+	if fullest != nil && len(p.Listeners) > 1 {
+		f.doubt(fmt.Sprintf("which of %s listeners: the kernel counts per namespace; the fullest now is %s with %s of %s",
+			Count(len(p.Listeners)), fullest.Local, Count(float64(fullest.AcceptQueue)), Count(float64(fullest.Backlog))))
+	}
+	f.Evidence = sc.listenEvidence(p)
+	f.WillNotHelp = listenFolklore
+	return f
+}
+
+func (sc *scene) listenEvidence(p *place) (list []Evidence) {
+	for _, name := range []string{listenOverflows, listenDrops} {
+		if rise, told := p.Counters.Rose(name); told {
+			list = append(list, Evidence{
+				Name: name[len("TcpExt"):] + " rise", Value: float64(rise), Unit: "attempts",
+				Source: fmt.Sprintf("/proc/net/netstat, over %.3g s; %s since boot", float64(sc.WindowMS)/1000, Count(p.Counters.Total[name])),
+				Check:  p.in("nstat -az " + name),
+			})
+		}
+	}
+	return list
+}
+
+// somaxconn is the most that listen() grants in the namespace.
+func (p *place) somaxconn() (float64, bool) {
+	n, ok := p.Settings.Int(keySomaxconn)
+	return float64(n), ok
+}
+
+var listenFolklore = []Folklore{
+	{"TIME_WAIT tuning (tcp_fin_timeout, tcp_tw_reuse)", "TIME_WAIT sockets are in no listener's queue, and refuse nobody"},
+	{"tcp_max_syn_backlog, tcp_syncookies", "they are about handshakes that are not finished; these are, and wait for accept()"},
+	{"tcp_abort_on_overflow=1", "it turns a delay, after which the client may succeed, into a reset"},
+	{"somaxconn alone", "it is a ceiling: the program's own backlog decides, and is read by listen() only"},
+}

@@ -1,0 +1,120 @@
+package diagnose
+
+import (
+	"fmt"
+	"net/netip"
+
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// FinWait2PileUp: a peer does not close what this side has closed.
+const FinWait2PileUp Slug = "fin-wait2-pileup"
+
+var finWait2PileUp = Rule{
+	Slug:  FinWait2PileUp,
+	Title: "sockets in FIN_WAIT2 pile up: the peer does not close",
+	Needs: "sockets",
+	judge: func(sc *scene) (v verdict) {
+		most, at := 0, ""
+		for _, p := range sc.readable(&v) {
+			if v.held == "" {
+				v.held = "no socket is in FIN_WAIT2"
+			}
+			for i := range p.Groups {
+				g := &p.Groups[i]
+				n, remote := mostFinWait2(g)
+				switch {
+				case float64(n) >= sc.t.finWait2Sockets:
+					v.findings = append(v.findings, sc.finWait2(p, g, n, remote))
+				case n > most:
+					most = n
+					at = fmt.Sprintf("the most in FIN_WAIT2 with one remote are %s sockets (%s with %s, in %s)", Count(n), who(g), remote, p.netns.Label)
+				}
+			}
+			if p.Other != nil && float64(p.folded(finWait2Of(p.Other.States))) >= sc.t.finWait2Sockets {
+				v.unknown = append(v.unknown, p.needsRoom())
+			}
+		}
+		if at != "" {
+			v.held = at
+		}
+		return v
+	},
+}
+
+// finWait2Of counts FIN_WAIT2 as full sockets and as time-wait sockets.
+func finWait2Of(s tcp.States) int { return s[tcp.FinWait2] + s[tcp.FinWait2TimeWait] }
+
+// mostFinWait2 is how many sockets in FIN_WAIT2 a group has with one remote address.
+func mostFinWait2(g *snapshot.Group) (n int, remote netip.Addr) {
+	if g.Role != tcp.Acceptor {
+		return finWait2Of(g.States), g.Remote.Addr
+	}
+	for _, c := range g.Clients {
+		if c.FinWait2 > n {
+			n, remote = c.FinWait2, c.Addr
+		}
+	}
+	return n, remote
+}
+
+func (sc *scene) finWait2(p *place, g *snapshot.Group, n int, remote netip.Addr) finding {
+	f := p.about(g)
+	f.sockets = finWait2Of(g.States)
+	f.Severity = Warning
+	orphaned := g.States[tcp.FinWait2TimeWait] + g.NoFile[tcp.FinWait2]
+	owned := finWait2Of(g.States) - orphaned
+
+	f.Summary = fmt.Sprintf("%s does not close: %s connections with it are in FIN_WAIT2", remote, Count(n))
+	if g.Peer != nil && len(g.Peer.Owners) > 0 {
+		f.Summary = fmt.Sprintf("%s (%s) does not close: %s connections with it are in FIN_WAIT2", remote, g.Peer.Owners[0].Process, Count(n))
+	}
+	f.Why = "This side has sent its FIN and the peer's kernel has acknowledged it; the peer's program has not closed its side. "
+	timeout, known := p.Settings.Int(keyFinTimeout)
+	switch {
+	case owned > 0 && orphaned > 0:
+		f.Why += fmt.Sprintf("%s have lost their program here and end by tcp_fin_timeout; %s still have one, which ended its direction only (shutdown), and no time-out ends them.",
+			Count(orphaned), Count(owned))
+	case owned > 0:
+		f.Why += "A program here still has them: it ended its direction only (shutdown), waits for the peer, and no time-out ends that."
+	default:
+		f.Why += "No program here has them any more: each ends by itself, after tcp_fin_timeout, and what the peer sends then is answered by a reset."
+	}
+	if g.Role == tcp.Connector {
+		f.Why += " Each keeps its source port."
+	}
+	f.Evidence = []Evidence{
+		{
+			Name: "orphaned in FIN_WAIT2", Value: float64(orphaned), Limit: limit(float64(g.States.Total())), Unit: "sockets",
+			Source: "sock_diag: no file, or a time-wait socket that stands in; of all sockets of the group",
+			Check:  p.in("ss -Htano state fin-wait-2" + filter(g) + " | grep -c timewait"),
+		},
+		{
+			Name: "owned in FIN_WAIT2", Value: float64(owned), Unit: "sockets", Source: "sock_diag: sockets with a file",
+			Check: p.in("ss -Htanpo state fin-wait-2" + filter(g) + " | grep -vc timewait"),
+		},
+	}
+	if known {
+		f.Evidence = append(f.Evidence, Evidence{
+			Name: "tcp_fin_timeout", Value: float64(timeout), Unit: "s", Source: keyFinTimeout + ": how long orphans wait", Check: p.sysctl(keyFinTimeout),
+		})
+	}
+	f.RuledOut = []RuledOut{{"TIME_WAIT", Count(g.States[tcp.TimeWait]) + " sockets, whose peers did close: they are none of these"}}
+	if g.Peer == nil {
+		f.doubt("which program at the peer: its end was not read. There, `linger` shows the same connections in CLOSE_WAIT")
+	}
+	f.Remedies = []RemedyID{PeerCloses}
+	if owned > 0 {
+		f.Remedies = []RemedyID{PeerCloses, BoundHalfClose}
+	}
+	if known && timeout > finTimeoutDefault {
+		f.Remedies = append(f.Remedies, FinTimeoutDefault)
+	}
+	f.WillNotHelp = []Folklore{
+		{"tcp_tw_reuse", "kernels from 6.12 on take over no socket in FIN_WAIT2"},
+		{"lower tcp_fin_timeout", "it ends orphans sooner, and resets peers that are only slow; the peer goes on leaking"},
+		noRecycle,
+	}
+	return f
+}

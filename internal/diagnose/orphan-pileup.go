@@ -1,0 +1,110 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// OrphanPileUp: the last segments of closed connections are not answered.
+const OrphanPileUp Slug = "orphan-pileup"
+
+const (
+	keyMaxOrphans    = "net.ipv4.tcp_max_orphans"
+	keyOrphanRetries = "net.ipv4.tcp_orphan_retries"
+	abortOnMemory    = "TcpExtTCPAbortOnMemory"
+)
+
+var orphanPileUp = Rule{
+	Slug:  OrphanPileUp,
+	Title: "closed connections pile up: their peers are dead or stalled",
+	Needs: "sockets; for the limit /proc/net/sockstat and tcp_max_orphans",
+	judge: func(sc *scene) (v verdict) {
+		most, at := 0, ""
+		for _, p := range sc.readable(&v) {
+			if v.held == "" {
+				v.held = "no socket is in FIN_WAIT1, CLOSING or LAST_ACK"
+			}
+			for i := range p.Groups {
+				g := &p.Groups[i]
+				n := closing(g.States)
+				switch {
+				case float64(n) >= sc.t.orphanSockets:
+					v.findings = append(v.findings, sc.orphans(p, g))
+				case n > most:
+					most = n
+					at = fmt.Sprintf("the most that wait for the end of their connection are %s sockets (%s, in %s)", Count(n), who(g), p.netns.Label)
+				}
+			}
+			if p.Other != nil && float64(p.folded(closing(p.Other.States))) >= sc.t.orphanSockets {
+				v.unknown = append(v.unknown, p.needsRoom())
+			}
+		}
+		if at != "" {
+			v.held = at
+		}
+		return v
+	},
+}
+
+// closing counts sockets whose own FIN is not acknowledged.
+func closing(s tcp.States) int { return s[tcp.FinWait1] + s[tcp.Closing] + s[tcp.LastAck] }
+
+func (sc *scene) orphans(p *place, g *snapshot.Group) finding {
+	f := p.about(g)
+	n := closing(g.States)
+	f.sockets = n
+	f.Severity = Warning
+	silent := closing(g.Unanswered)
+	f.Summary = fmt.Sprintf("%s closed connections of %s wait for an answer: %s in FIN_WAIT1, %s in LAST_ACK, %s in CLOSING",
+		Count(n), who(g), Count(g.States[tcp.FinWait1]), Count(g.States[tcp.LastAck]), Count(g.States[tcp.Closing]))
+	f.Why = "The program here has closed, and the peer acknowledges neither the FIN nor what was sent before it. "
+	switch {
+	case 2*silent >= n:
+		f.Why += fmt.Sprintf("%s have sent the same segment three times or more: the peer, or the way to it, is dead.", Count(silent))
+	default:
+		f.Why += fmt.Sprintf("Only %s have sent the same segment three times: the peer is stalled (it reads nothing, so that its window is 0), or has just gone.", Count(silent))
+	}
+	f.Why += " The kernel keeps such a socket, with what it has not delivered, until tcp_orphan_retries are used up: with 0, which means 8, from one minute and a half to several."
+	f.Evidence = []Evidence{
+		{
+			Name: "waiting for the last ACK", Value: float64(n), Limit: limit(float64(g.States.Total())), Unit: "sockets",
+			Source: "sock_diag: FIN_WAIT1, CLOSING, LAST_ACK, of all sockets of the group",
+			Check:  p.in("ss -Htano state fin-wait-1 state closing state last-ack" + filter(g) + " | wc -l"),
+		},
+		{
+			Name: "sent three times or more", Value: float64(silent), Limit: limit(float64(n)), Unit: "sockets",
+			Source: "sock_diag: idiag_retrans", Check: p.in("ss -Htano state fin-wait-1 state closing state last-ack" + filter(g)),
+		},
+	}
+	f.Remedies = []RemedyID{ReachPeer, FewerOrphanRetries}
+	most, limited := sc.Host.Settings.Int(keyMaxOrphans)
+	if sc.Host.Orphans != nil && limited {
+		have := float64(*sc.Host.Orphans)
+		f.Evidence = append(f.Evidence, Evidence{
+			Name: "orphans of the host", Value: have, Limit: limit(float64(most)), Unit: "sockets",
+			Source: "/proc/net/sockstat orphan, " + keyMaxOrphans, Check: "grep TCP: /proc/net/sockstat; sysctl " + keyMaxOrphans,
+		})
+		if fill := share(have, float64(most)); fill >= sc.t.orphansCritical {
+			f.Severity = Critical
+			f.Summary += fmt.Sprintf("; %s of %s orphans", Count(have), Count(float64(most)))
+			f.Remedies = append(f.Remedies, RaiseMaxOrphans)
+		} else {
+			f.RuledOut = append(f.RuledOut, RuledOut{"tcp_max_orphans", fmt.Sprintf("%s of %s (%s)", Count(have), Count(float64(most)), Percent(fill))})
+		}
+	} else {
+		f.doubt("how near tcp_max_orphans is: it could not be read")
+	}
+	if rise, _ := p.Counters.Rose(abortOnMemory); rise > 0 {
+		f.Severity, f.FailingNow = Critical, true
+		f.Summary += fmt.Sprintf("; %s reset for want of room in this window", countOf(int(rise), "connection"))
+	}
+	f.RuledOut = append(f.RuledOut, RuledOut{"TIME_WAIT", Count(g.States[tcp.TimeWait]) + " sockets, whose last segments were answered: they are no orphans"})
+	f.WillNotHelp = []Folklore{
+		{"lower tcp_fin_timeout", "it counts from the ACK of the FIN, which is what is missing"},
+		{"tcp_tw_reuse", "these sockets have not reached TIME_WAIT"},
+		{"lower tcp_max_orphans", "what is over the limit is reset at once, and loses the data that was still to be sent"},
+	}
+	return f
+}

@@ -1,0 +1,119 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// SynOnTimeWait: new connections stall because their SYN meets an old TIME_WAIT.
+const SynOnTimeWait Slug = "syn-on-time-wait"
+
+const (
+	pawsTimeWait    = "TcpExtPAWSTimewait"
+	pawsEstab       = "TcpExtPAWSEstab"
+	skippedTimeWait = "TcpExtTCPACKSkippedTimeWait"
+	keyRFC1337      = "net.ipv4.tcp_rfc1337"
+	keyConnReuse    = "net.ipv4.vs.conn_reuse_mode"
+)
+
+var synOnTimeWait = Rule{
+	Slug:  SynOnTimeWait,
+	Title: "new connections stall: their SYN meets an old TIME_WAIT of the same four numbers",
+	Needs: "PAWSTimewait (PAWSEstab on kernels before it), TCPACKSkippedTimeWait, read twice",
+	judge: func(sc *scene) (v verdict) {
+		told := false
+		for i := range sc.places {
+			p := &sc.places[i]
+			refused, known := p.refusedSYNs()
+			if !known || sc.WindowMS == 0 {
+				if p.Counters.Total[pawsTimeWait]+p.Counters.Total[skippedTimeWait] > 0 {
+					v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "a window (--window above 0): only two readings tell whether SYNs are refused now"})
+				}
+				continue
+			}
+			told = true
+			if float64(refused)*1000/float64(sc.WindowMS) >= sc.t.refusedSYNs && p.timeWaiting() > 0 {
+				v.findings = append(v.findings, sc.synRefused(p, refused))
+			}
+		}
+		if told {
+			v.held = "no SYN was refused by a TIME_WAIT socket in this window"
+		}
+		return v
+	},
+}
+
+// refusedSYNs is how many segments TIME_WAIT sockets refused in the window, by the
+// counters that this kernel has. PAWSEstab counts those of TIME_WAIT as well where
+// PAWSTimewait does not exist.
+func (p *place) refusedSYNs() (n uint64, known bool) {
+	for _, name := range []string{pawsTimeWait, skippedTimeWait} {
+		rise, told := p.Counters.Rose(name)
+		n, known = n+rise, known || told
+	}
+	if _, there := p.Counters.Total[pawsTimeWait]; !there {
+		rise, told := p.Counters.Rose(pawsEstab)
+		n, known = n+rise, known || told
+	}
+	return n, known
+}
+
+func (p *place) timeWaiting() int { return p.States.TimeWaitSockets() }
+
+func (sc *scene) synRefused(p *place, refused uint64) finding {
+	f := finding{}
+	seconds := float64(sc.WindowMS) / 1000
+	var busiest *snapshot.Group
+	for i := range p.Groups {
+		if g := &p.Groups[i]; g.Role == tcp.Acceptor && g.States[tcp.TimeWait] > 0 && (busiest == nil || g.States[tcp.TimeWait] > busiest.States[tcp.TimeWait]) {
+			busiest = g
+		}
+	}
+	if busiest != nil {
+		f = p.about(busiest)
+		f.folds = nil // it may be another service: nothing ties the counters to one
+	}
+	f.Netns, f.Severity, f.Confidence, f.FailingNow = p.netns, Warning, Medium, true
+	f.sockets = int(refused)
+	f.Summary = fmt.Sprintf("%s segments/s are refused by TIME_WAIT sockets: clients that share an address reuse a port too soon, and their connects stall", Rate(float64(refused)/seconds))
+	f.Why = "A SYN with the four numbers of a connection in TIME_WAIT opens a new one only if its time stamp or sequence number is newer. Behind a NAT or balancer two hosts with clocks of their own share one address: " +
+		"the older clock's SYN is answered by an ACK of the old connection, the client resets that, and tries again."
+	add := func(name, what string) {
+		if rise, told := p.Counters.Rose(name); told {
+			f.Evidence = append(f.Evidence, Evidence{
+				Name: name[len("TcpExt"):] + " rise", Value: float64(rise), Unit: "segments",
+				Source: fmt.Sprintf("/proc/net/netstat, over %.3g s: %s", seconds, what), Check: p.in("nstat -az " + name),
+			})
+		}
+	}
+	add(pawsTimeWait, "refused by TIME_WAIT for an old time stamp")
+	add(skippedTimeWait, "refused again within 500 ms, without an answer")
+	if _, there := p.Counters.Total[pawsTimeWait]; !there {
+		add(pawsEstab, "old time stamps, in TIME_WAIT and ESTABLISHED alike")
+		f.doubt("this kernel counts old segments of established connections in the same counter")
+	}
+	if rfc, known := p.Settings.Int(keyRFC1337); known {
+		if rfc != 0 {
+			f.Why += " With tcp_rfc1337=1 the client's reset is ignored, so that the connect fails in place of stalling."
+			f.Remedies = append(f.Remedies, RFC1337Off)
+			f.Evidence = append(f.Evidence, Evidence{Name: "tcp_rfc1337", Value: float64(rfc), Limit: limit(0), Source: keyRFC1337, Check: p.sysctl(keyRFC1337)})
+		} else {
+			f.RuledOut = append(f.RuledOut, RuledOut{"tcp_rfc1337", "0: the client's reset ends the old TIME_WAIT, and its next SYN is accepted"})
+		}
+	}
+	if c := p.Conntrack; c != nil {
+		if s, ok := c.TimeoutSeconds["time_wait"]; ok && s < snapshot.HistorySeconds {
+			f.Why += fmt.Sprintf(" Connection tracking here forgets TIME_WAIT after %s s, before the 60 s of the servers behind it.", Count(s))
+			f.Remedies = append(f.Remedies, LongerConntrack)
+		}
+	}
+	if mode, known := p.Settings.Int(keyConnReuse); known {
+		f.doubt(fmt.Sprintf("IPVS is loaded with conn_reuse_mode=%d: it may send a reused port to another server, or delay it by a second", mode))
+	}
+	f.Remedies = append(f.Remedies, KeepConnections, NATMemory)
+	f.doubt("which clients: only tracing or a capture shows the segments that were refused")
+	f.WillNotHelp = []Folklore{noTimestamps, noRFC1337, noFinTimeout, noRecycle}
+	return f
+}

@@ -1,0 +1,178 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// VanishedConnections: established connections end without a FIN, or lose their peer.
+const VanishedConnections Slug = "vanished-connections"
+
+const (
+	estabResets  = "TcpEstabResets"
+	keyKeepalive = "net.ipv4.tcp_keepalive_time"
+)
+
+// aborts are the counters that say why this side gave a connection up
+// (net/ipv4/proc.c; FIN is never sent).
+var aborts = []struct {
+	counter, because string
+	remedy           RemedyID
+}{
+	{"TcpExtTCPAbortOnData", "a program here closes with SO_LINGER and a time-out of zero, or got data after its close", CloseWithFIN},
+	{"TcpExtTCPAbortOnClose", "a program here closes with data unread", ReadToEnd},
+	{"TcpExtTCPAbortOnTimeout", "the peer no longer answered, and the retries are used up", ProbeIdle},
+	{"TcpExtTCPAbortOnLinger", "a program here bounds FIN_WAIT2 by TCP_LINGER2", CloseWithFIN},
+	{abortOnMemory, "the kernel had no room for an orphan", ReachPeer},
+}
+
+var vanishedConnections = Rule{
+	Slug:  VanishedConnections,
+	Title: "established connections end by resets, or their peer has gone without a word",
+	Needs: "EstabResets and opens read twice; sockets",
+	judge: func(sc *scene) (v verdict) {
+		at, most := "", -1.0
+		for i := range sc.places {
+			p := &sc.places[i]
+			resets, told := p.Counters.Rose(estabResets)
+			if told && sc.WindowMS > 0 {
+				perSecond, of := float64(resets)*1000/float64(sc.WindowMS), p.opens()
+				switch {
+				case perSecond >= sc.t.resetRate && (of == 0 || share(float64(resets), of) >= sc.t.resetShare):
+					v.findings = append(v.findings, sc.resets(p, resets))
+				case perSecond > most:
+					most = perSecond
+					at = fmt.Sprintf("the most resets of established connections are %s/s, of %s opens in %.3g s (in %s)",
+						Rate(perSecond), Count(of), float64(sc.WindowMS)/1000, p.netns.Label)
+				}
+			} else if total := p.Counters.Total[estabResets]; total > 0 && sc.WindowMS == 0 {
+				v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf(
+					"a window (--window above 0): EstabResets is %s since boot, and only two readings tell whether it rises", Count(total))})
+			}
+			for j := range p.Groups {
+				if g := &p.Groups[j]; float64(g.Unanswered[tcp.Established]) >= sc.t.silentPeers {
+					v.findings = append(v.findings, sc.silent(p, g))
+				}
+			}
+		}
+		v.held = at
+		return v
+	},
+}
+
+// opens is how many connections the namespace opened or accepted in the window.
+func (p *place) opens() float64 {
+	active, _ := p.Counters.Rose("TcpActiveOpens")
+	passive, _ := p.Counters.Rose("TcpPassiveOpens")
+	return float64(active + passive)
+}
+
+func (sc *scene) resets(p *place, resets uint64) finding {
+	f := finding{}
+	f.Netns, f.Severity, f.Confidence, f.FailingNow = p.netns, Warning, High, true
+	seconds := float64(sc.WindowMS) / 1000
+	var own, largest uint64
+	cause := ""
+	f.Evidence = []Evidence{{
+		Name: "established connections reset", Value: float64(resets), Limit: limit(p.opens()), Unit: "connections",
+		Source: fmt.Sprintf("/proc/net/snmp EstabResets over %.3g s, of the connections opened and accepted meanwhile", seconds),
+		Check:  p.in("nstat -az TcpEstabResets TcpActiveOpens TcpPassiveOpens"),
+	}}
+	for _, a := range aborts {
+		rise, _ := p.Counters.Rose(a.counter)
+		if rise == 0 {
+			continue
+		}
+		own += rise
+		if rise > largest {
+			largest, cause = rise, a.because
+		}
+		f.Evidence = append(f.Evidence, Evidence{
+			Name: a.counter[len("TcpExt"):] + " rise", Value: float64(rise), Unit: "connections",
+			Source: "/proc/net/netstat: " + a.because, Check: p.in("nstat -az " + a.counter),
+		})
+		f.Remedies = append(f.Remedies, a.remedy)
+	}
+	received := resets - min(resets, own)
+	// Who aborts comes before who is told of it.
+	f.sockets = int(own)
+	if 2*own >= resets {
+		f.Summary = fmt.Sprintf("%s established connections/s are aborted from here: %s", Rate(float64(resets)/seconds), cause)
+		f.Why = "A reset ends the connection at once: there is no FIN, no TIME_WAIT on either side, what was not yet sent is thrown away, and the peer's next read fails with ECONNRESET."
+	} else {
+		f.Summary = fmt.Sprintf("peers reset %s established connections/s of this namespace", Rate(float64(received)/seconds))
+		f.Why = "EstabResets counts the resets of either direction; what this side's own counters of aborts do not explain came from a peer, or from a middlebox that speaks for it."
+		f.lower(Medium)
+		f.doubt("which peers: only tracing sees each reset")
+		f.Remedies = append([]RemedyID{IdleBelowPeer}, f.Remedies...)
+	}
+	if rise, told := p.Counters.Rose("TcpExtTCPAbortOnTimeout"); told && rise == 0 {
+		f.RuledOut = append(f.RuledOut, RuledOut{"silent peers", "TCPAbortOnTimeout did not rise: no connection ended for want of an answer"})
+	}
+	if rise, told := p.Counters.Rose("TcpAttemptFails"); told {
+		f.RuledOut = append(f.RuledOut, RuledOut{"refused connects", countOf(int(rise), "connect") + " failed (AttemptFails): they are not among these, which were established"})
+	}
+	f.Remedies = distinct(f.Remedies)
+	f.WillNotHelp = []Folklore{
+		{"TIME_WAIT tuning", "a connection that is reset never reaches TIME_WAIT"},
+		{"SO_LINGER with zero against TIME_WAIT", "it is what makes such resets, and loses data"},
+	}
+	return f
+}
+
+func distinct(ids []RemedyID) []RemedyID {
+	var out []RemedyID
+	seen := map[RemedyID]bool{}
+	for _, id := range ids {
+		if !seen[id] {
+			seen[id] = true
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// silent is a finding on connections that are established for this side alone.
+func (sc *scene) silent(p *place, g *snapshot.Group) finding {
+	f := p.about(g)
+	n := g.Unanswered[tcp.Established]
+	f.sockets, f.Severity, f.FailingNow = n, Warning, true
+	f.Summary = fmt.Sprintf("%s established connections of %s get no answer: the peer, or the way to it, has forgotten them", Count(n), who(g))
+	f.Why = "Each has sent the same segment, or a keep-alive probe, three times or more. A firewall or NAT that has dropped its entry throws the segments away; a host that has gone cannot reset them. " +
+		"The program waits until tcp_retries2 are used up, about a quarter of an hour."
+	f.Evidence = []Evidence{{
+		Name: "without an answer", Value: float64(n), Limit: limit(float64(g.States[tcp.Established])), Unit: "sockets",
+		Source: "sock_diag: idiag_retrans of three or more, of the group's established sockets", Check: p.in("ss -Htnoi state established" + filter(g)),
+	}}
+	f.Remedies = []RemedyID{ProbeIdle, IdleBelowPeer, ReachPeer}
+	idle, known := p.Settings.Int(keyKeepalive)
+	if c := p.Conntrack; c != nil && known {
+		if keeps, ok := c.TimeoutSeconds["established"]; ok {
+			f.Evidence = append(f.Evidence, Evidence{
+				Name: "conntrack keeps established", Value: float64(keeps), Limit: limit(float64(idle)), Unit: "s",
+				Source: "nf_conntrack_tcp_timeout_established of this namespace, against " + keyKeepalive,
+				Check:  p.in("sysctl net.netfilter.nf_conntrack_tcp_timeout_established " + keyKeepalive),
+			})
+			if keeps < idle {
+				f.Why += fmt.Sprintf(" Connection tracking here forgets an idle connection after %s s; keep-alive, where a program asked for it, first probes after %s s.", Count(keeps), Count(idle))
+				f.Remedies = []RemedyID{ProbeIdle, LongerConntrack, IdleBelowPeer, ReachPeer}
+			}
+		}
+		if rise, told := c.Counters.Rose("invalid"); told && rise > 0 {
+			f.Evidence = append(f.Evidence, Evidence{
+				Name: "conntrack invalid rise", Value: float64(rise), Unit: "packets",
+				Source: "/proc/net/stat/nf_conntrack: segments of connections that it does not know", Check: p.in("conntrack -S"),
+			})
+		}
+	}
+	if g.Peer == nil {
+		f.doubt("who forgot them: the peer's namespace was not read, and a middlebox does not show")
+	}
+	f.WillNotHelp = []Folklore{
+		{"a lower tcp_keepalive_time alone", "it counts only for sockets whose program set SO_KEEPALIVE"},
+		{"TIME_WAIT tuning", "these connections are not closed"},
+	}
+	return f
+}

@@ -1,0 +1,82 @@
+package remedy
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"linger/internal/diagnose"
+)
+
+// What relieves the stack of a host that is short of CPU time or memory.
+
+func readFaster(at *site) Remedy {
+	return Remedy{
+		Title:     "Take the data in time",
+		Kind:      Application,
+		Now:       diagnose.In(at.f.Netns, "ss -tnmp"),
+		Change:    "Recv-Q shows whose data waits. Give that program CPU time (its cgroup's cpu.max and cpu.weight), more workers, or repair what it waits for.",
+		Frees:     "the buffers, and the segments that are dropped and sent again",
+		Risk:      "none",
+		NotWhen:   "the program holds its reading back on purpose",
+		Mechanism: "A receive buffer empties when the program reads.",
+		Kernels:   "all",
+	}
+}
+
+func raiseTCPMem(at *site) Remedy {
+	const key = "net.ipv4.tcp_mem"
+	fields := strings.Fields(at.host.Settings[key])
+	for i, text := range fields {
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+			fields[i] = strconv.FormatInt(2*n, 10)
+		}
+	}
+	if len(fields) != 3 {
+		fields = []string{"190000", "253000", "380000"}
+	}
+	value := strings.Join(fields, " ")
+	return Remedy{
+		Title:     "Let TCP have more memory",
+		Kind:      Setting,
+		Now:       "sysctl -w " + assignment(key, value),
+		Persist:   &Persist{File: ownFile, Line: key + " = " + value},
+		Frees:     fmt.Sprintf("twice the pages: %s", value),
+		Risk:      "memory that programs then lack: the kernel does not give it back until buffers empty",
+		NotWhen:   "memory is short on the host as a whole, or one program's unread data is the reason",
+		Mechanism: "Pages of 4 KiB: below the first no limit, from the second pressure, at the third refusal (tcp(7)).",
+		Kernels:   "all; one limit for all namespaces",
+	}
+}
+
+func spreadSoftirq(*site) Remedy {
+	return Remedy{
+		Title:     "Let more CPUs receive",
+		Kind:      Application,
+		Now:       "cat /proc/net/softnet_stat; grep -E 'eth|ens|virtio|mlx' /proc/interrupts",
+		Change:    "Where one CPU takes all packets, spread the device's queues over CPUs (ethtool -L, irqbalance), or use receive packet steering (/sys/class/net/DEV/queues/rx-*/rps_cpus).",
+		Frees:     "the packets that are dropped for want of CPU time",
+		Risk:      "more CPUs are interrupted",
+		NotWhen:   "all CPUs are busy with softirqs already",
+		Mechanism: "Each CPU has a queue of its own (Documentation/networking/scaling.rst).",
+		Kernels:   "all",
+	}
+}
+
+func raiseNetdevBacklog(at *site) Remedy {
+	const key = "net.core.netdev_max_backlog"
+	now, _ := at.host.Settings.Int(key)
+	to := max(2*now, 4096)
+	value := strconv.FormatInt(to, 10)
+	return Remedy{
+		Title:     "Lengthen the CPUs' queues to " + diagnose.Count(to),
+		Kind:      Setting,
+		Now:       "sysctl -w " + assignment(key, value),
+		Persist:   &Persist{File: ownFile, Line: key + " = " + value},
+		Frees:     fmt.Sprintf("room for bursts of %s packets for each CPU", diagnose.Count(to)),
+		Risk:      "packets wait longer in a longer queue",
+		NotWhen:   "the drops go on all the time: then CPU time is missing, and no queue helps",
+		Mechanism: "Packets that are steered to a CPU, and those of loopback and veth, wait there (net/core/dev.c, enqueue_to_backlog).",
+		Kernels:   "all; one value for the host before 6.1 or so, and for its own namespace alone",
+	}
+}
