@@ -21,7 +21,10 @@ var acceptQueueOverflow = Rule{
 	Title: "a listener's queue is full: connections wait for a program that does not accept them",
 	Needs: "listeners, ListenOverflows and ListenDrops read twice",
 	judge: func(sc *scene) (v verdict) {
-		at, most := "nobody listens", -1.0
+		at, most := "", -1.0
+		if len(sc.places) > 0 {
+			at = "nobody listens"
+		}
 		for i := range sc.places {
 			p := &sc.places[i]
 			overflows, told := p.Counters.Rose(listenOverflows)

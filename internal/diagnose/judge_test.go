@@ -547,7 +547,10 @@ func TestFindingsBringEvidenceThatCanBeChecked(t *testing.T) {
 			connector(client, service, 0, 28232, steady(28232, 60)),
 			acceptor("[fd00::1]:80", 0, 1500, steady(1500, 60)),
 			leaking(100, 3, curl),
+			halfClosed(60, 40), dying(100, 100),
 		),
+		listening(17, 16), set(keySomaxconn, "16"), set(keyRecycle, "1"),
+		rose(map[string]uint64{listenOverflows: 9, estabResets: 200, pawsTimeWait: 5, "TcpExtPruneCalled": 50, "TcpExtTCPAbortOnClose": 150}),
 		set(keyFinTimeout, "61"), set(keyBuckets, "30000"), set(keyReuse, "0"),
 	)
 	seen := map[Slug]bool{}

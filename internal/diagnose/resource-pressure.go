@@ -16,6 +16,9 @@ var resourcePressure = Rule{
 	Title: "CPU or memory pressure slows the TCP stack",
 	Needs: "tcp_mem, /proc/net/sockstat, softnet_stat and the counters of /proc/net read twice",
 	judge: func(sc *scene) (v verdict) {
+		if len(sc.places) == 0 {
+			return v
+		}
 		sc.tcpMemory(&v)
 		sc.softnet(&v)
 		for i := range sc.places {

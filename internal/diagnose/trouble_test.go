@@ -1,0 +1,178 @@
+package diagnose
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// listening is a namespace with one listener whose queue holds so many of a backlog.
+func listening(queued, backlog uint32) func(*snapshot.Snapshot) {
+	return func(s *snapshot.Snapshot) {
+		s.Namespaces[0].Listeners = append(s.Namespaces[0].Listeners, snapshot.Listener{
+			Local: endpoint("0.0.0.0:8080"), AcceptQueue: queued, Backlog: backlog,
+			Owners: []snapshot.Owner{{Process: "gunicorn", PID: 9, How: snapshot.Seen}},
+		})
+	}
+}
+
+// halfClosed is a client's group whose peer does not close.
+func halfClosed(orphaned, owned int) snapshot.Group {
+	g := connector(client, "10.0.0.3:80", 0, 0, nil)
+	g.States[tcp.FinWait2TimeWait], g.States[tcp.FinWait2] = orphaned, owned
+	g.InRange = g.States
+	return g
+}
+
+// dying is a client's group whose FIN is not answered, by so many not for long.
+func dying(n, silent int) snapshot.Group {
+	g := connector(client, "10.0.0.4:80", 0, 0, nil)
+	g.States[tcp.FinWait1], g.NoFile[tcp.FinWait1], g.Unanswered[tcp.FinWait1] = n, n, silent
+	g.InRange = g.States
+	return g
+}
+
+func host(change func(*snapshot.Host)) func(*snapshot.Snapshot) {
+	return func(s *snapshot.Snapshot) { change(&s.Host) }
+}
+
+func TestJudgeTroubles(t *testing.T) {
+	type changes = []func(*snapshot.Snapshot)
+	type rises = map[string]uint64
+	manyClients := func(n int) snapshot.Group {
+		g := acceptor("10.0.0.2:80", 0, 0, nil)
+		g.States[tcp.FinWait2TimeWait] = 3 * n
+		for _, a := range []string{"10.1.0.1", "10.1.0.2", "10.1.0.3"} {
+			g.Clients = append(g.Clients, snapshot.Client{Addr: addr(a), Sockets: n, FinWait2: n})
+		}
+		return g
+	}
+	silent := func(n int) snapshot.Group {
+		g := connector(client, service, 200, 0, nil)
+		g.Unanswered[tcp.Established] = n
+		return g
+	}
+	for _, tt := range []struct {
+		name    string
+		changes changes
+		want    []string
+		says    string // in the first finding's summary or mechanism
+	}{
+		// accept-queue-overflow
+		{"a full queue that refuses", changes{listening(17, 16), rose(rises{listenOverflows: 4})}, []string{"critical accept-queue-overflow"}, "4 attempts refused"},
+		{"a full queue, and nobody comes", changes{listening(17, 16)}, []string{"warning accept-queue-overflow"}, "17 connections of a backlog of 16"},
+		{"a queue with one place left", changes{listening(16, 16)}, nil, ""},
+		{"a burst that has passed", changes{listening(0, 16), rose(rises{listenOverflows: 4})}, []string{"critical accept-queue-overflow"}, "no queue was full"},
+		{"SYNs dropped for another reason", changes{listening(0, 16), rose(rises{listenDrops: 4})}, []string{"critical accept-queue-overflow"}, "none of them by a full accept queue"},
+		{"as long as somaxconn allows", changes{listening(17, 16), set(keySomaxconn, "16")}, []string{"warning accept-queue-overflow"}, "next listen()"},
+		{"one reading of many overflows", changes{listening(0, 16), noWindow(0)}, []string{"? accept-queue-overflow"}, ""},
+
+		// fin-wait2-pileup
+		{"a hundred to one remote", changes{with(halfClosed(100, 0))}, []string{"warning fin-wait2-pileup"}, "No program here has them"},
+		{"99 to one remote", changes{with(halfClosed(99, 0))}, nil, ""},
+		{"a program keeps them", changes{with(halfClosed(0, 100))}, []string{"warning fin-wait2-pileup"}, "no time-out ends that"},
+		{"some of either", changes{with(halfClosed(60, 40))}, []string{"warning fin-wait2-pileup"}, "60 have lost their program"},
+		{"one client of a service", changes{with(manyClients(100))}, []string{"warning fin-wait2-pileup"}, "10.1.0.1 does not close"},
+		{"many clients, a few each", changes{with(manyClients(99))}, nil, ""},
+
+		// orphan-pileup
+		{"a dead peer", changes{with(dying(100, 100))}, []string{"warning orphan-pileup"}, "is dead"},
+		{"a stalled peer", changes{with(dying(100, 0))}, []string{"warning orphan-pileup"}, "stalled"},
+		{"99 orphans", changes{with(dying(99, 99))}, nil, ""},
+		{"the limit of orphans is near", changes{with(dying(100, 100)), host(func(h *snapshot.Host) { *h.Orphans = 30000 })}, []string{"critical orphan-pileup"}, "30,000 of 65,536 orphans"},
+		{"orphans are refused", changes{with(dying(100, 100)), rose(rises{abortOnMemory: 2})}, []string{"critical orphan-pileup"}, "for want of room"},
+
+		// vanished-connections
+		{"resets from here", changes{rose(rises{estabResets: 10, "TcpActiveOpens": 100, "TcpExtTCPAbortOnClose": 10})}, []string{"warning vanished-connections"}, "data unread"},
+		{"resets from a peer", changes{rose(rises{estabResets: 10, "TcpActiveOpens": 100})}, []string{"warning vanished-connections"}, "peers reset 10"},
+		{"four a second", changes{rose(rises{estabResets: 4, "TcpActiveOpens": 10})}, nil, ""},
+		{"few of many", changes{rose(rises{estabResets: 10, "TcpPassiveOpens": 201})}, nil, ""},
+		{"twenty silent peers", changes{with(silent(20))}, []string{"warning vanished-connections"}, "get no answer"},
+		{"nineteen", changes{with(silent(19))}, nil, ""},
+		{
+			"a firewall that forgets before the first probe",
+			changes{with(silent(20)), set(keyKeepalive, "7200"), func(s *snapshot.Snapshot) {
+				s.Namespaces[0].Conntrack = &snapshot.Conntrack{Max: 100, TimeoutSeconds: map[string]int64{"established": 600}}
+			}},
+			[]string{"warning vanished-connections"}, "forgets an idle connection after 600 s",
+		},
+
+		// syn-on-time-wait
+		{
+			"SYNs that are refused",
+			changes{with(acceptor("10.0.0.2:80", 0, 30, steady(30, 60))), rose(rises{pawsTimeWait: 3})},
+			[]string{"warning syn-on-time-wait"}, "3 segments/s",
+		},
+		{"refused without any TIME_WAIT", changes{rose(rises{pawsTimeWait: 3})}, nil, ""},
+		{
+			"and reset in vain",
+			changes{with(acceptor("10.0.0.2:80", 0, 30, steady(30, 60))), rose(rises{skippedTimeWait: 3}), set(keyRFC1337, "1")},
+			[]string{"warning syn-on-time-wait"}, "tcp_rfc1337=1",
+		},
+		{
+			"an older kernel, by the counter that it has",
+			changes{with(acceptor("10.0.0.2:80", 0, 30, steady(30, 60))), rose(rises{pawsEstab: 3}), func(s *snapshot.Snapshot) {
+				delete(s.Namespaces[0].Counters.Total, pawsTimeWait)
+			}},
+			[]string{"warning syn-on-time-wait"}, "refused",
+		},
+
+		// resource-pressure
+		{"no memory for buffers", changes{host(func(h *snapshot.Host) { *h.TCPMemoryPages = 2000 })}, []string{"warning resource-pressure"}, "2,000 of 4,000 pages"},
+		{"none at all", changes{host(func(h *snapshot.Host) { *h.TCPMemoryPages = 4000 })}, []string{"critical resource-pressure"}, "4,000 of 4,000"},
+		{"below pressure", changes{host(func(h *snapshot.Host) { *h.TCPMemoryPages = 1999 })}, nil, ""},
+		{"packets dropped for CPU time", changes{host(func(h *snapshot.Host) { h.Softnet.Rise = rises{"dropped": 10} })}, []string{"warning resource-pressure"}, "10 packets/s"},
+		{"nine of them", changes{host(func(h *snapshot.Host) { h.Softnet.Rise = rises{"dropped": 9} })}, nil, ""},
+		{"buffers that overflow", changes{rose(rises{"TcpExtPruneCalled": 10})}, []string{"warning resource-pressure"}, "10 times/s"},
+		{
+			"a busy host without a sign of it",
+			changes{host(func(h *snapshot.Host) { h.Pressure = map[string]snapshot.Pressure{"cpu": {Some: 80}} })},
+			[]string{"info resource-pressure"}, "no sign",
+		},
+		{"tcp_mem is not known", changes{host(func(h *snapshot.Host) { h.TCPMemoryPages = nil })}, []string{"? resource-pressure"}, ""},
+
+		// tw-recycle: no kernel from 4.12 on has the key, so that it can only be written
+		// down here.
+		{"on, on an old kernel", changes{set(keyRecycle, "1")}, []string{"warning tw-recycle"}, "drops new connections"},
+		{"off, on an old kernel", changes{set(keyRecycle, "0")}, nil, ""},
+		{
+			"in a file of a newer kernel",
+			changes{host(func(h *snapshot.Host) {
+				h.Boot = []snapshot.BootSetting{{Key: keyRecycle, Value: "1", File: "/etc/sysctl.d/99-fast.conf", Line: 3}}
+			})},
+			[]string{"info tw-recycle"}, "/etc/sysctl.d/99-fast.conf:3",
+		},
+		{"SYNs that it drops now", changes{set(keyRecycle, "1"), rose(rises{"TcpExtPAWSPassive": 2})}, []string{"critical tw-recycle"}, "2 SYNs dropped"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.want == nil {
+				tt.want = []string{}
+			}
+			d := Judge(world(tt.changes...), DefaultThresholds())
+			if diff := cmp.Diff(tt.want, told(d)); diff != "" {
+				t.Fatal(diff)
+			}
+			if tt.says != "" && !strings.Contains(d.Findings[0].Summary+d.Findings[0].Why, tt.says) {
+				t.Errorf("%q is not said:\n%s\n%s", tt.says, d.Findings[0].Summary, d.Findings[0].Why)
+			}
+		})
+	}
+}
+
+// The peer's program that leaks is the root of FIN_WAIT2 here.
+func TestFinWait2IsCausedByTheLeakAtTheOtherEnd(t *testing.T) {
+	g := halfClosed(100, 0)
+	g.Peer = &snapshot.Peer{Cookie: 7, Netns: "pod shop", Owners: []snapshot.Owner{{Process: "java", PID: 5}}}
+	leak := acceptor("10.0.0.3:80", 0, 0, nil)
+	leak.States[tcp.CloseWait] = 100
+	leak.CloseWait = &snapshot.CloseWait{Old: 100, Owners: []snapshot.Owner{{Process: "java", PID: 5, How: snapshot.Seen, Sockets: 100}}}
+	d := Judge(world(with(g), beside(7, "shop", leak)), DefaultThresholds())
+	want := []string{"warning close-wait-leak [warning fin-wait2-pileup]"}
+	if diff := cmp.Diff(want, told(d)); diff != "" {
+		t.Error(diff)
+	}
+}
