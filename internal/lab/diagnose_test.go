@@ -79,6 +79,7 @@ func TestEachProblemIsNamed(t *testing.T) {
 		"fin-wait2-pileup":      diagnose.Warning,
 		"orphan-pileup":         diagnose.Warning,
 		"resource-pressure":     diagnose.Warning,
+		"syn-on-time-wait":      diagnose.Warning,
 		"vanished-connections":  diagnose.Warning,
 	}
 	for _, s := range possible() {

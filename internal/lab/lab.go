@@ -40,6 +40,7 @@ func Scenarios() []Scenario {
 		orphanPileUp,
 		portExhaustion,
 		resourcePressure,
+		synOnTimeWait,
 		timeWaitOverflow,
 		twRecycle,
 		twReuse,

@@ -74,6 +74,7 @@ func TestScenariosAreWhatTheySay(t *testing.T) {
 		"fin-wait2-pileup":      {tcp.FinWait2, 150, 0},
 		"orphan-pileup":         {tcp.FinWait1, 150, 0},
 		"resource-pressure":     {tcp.Established, 20, 20},
+		"syn-on-time-wait":      {tcp.TimeWait, 100, 1 << 30},
 		"vanished-connections":  {tcp.TimeWait, 0, 1 << 30},
 	}
 	for _, s := range possible() {

@@ -163,23 +163,38 @@ func (n *Node) linkUp() error {
 }
 
 func (n *Node) addAddresses() error {
+	for _, addr := range []netip.Addr{n.IPv4, n.IPv6} {
+		if err := addAddress(addr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addAddress gives the node's link one more address.
+func (n *Node) addAddress(addr netip.Addr) error {
+	if err := n.Do(func() error { return addAddress(addr) }); err != nil {
+		return fmt.Errorf("node %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+func addAddress(addr netip.Addr) error {
 	link, err := netlink.LinkByName(linkName)
 	if err != nil {
 		return fmt.Errorf("link %s: %w", linkName, err)
 	}
-	for _, addr := range []netip.Addr{n.IPv4, n.IPv6} {
-		bits, flags := 24, 0
-		if addr.Is6() {
-			// Nobody else can have the address: no duplicate address detection.
-			bits, flags = 64, unix.IFA_F_NODAD
-		}
-		err := netlink.AddrAdd(link, &netlink.Addr{
-			IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())},
-			Flags: flags,
-		})
-		if err != nil {
-			return fmt.Errorf("address %s: %w", addr, err)
-		}
+	bits, flags := 24, 0
+	if addr.Is6() {
+		// Nobody else can have the address: no duplicate address detection.
+		bits, flags = 64, unix.IFA_F_NODAD
+	}
+	err = netlink.AddrAdd(link, &netlink.Addr{
+		IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())},
+		Flags: flags,
+	})
+	if err != nil {
+		return fmt.Errorf("address %s: %w", addr, err)
 	}
 	return nil
 }

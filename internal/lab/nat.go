@@ -1,0 +1,64 @@
+package lab
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// translation is a rule of source NAT: what leaves a node from one address seems to
+// come from another, and from these ports only, if any are given.
+type translation struct {
+	from, to  netip.Addr
+	low, high uint16
+}
+
+// translate adds the rule to the node's own nftables, which makes the kernel track
+// the node's connections.
+func (n *Node) translate(t translation) error {
+	err := n.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		family, offset := nftables.TableFamilyIPv4, uint32(12) // saddr of an IPv4 header
+		natFamily := uint32(unix.NFPROTO_IPV4)
+		if t.from.Is6() {
+			family, offset, natFamily = nftables.TableFamilyIPv6, 8, unix.NFPROTO_IPV6
+		}
+		table := c.AddTable(&nftables.Table{Name: "lab", Family: family})
+		chain := c.AddChain(&nftables.Chain{
+			Name: "postrouting", Table: table, Type: nftables.ChainTypeNAT,
+			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+		})
+		length := uint32(t.from.BitLen() / 8)
+		rule := []expr.Any{
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+			&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: t.from.AsSlice()},
+			&expr.Immediate{Register: 1, Data: t.to.AsSlice()},
+		}
+		nat := &expr.NAT{Type: expr.NATTypeSourceNAT, Family: natFamily, RegAddrMin: 1}
+		if t.low != 0 {
+			// Ports can be given for TCP alone.
+			rule = append([]expr.Any{
+				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+				&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: []byte{unix.IPPROTO_TCP}},
+			}, rule...)
+			rule = append(rule,
+				&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(t.low)},
+				&expr.Immediate{Register: 3, Data: binaryutil.BigEndian.PutUint16(t.high)},
+			)
+			nat.RegProtoMin, nat.RegProtoMax, nat.Specified = 2, 3, true
+		}
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(rule, nat)})
+		return c.Flush()
+	})
+	if err != nil {
+		return fmt.Errorf("node %s: translate %s to %s: %w", n.Name, t.from, t.to, err)
+	}
+	return nil
+}
