@@ -7,7 +7,7 @@ import (
 
 // causes names the problems that can be the root cause of another.
 var causes = map[Slug][]Slug{
-	PortExhaustion:   {CloseWaitLeak, ClientClosesFirst},
+	PortExhaustion:   {CloseWaitLeak, BindBeforeConnect, ClientClosesFirst},
 	TimeWaitOverflow: {ConnectionChurn, ClientClosesFirst},
 	TWReuse:          {ClientClosesFirst},
 	FinWait2PileUp:   {CloseWaitLeak},

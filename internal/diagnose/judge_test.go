@@ -107,14 +107,14 @@ func TestJudge(t *testing.T) {
 		{
 			"the range could not be read",
 			changes{with(lots(28222, 60)), unset(keyRange)},
-			[]string{"info client-closes-first", "? port-exhaustion", "? client-closes-first", "? tw-reuse"},
+			[]string{"info client-closes-first", "? port-exhaustion", "? bind-before-connect", "? client-closes-first", "? tw-reuse"},
 		},
 		{
 			"the sockets could not be read",
 			changes{func(s *snapshot.Snapshot) {
 				s.Namespaces[0].SocketsRead, s.Namespaces[0].SocketsComplete = false, false
 			}},
-			[]string{"? port-exhaustion", "? close-wait-leak", "? orphan-pileup", "? fin-wait2-pileup", "? client-closes-first", "? connection-churn", "? tw-reuse"},
+			[]string{"? port-exhaustion", "? close-wait-leak", "? orphan-pileup", "? fin-wait2-pileup", "? bind-before-connect", "? client-closes-first", "? connection-churn", "? tw-reuse"},
 		},
 
 		{
@@ -547,7 +547,7 @@ func TestFindingsBringEvidenceThatCanBeChecked(t *testing.T) {
 			connector(client, service, 0, 28232, steady(28232, 60)),
 			acceptor("[fd00::1]:80", 0, 1500, steady(1500, 60)),
 			leaking(100, 3, curl),
-			halfClosed(60, 40), dying(100, 100),
+			halfClosed(60, 40), dying(100, 100), odd(400, 400),
 		),
 		listening(17, 16), set(keySomaxconn, "16"), set(keyRecycle, "1"),
 		rose(map[string]uint64{listenOverflows: 9, estabResets: 200, pawsTimeWait: 5, "TcpExtPruneCalled": 50, "TcpExtTCPAbortOnClose": 150}),

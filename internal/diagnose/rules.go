@@ -13,6 +13,7 @@ var rules = []Rule{
 	synOnTimeWait,
 	orphanPileUp,
 	finWait2PileUp,
+	bindBeforeConnect,
 	clientClosesFirst,
 	connectionChurn,
 	resourcePressure,

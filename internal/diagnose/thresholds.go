@@ -21,6 +21,7 @@ type Thresholds struct {
 	orphanSockets, orphansCritical           float64
 	resetRate, resetShare, silentPeers       float64
 	refusedSYNs                              float64
+	boundPorts, boundUse                     float64
 	softnetDrops, prunes, pressure           float64
 }
 
@@ -47,6 +48,16 @@ var thresholdTable = []Threshold{
 		"port-exhaustion.critical-percent", 99, percentUnit,
 		"a range that is used up never shows quite 100 %: while the sockets are read some ports come back, and are taken again at once",
 		func(t *Thresholds) *float64 { return &t.portCritical },
+	},
+	{
+		"bind-before-connect.ports", 50, "ports",
+		"of one source address to one service, of the parity that connect() avoids: fewer may be chance",
+		func(t *Thresholds) *float64 { return &t.boundPorts },
+	},
+	{
+		"bind-before-connect.warning-percent", 30, percentUnit,
+		"of the ports, over all destinations: below it the load may triple before bind() fails",
+		func(t *Thresholds) *float64 { return &t.boundUse },
 	},
 	{
 		"connection-churn.closes-per-second", 20, "closes/s",

@@ -36,6 +36,14 @@ func dying(n, silent int) snapshot.Group {
 	return g
 }
 
+// odd is a client's group of live connections, so many of them with a port of the
+// other parity.
+func odd(n, other int) snapshot.Group {
+	g := connector(client, "10.0.0.5:80", n, 0, nil)
+	g.OtherParity = other
+	return g
+}
+
 func host(change func(*snapshot.Host)) func(*snapshot.Snapshot) {
 	return func(s *snapshot.Snapshot) { change(&s.Host) }
 }
@@ -70,6 +78,14 @@ func TestJudgeTroubles(t *testing.T) {
 		{"SYNs dropped for another reason", changes{listening(0, 16), rose(rises{listenDrops: 4})}, []string{"critical accept-queue-overflow"}, "none of them by a full accept queue"},
 		{"as long as somaxconn allows", changes{listening(17, 16), set(keySomaxconn, "16")}, []string{"warning accept-queue-overflow"}, "next listen()"},
 		{"one reading of many overflows", changes{listening(0, 16), noWindow(0)}, []string{"? accept-queue-overflow"}, ""},
+
+		// bind-before-connect
+		{"ports that bind() chose", changes{with(odd(50, 50))}, []string{"info bind-before-connect"}, "50 of 28,232 source ports"},
+		{"49 of them", changes{with(odd(49, 49))}, nil, ""},
+		{"most were chosen by connect()", changes{with(odd(200, 79))}, nil, ""},
+		{"a third of the range", changes{with(odd(8500, 8500))}, []string{"warning bind-before-connect"}, "EADDRINUSE"},
+		{"half full, by connect() as it seems", changes{with(odd(16000, 1884))}, nil, ""},
+		{"nobody can tell any more", changes{set(keyRange, "40000 40999"), with(odd(590, 290))}, []string{"? bind-before-connect"}, ""},
 
 		// fin-wait2-pileup
 		{"a hundred to one remote", changes{with(halfClosed(100, 0))}, []string{"warning fin-wait2-pileup"}, "No program here has them"},

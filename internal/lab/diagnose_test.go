@@ -76,6 +76,7 @@ func TestEachProblemIsNamed(t *testing.T) {
 		"close-wait-leak":     diagnose.Warning,
 
 		"accept-queue-overflow": diagnose.Critical,
+		"bind-before-connect":   diagnose.Warning,
 		"fin-wait2-pileup":      diagnose.Warning,
 		"orphan-pileup":         diagnose.Warning,
 		"resource-pressure":     diagnose.Warning,

@@ -23,6 +23,9 @@ type DialSpec struct {
 	// SO_REUSEPORT; 0 lets connect() choose.
 	FromPort uint16 `json:"from_port,omitempty"`
 
+	// BindPort binds a source address and port 0, so that bind() chooses the port.
+	BindPort bool `json:"bind_port,omitempty"`
+
 	// Count is how many connections to open. For a churn in the background it may
 	// be 0: until it is ended.
 	Count int `json:"count"`
@@ -205,6 +208,9 @@ func (d *dialer) connect(i int) (int, error) {
 
 func (d *dialer) bind(fd int, from unix.Sockaddr) error {
 	options := []struct{ level, name int }{{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT}}
+	if d.spec.BindPort {
+		options = nil
+	}
 	if d.spec.FromPort != 0 {
 		options = []struct{ level, name int }{{unix.SOL_SOCKET, unix.SO_REUSEADDR}, {unix.SOL_SOCKET, unix.SO_REUSEPORT}}
 	}

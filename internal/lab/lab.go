@@ -32,6 +32,7 @@ type Scenario struct {
 func Scenarios() []Scenario {
 	return []Scenario{
 		acceptQueueOverflow,
+		bindBeforeConnect,
 		clientClosesFirst,
 		closeWaitLeak,
 		connectionChurn,

@@ -70,6 +70,7 @@ func TestScenariosAreWhatTheySay(t *testing.T) {
 		"close-wait-leak":     {tcp.CloseWait, 200, 0},
 		"fin-timeout":         {tcp.Established, 20, 20},
 
+		"bind-before-connect":   {tcp.Established, 450, 451},
 		"accept-queue-overflow": {tcp.CloseWait, 10, 1 << 30},
 		"fin-wait2-pileup":      {tcp.FinWait2, 150, 0},
 		"orphan-pileup":         {tcp.FinWait1, 150, 0},

@@ -1,0 +1,130 @@
+package diagnose
+
+import (
+	"fmt"
+	"net/netip"
+
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// BindBeforeConnect: a program lets bind() choose its source ports.
+const BindBeforeConnect Slug = "bind-before-connect"
+
+var bindBeforeConnect = Rule{
+	Slug:  BindBeforeConnect,
+	Title: "a program binds its source before it connects: a port serves one connection, whatever the destination",
+	Needs: "sockets, ip_local_port_range",
+	judge: func(sc *scene) (v verdict) {
+		most, at := -1, ""
+		for _, p := range sc.accountable(&v) {
+			if v.held == "" {
+				v.held = "no source port looks chosen by bind()"
+			}
+			bySource := map[netip.Addr]*boundSource{}
+			var sources []*boundSource
+			for i := range p.Groups {
+				g := &p.Groups[i]
+				if g.Role != tcp.Connector {
+					continue
+				}
+				bound, told := p.boundByParity(g)
+				if !told {
+					v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "BPF: more than half of the ports to " + g.Remote.String() +
+						" are in use, and their parity no longer tells who chose them"})
+				}
+				if float64(bound) < sc.t.boundPorts || share(float64(bound), float64(g.InRange.Total())) < boundShare {
+					if bound > most {
+						most = bound
+						at = fmt.Sprintf("the most source ports with the parity of bind() are %s of %s (%s, in %s)", Count(bound), Count(g.InRange.Total()), who(g), p.netns.Label)
+					}
+					continue
+				}
+				s := bySource[g.Local.Addr]
+				if s == nil {
+					s = &boundSource{largest: g}
+					bySource[g.Local.Addr] = s
+					sources = append(sources, s)
+				}
+				s.groups++
+				s.ports += g.InRange.Total()
+				s.parity += g.OtherParity
+			}
+			for _, s := range sources {
+				v.findings = append(v.findings, sc.bound(p, s))
+			}
+		}
+		if at != "" {
+			v.held = at
+		}
+		return v
+	},
+}
+
+// boundShare is the least share, in percent, of a group's ports beyond what connect()
+// explains: bind() alone gives all of them while half of the range is free, and half
+// of them when it is full.
+const boundShare = 40
+
+// boundSource is what bind() took of the ports of one source address.
+type boundSource struct {
+	largest       *snapshot.Group
+	groups        int
+	ports, parity int
+}
+
+// boundByParity is how many of a group's ports connect() would not have chosen: it
+// takes a port of the other parity only when it finds no other. Above three quarters
+// of the range that tells nothing (false).
+func (p *place) boundByParity(g *snapshot.Group) (bound int, told bool) {
+	ports, _ := p.budgets.Ports()
+	n := g.InRange.Total()
+	explained := max(0, n-ports/2)
+	return max(0, g.OtherParity-explained), n <= ports/2 || g.OtherParity <= n/4
+}
+
+func (sc *scene) bound(p *place, s *boundSource) finding {
+	g := s.largest
+	f := p.about(g)
+	ports, within := p.budgets.Ports()
+	used := share(float64(s.ports), float64(ports))
+	f.sockets = s.ports
+	f.lower(Medium)
+	f.Severity = Info
+	switch {
+	case used >= sc.t.portCritical:
+		f.Severity, f.FailingNow = Critical, true
+	case used >= sc.t.boundUse:
+		f.Severity = Warning
+	}
+	name := "a program"
+	if len(g.Owners) > 0 {
+		name = g.Owners[0].Process
+	}
+	f.Summary = fmt.Sprintf("%s binds %s before it connects: %s of %s source ports of that address are taken, for all destinations together",
+		name, g.Local.Addr, Count(s.ports), Count(ports))
+	f.Why = "bind() with port 0 chooses the port before the destination is known, so that the kernel gives it to nobody else: not to another destination, and not to other programs' connect(). " +
+		"tcp_tw_reuse does not free it while it is in TIME_WAIT. At the end bind() fails with EADDRINUSE."
+	f.Evidence = []Evidence{
+		{
+			Name: "ports of the source address", Value: float64(s.ports), Limit: limit(float64(ports)), Unit: "ports",
+			Source: fmt.Sprintf("sock_diag: sockets of %s with a source port in the range", countOf(s.groups, "destination")),
+			Check:  p.in("ss -Htan src " + quote(ssAddress(g.Local)) + " | wc -l"),
+		},
+		{
+			Name: "parity of bind()", Value: float64(s.parity), Limit: limit(float64(s.ports)), Unit: "ports",
+			Source: fmt.Sprintf("sock_diag: ports whose parity is not that of %d, the low end of the range", within.Low),
+			Check:  p.in("ss -Htan src "+quote(ssAddress(g.Local))) + fmt.Sprintf(` | awk '{n=split($4,a,":"); if ((a[n]+%d)%%2) c++} END {print c+0}'`, within.Low%2),
+		},
+	}
+	f.doubt("that bind() chose the ports is inferred from their parity: connect() prefers that of the range's low end, bind() the other")
+	f.doubtOwners(g)
+	f.RuledOut = sc.acquit(p, g, "")
+	f.Remedies = []RemedyID{BindAddressNoPort, KeepConnections, MoreAddresses, WidenPortRange}
+	f.WillNotHelp = []Folklore{
+		{"tcp_tw_reuse", "it is asked by connect(), and bind() has chosen the port before"},
+		{"SO_REUSEADDR, SO_REUSEPORT", "bind() with port 0 still looks for a port of its own; only with ip_autobind_reuse=1 does SO_REUSEADDR change that"},
+		noFinTimeout, noRecycle,
+	}
+	return f
+}
