@@ -74,6 +74,7 @@ func Collect(ctx context.Context, o Options) (*snapshot.Snapshot, error) {
 		r.readSoftnetAgain()
 	}
 	r.lookAtCloseWait(ctx)
+	r.lookIntoTables(ctx)
 	return r.finish(ctx), nil
 }
 

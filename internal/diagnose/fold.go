@@ -10,6 +10,7 @@ var causes = map[Slug][]Slug{
 	PortExhaustion:   {CloseWaitLeak, BindBeforeConnect, ClientClosesFirst},
 	TimeWaitOverflow: {ConnectionChurn, ClientClosesFirst},
 	TWReuse:          {ClientClosesFirst},
+	ConntrackFull:    {ConnectionChurn, ClientClosesFirst},
 	FinWait2PileUp:   {CloseWaitLeak},
 	CloseWaitLeak:    {AcceptQueueOverflow},
 }

@@ -549,6 +549,7 @@ func TestFindingsBringEvidenceThatCanBeChecked(t *testing.T) {
 			leaking(100, 3, curl),
 			halfClosed(60, 40), dying(100, 100), odd(400, 400),
 		),
+		tracking(95, 100, map[string]uint64{"insert_failed": 5}, sampled(30, 60, 90, true)),
 		listening(17, 16), set(keySomaxconn, "16"), set(keyRecycle, "1"),
 		rose(map[string]uint64{listenOverflows: 9, estabResets: 200, pawsTimeWait: 5, "TcpExtPruneCalled": 50, "TcpExtTCPAbortOnClose": 150}),
 		set(keyFinTimeout, "61"), set(keyBuckets, "30000"), set(keyReuse, "0"),

@@ -66,6 +66,16 @@ const (
 	SpreadSoftirq RemedyID = "spread-softirq"
 	// RaiseNetdevBacklog: a higher net.core.netdev_max_backlog.
 	RaiseNetdevBacklog RemedyID = "raise-netdev-backlog"
+	// RaiseTracked: a higher net.netfilter.nf_conntrack_max.
+	RaiseTracked RemedyID = "raise-conntrack-max"
+	// ShorterTrackedTimeWait: nf_conntrack_tcp_timeout_time_wait at 60 s.
+	ShorterTrackedTimeWait RemedyID = "conntrack-time-wait-60"
+	// NoTrack: packets that no rule asks about pass untracked.
+	NoTrack RemedyID = "no-track"
+	// MoreNATAddresses: source NAT to several addresses.
+	MoreNATAddresses RemedyID = "more-nat-addresses"
+	// WiderNATPorts: source NAT that may use all ports.
+	WiderNATPorts RemedyID = "wider-nat-ports"
 	// RestartProcess: its sockets end with it.
 	RestartProcess RemedyID = "restart-process"
 	// LingerZero: SO_LINGER with a time-out of zero; data is lost.
@@ -79,7 +89,7 @@ func RemedyIDs() []RemedyID {
 		ReuseDelayDefault, TimestampsOn, RaiseBuckets, FinTimeoutDefault, CloseSockets, AcceptSooner, RaiseBacklog,
 		RaiseSomaxconn, PeerCloses, BoundHalfClose, ReachPeer, FewerOrphanRetries, RaiseMaxOrphans, RecycleOff,
 		CloseWithFIN, ReadToEnd, ProbeIdle, IdleBelowPeer, LongerConntrack, RFC1337Off, NATMemory, ReadFaster, RaiseTCPMem,
-		SpreadSoftirq, RaiseNetdevBacklog,
+		SpreadSoftirq, RaiseNetdevBacklog, RaiseTracked, ShorterTrackedTimeWait, NoTrack, MoreNATAddresses, WiderNATPorts,
 		RestartProcess, LingerZero,
 	}
 }

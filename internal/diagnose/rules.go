@@ -7,6 +7,8 @@ import "slices"
 var rules = []Rule{
 	portExhaustion,
 	timeWaitOverflow,
+	conntrackFull,
+	natPortExhaustion,
 	acceptQueueOverflow,
 	closeWaitLeak,
 	vanishedConnections,

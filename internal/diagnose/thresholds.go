@@ -21,6 +21,7 @@ type Thresholds struct {
 	orphanSockets, orphansCritical           float64
 	resetRate, resetShare, silentPeers       float64
 	refusedSYNs                              float64
+	tableWarning, tableCritical, natFailures float64
 	boundPorts, boundUse                     float64
 	softnetDrops, prunes, pressure           float64
 }
@@ -103,6 +104,21 @@ var thresholdTable = []Threshold{
 		"time-wait-overflow.critical-percent", 90, percentUnit,
 		"of tcp_max_tw_buckets: a ninth more closes, an ordinary peak, and sockets are dropped without their TIME_WAIT",
 		func(t *Thresholds) *float64 { return &t.bucketsCritical },
+	},
+	{
+		"conntrack-full.warning-percent", 75, percentUnit,
+		"of nf_conntrack_max: a third more connections and packets are dropped",
+		func(t *Thresholds) *float64 { return &t.tableWarning },
+	},
+	{
+		"conntrack-full.critical-percent", 90, percentUnit,
+		"of nf_conntrack_max: a ninth more connections, an ordinary peak, and packets are dropped",
+		func(t *Thresholds) *float64 { return &t.tableCritical },
+	},
+	{
+		"nat-port-exhaustion.failures-per-second", 1, "connections/s",
+		"that make no entry while addresses are translated: each is a connect that times out, and there should be none",
+		func(t *Thresholds) *float64 { return &t.natFailures },
 	},
 	{
 		"close-wait-leak.sockets", 100, "sockets",

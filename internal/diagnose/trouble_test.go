@@ -44,6 +44,29 @@ func odd(n, other int) snapshot.Group {
 	return g
 }
 
+// tracking is a namespace whose table holds so many entries.
+func tracking(count, most int64, rises map[string]uint64, sample *snapshot.ConntrackSample) func(*snapshot.Snapshot) {
+	return func(s *snapshot.Snapshot) {
+		before, after := map[string]uint64{"drop": 1, "early_drop": 1, "insert_failed": 1}, map[string]uint64{"drop": 1, "early_drop": 1, "insert_failed": 1}
+		for name, n := range rises {
+			after[name] += n
+		}
+		s.Namespaces[0].Conntrack = &snapshot.Conntrack{
+			Count: count, Max: most, TimeoutSeconds: map[string]int64{"time_wait": 120}, Counters: snapshot.NewCounters(before, after), Sample: sample,
+		}
+	}
+}
+
+func sampled(timeWait, established, translated int, complete bool) *snapshot.ConntrackSample {
+	s := &snapshot.ConntrackSample{
+		Entries: timeWait + established, Complete: complete, States: map[string]int{"time_wait": timeWait, "established": established}, Translated: translated,
+	}
+	if translated > 0 {
+		s.Translations = []snapshot.Translation{{Source: endpoint("192.0.2.1"), Destination: endpoint("198.51.100.7:443"), Entries: translated, TimeWait: timeWait}}
+	}
+	return s
+}
+
 func host(change func(*snapshot.Host)) func(*snapshot.Snapshot) {
 	return func(s *snapshot.Snapshot) { change(&s.Host) }
 }
@@ -86,6 +109,19 @@ func TestJudgeTroubles(t *testing.T) {
 		{"a third of the range", changes{with(odd(8500, 8500))}, []string{"warning bind-before-connect"}, "EADDRINUSE"},
 		{"half full, by connect() as it seems", changes{with(odd(16000, 1884))}, nil, ""},
 		{"nobody can tell any more", changes{set(keyRange, "40000 40999"), with(odd(590, 290))}, []string{"? bind-before-connect"}, ""},
+
+		// conntrack-full
+		{"three quarters of the table", changes{tracking(75, 100, nil, nil)}, []string{"warning conntrack-full"}, "75 of 100 entries"},
+		{"just below", changes{tracking(749, 1000, nil, nil)}, nil, ""},
+		{"nine tenths", changes{tracking(90, 100, nil, sampled(8192, 8192, 0, false))}, []string{"critical conntrack-full"}, "50 % (49 to 51 %)"},
+		{"it drops", changes{tracking(80, 100, rises{"drop": 3}, nil)}, []string{"critical conntrack-full"}, "3 packets dropped"},
+		{"drops of another reason", changes{tracking(10, 100, rises{"drop": 3}, nil)}, nil, ""},
+
+		// nat-port-exhaustion
+		{"a translation without a port", changes{tracking(20, 100, rises{"insert_failed": 3}, sampled(10, 10, 15, true))}, []string{"critical nat-port-exhaustion"}, "15 ports are taken for 198.51.100.7:443"},
+		{"a sample of it", changes{tracking(4000, 10000, rises{"insert_failed": 3}, sampled(10, 10, 15, false))}, []string{"critical nat-port-exhaustion"}, "about 3,000 ports"},
+		{"clashes without translation", changes{tracking(20, 100, rises{"insert_failed": 3}, sampled(10, 10, 0, true))}, nil, ""},
+		{"nobody may look into the table", changes{tracking(20, 100, rises{"insert_failed": 3}, nil)}, []string{"? nat-port-exhaustion"}, ""},
 
 		// fin-wait2-pileup
 		{"a hundred to one remote", changes{with(halfClosed(100, 0))}, []string{"warning fin-wait2-pileup"}, "No program here has them"},

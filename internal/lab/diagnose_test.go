@@ -77,7 +77,9 @@ func TestEachProblemIsNamed(t *testing.T) {
 
 		"accept-queue-overflow": diagnose.Critical,
 		"bind-before-connect":   diagnose.Warning,
+		"conntrack-full":        diagnose.Critical,
 		"fin-wait2-pileup":      diagnose.Warning,
+		"nat-port-exhaustion":   diagnose.Critical,
 		"orphan-pileup":         diagnose.Warning,
 		"resource-pressure":     diagnose.Warning,
 		"syn-on-time-wait":      diagnose.Warning,

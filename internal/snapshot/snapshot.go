@@ -190,6 +190,30 @@ type Conntrack struct {
 	// Counters are the sums over CPUs of /proc/net/stat/nf_conntrack, by its own
 	// column names: insert_failed, drop, early_drop, invalid.
 	Counters Counters `json:"counters"`
+	// Sample is of its entries, nil where none was taken: it is when the table is half
+	// full or drops.
+	Sample *ConntrackSample `json:"sample,omitempty"`
+}
+
+// ConntrackSample is what the first entries of a table are. They are in the order of
+// a hash, so that their shares are about those of the table.
+type ConntrackSample struct {
+	Entries  int  `json:"entries"`
+	Complete bool `json:"complete"` // these are all
+	// States is by conntrack's own name of the TCP state, udp or other.
+	States map[string]int `json:"states"`
+	// Translated are those whose source address was changed.
+	Translated int `json:"translated"`
+	// Translations are the busiest of them, at most 10.
+	Translations []Translation `json:"translations,omitempty"`
+}
+
+// Translation is what source NAT makes of connections to one destination.
+type Translation struct {
+	Source      tcp.Endpoint `json:"source"` // the address that the destination sees
+	Destination tcp.Endpoint `json:"destination"`
+	Entries     int          `json:"entries"` // each has a port of Source
+	TimeWait    int          `json:"time_wait"`
 }
 
 // Listener is a socket in LISTEN.

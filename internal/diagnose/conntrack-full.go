@@ -1,0 +1,93 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"linger/internal/snapshot"
+)
+
+// ConntrackFull: the connection-tracking table is near its limit.
+const ConntrackFull Slug = "conntrack-full"
+
+var conntrackFull = Rule{
+	Slug:  ConntrackFull,
+	Title: "the connection-tracking table is near its limit, or drops connections",
+	Needs: "nf_conntrack_count, nf_conntrack_max and the counters of nf_conntrack read twice; CAP_NET_ADMIN for what the table holds",
+	judge: func(sc *scene) (v verdict) {
+		most, tracked := -1.0, false
+		for i := range sc.places {
+			p := &sc.places[i]
+			c := p.Conntrack
+			if c == nil || c.Max <= 0 {
+				continue
+			}
+			tracked = true
+			fill := share(float64(c.Count), float64(c.Max))
+			drops, _ := c.Counters.Rose("drop")
+			early, _ := c.Counters.Rose("early_drop")
+			if fill >= sc.t.tableWarning || early > 0 || drops > 0 && fill >= tableDrops {
+				v.findings = append(v.findings, sc.tableFull(p, c, fill, drops+early))
+			} else if fill > most {
+				most = fill
+				v.held = fmt.Sprintf("the fullest table, of %s, tracks %s of %s connections (%s)", p.netns.Label, Count(c.Count), Count(c.Max), Percent(fill))
+			}
+		}
+		if !tracked && len(sc.places) > 0 {
+			v.held = "no namespace tracks connections"
+		}
+		return v
+	},
+}
+
+// tableDrops is the fill, in percent, below which drops are not those of a full table.
+const tableDrops = 50
+
+func (sc *scene) tableFull(p *place, c *snapshot.Conntrack, fill float64, drops uint64) finding {
+	f := finding{sockets: int(c.Count)}
+	f.Netns, f.Confidence, f.Severity = p.netns, High, Warning
+	f.Summary = fmt.Sprintf("connection tracking in %s holds %s of %s entries (%s)", p.netns.Label, Count(c.Count), Count(c.Max), Percent(fill))
+	if fill >= sc.t.tableCritical {
+		f.Severity = Critical
+	}
+	if drops > 0 {
+		f.Severity, f.FailingNow = Critical, true
+		f.Summary += fmt.Sprintf("; %s dropped in %.3g s", countOf(int(drops), "packet"), float64(sc.WindowMS)/1000)
+	}
+	f.Why = `Each connection that passes or ends here takes an entry until its time-out. When the table is full the kernel drops the packets of new ones: "nf_conntrack: table full, dropping packet".`
+	f.Evidence = []Evidence{{
+		Name: "tracked connections", Value: float64(c.Count), Limit: limit(float64(c.Max)), Unit: "entries",
+		Source: "nf_conntrack_count of the namespace, nf_conntrack_max of the host", Check: p.in("sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max"),
+	}}
+	for _, name := range []string{"drop", "early_drop"} {
+		if rise, told := c.Counters.Rose(name); told {
+			f.Evidence = append(f.Evidence, Evidence{
+				Name: name + " rise", Value: float64(rise), Unit: "packets",
+				Source: fmt.Sprintf("/proc/net/stat/nf_conntrack, over %.3g s; %s since boot", float64(sc.WindowMS)/1000, Count(c.Counters.Total[name])),
+				Check:  p.in("conntrack -S"),
+			})
+		}
+	}
+	f.Remedies = []RemedyID{KeepConnections, RaiseTracked, NoTrack}
+	if s := c.Sample; s != nil && s.Entries > 0 {
+		closed := estimateOf(s, s.States["time_wait"])
+		f.Why += fmt.Sprintf(" %s are in the table's TIME_WAIT, %s established.", closed, estimateOf(s, s.States["established"]))
+		f.Evidence = append(f.Evidence, Evidence{
+			Name: "in the table's TIME_WAIT", Value: closed.share, Limit: limit(100), Unit: "%",
+			Source: fmt.Sprintf("ctnetlink: of the first %s entries", Count(s.Entries)), Check: p.in("conntrack -L -p tcp --state TIME_WAIT -o extended | wc -l"),
+		})
+		seconds, known := c.TimeoutSeconds["time_wait"]
+		if closed.share >= 50 && known && seconds > 60 {
+			f.Remedies = []RemedyID{KeepConnections, RaiseTracked, ShorterTrackedTimeWait, NoTrack}
+		}
+	} else {
+		f.doubt("which states fill it: to look into the table needs CAP_NET_ADMIN")
+	}
+	if n, ok := p.timeWaitSockets(); ok {
+		f.RuledOut = append(f.RuledOut, RuledOut{"TIME_WAIT sockets", Count(n) + " in this namespace: they are no entries of this table"})
+	}
+	if rise, told := c.Counters.Rose("insert_failed"); told {
+		f.RuledOut = append(f.RuledOut, RuledOut{"insert_failed", Count(rise) + " in this window: two connections that wanted the same entry, not a full table"})
+	}
+	f.WillNotHelp = trackedFolklore
+	return f
+}
