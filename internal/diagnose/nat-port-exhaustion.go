@@ -65,7 +65,7 @@ func (sc *scene) natFull(p *place, c *snapshot.Conntrack, failed uint64) finding
 	}
 	f.Summary = fmt.Sprintf("%s connections/s find no port in the translation to %s; %s%s ports are taken for %s",
 		Rate(float64(failed)/seconds), t.Source, about, Count(entries), t.Destination)
-	f.Why = "Source NAT gives each connection a port of the translated address that no other connection to the same destination has. The table keeps it after the end: 120 s in its own TIME_WAIT, whichever side closes. " +
+	f.Why = "Source NAT gives each connection a port of the translated address that no other connection to the same destination has. Older kernels keep it for 120 s after the end, in the table's own TIME_WAIT; newer ones (seen on 6.18) give the port of a closed connection away. " +
 		"When none is found the entry clashes, the packet is dropped, and the client sees a connect that times out."
 	f.Evidence = []Evidence{
 		{
@@ -83,9 +83,6 @@ func (sc *scene) natFull(p *place, c *snapshot.Conntrack, failed uint64) finding
 			Name: "the table's TIME_WAIT", Value: float64(s), Unit: "s", Source: "nf_conntrack_tcp_timeout_time_wait",
 			Check: p.in("sysctl net.netfilter.nf_conntrack_tcp_timeout_time_wait"),
 		})
-		if s > 0 {
-			f.Why += fmt.Sprintf(" So many ports carry %s closed connections/s.", Rate(entries/float64(s)))
-		}
 	}
 	f.doubt("that the failures are of this translation: the kernel counts them for the namespace, and two packets of one new connection may clash as well")
 	f.RuledOut = []RuledOut{{"a full table", fmt.Sprintf("%s of %s entries (%s)", Count(c.Count), Count(c.Max), Percent(share(float64(c.Count), float64(c.Max))))}}

@@ -71,7 +71,7 @@ func TestScenariosAreWhatTheySay(t *testing.T) {
 		"fin-timeout":         {tcp.Established, 20, 20},
 
 		"conntrack-full":        {tcp.Established, 0, 0},
-		"nat-port-exhaustion":   {tcp.TimeWait, 10, 1 << 30},
+		"nat-port-exhaustion":   {tcp.Established, 32, 1 << 30},
 		"bind-before-connect":   {tcp.Established, 450, 451},
 		"accept-queue-overflow": {tcp.CloseWait, 10, 1 << 30},
 		"fin-wait2-pileup":      {tcp.FinWait2, 150, 0},
