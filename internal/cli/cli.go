@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -50,7 +49,7 @@ and what to change. It reads and changes nothing.
 
 Without a command it does what "linger diagnose" does. As root it sees every
 network namespace and names every process.`
-	root.Version = version()
+	root.Version = buildOf().Version
 	root.SetVersionTemplate("linger {{.Version}}\n")
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	root.Args = noCommand
@@ -65,7 +64,7 @@ network namespace and names every process.`
 		return &usageError{err: err, hint: fmt.Sprintf("see `%s --help`", c.CommandPath())}
 	})
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newDiagnose(streams, code), newThresholds(streams))
+	root.AddCommand(newDiagnose(streams, code), newThresholds(streams), newVersion(streams))
 	return root
 }
 
@@ -102,15 +101,6 @@ func noArguments(c *cobra.Command, args []string) error {
 		return nil
 	}
 	return usagef(fmt.Sprintf("see `%s --help`", c.CommandPath()), "unexpected argument %q", args[0])
-}
-
-// version is that of the module, or of the commit that it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	return info.Main.Version
 }
 
 // choice is a flag that takes one of a few words.

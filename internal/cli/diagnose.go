@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,6 +12,7 @@ import (
 	"linger/internal/collect"
 	"linger/internal/diagnose"
 	"linger/internal/render"
+	"linger/internal/tcp"
 )
 
 // The values of --output.
@@ -27,6 +29,7 @@ type diagnoseOptions struct {
 	color      string
 	verbose    bool
 	failOn     string
+	services   []string
 	thresholds thresholdOptions
 }
 
@@ -60,6 +63,7 @@ problem, 3 if no chosen namespace could be read, 64 for a wrong command line.`,
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell everything: what holds, each gap, how to check by hand")
 	choose(c, &o.failOn, "fail-on", "", "what gives an exit code other than 0", failOnWarning, failOnCritical, failOnNever)
+	flags.StringArrayVar(&o.services, "service", nil, "a service that should listen, `[ADDRESS:]PORT`: say what sits on its port; repeatable")
 	o.thresholds.add(flags)
 	return c
 }
@@ -77,8 +81,13 @@ func (o *diagnoseOptions) run(ctx context.Context, streams Streams) (int, error)
 		return 0, err
 	}
 
+	services, err := parseServices(o.services)
+	if err != nil {
+		return 0, err
+	}
+
 	started := time.Now()
-	ask := collect.Options{Netns: o.netns, Window: o.window}
+	ask := collect.Options{Netns: o.netns, Window: o.window, Services: services}
 	stop := func() {}
 	if canErase(terminalOf(streams.Err), streams.Getenv) {
 		p := startProgress(streams.Err, o.window)
@@ -99,6 +108,23 @@ func (o *diagnoseOptions) run(ctx context.Context, streams Streams) (int, error)
 		return 0, err
 	}
 	return codeFor(diagnosis.Findings, o.failOn), nil
+}
+
+// parseServices reads [ADDRESS:]PORT.
+func parseServices(texts []string) ([]tcp.Endpoint, error) {
+	var services []tcp.Endpoint
+	for _, text := range texts {
+		whole := text
+		if !strings.Contains(text, ":") {
+			whole = "*:" + text
+		}
+		service, err := tcp.ParseEndpoint(whole)
+		if err != nil || service.Port == 0 {
+			return nil, usagef("want a port such as 8080, or 10.0.0.1:8080, or [::1]:8080", "--service %q is no service", text)
+		}
+		services = append(services, service)
+	}
+	return services, nil
 }
 
 func (o *diagnoseOptions) printer(streams Streams) render.Printer {

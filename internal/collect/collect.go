@@ -17,6 +17,7 @@ import (
 
 	"linger/internal/kernel/process"
 	"linger/internal/snapshot"
+	"linger/internal/tcp"
 )
 
 // Options say what to read.
@@ -27,6 +28,8 @@ type Options struct {
 	// Window is the time between the two readings of the counters. Zero reads them
 	// once, so that no rise is known.
 	Window time.Duration
+	// Services should listen, in the namespaces that Netns names, or in linger's own.
+	Services []tcp.Endpoint
 	// Progress is told what is done; it is called by one goroutine at a time.
 	Progress func(done, total int, what string)
 }
@@ -75,6 +78,7 @@ func Collect(ctx context.Context, o Options) (*snapshot.Snapshot, error) {
 	}
 	r.lookAtCloseWait(ctx)
 	r.lookIntoTables(ctx)
+	r.lookAtWanted(ctx)
 	return r.finish(ctx), nil
 }
 

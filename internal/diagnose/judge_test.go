@@ -114,7 +114,7 @@ func TestJudge(t *testing.T) {
 			changes{func(s *snapshot.Snapshot) {
 				s.Namespaces[0].SocketsRead, s.Namespaces[0].SocketsComplete = false, false
 			}},
-			[]string{"? port-exhaustion", "? close-wait-leak", "? orphan-pileup", "? fin-wait2-pileup", "? bind-before-connect", "? client-closes-first", "? connection-churn", "? tw-reuse"},
+			[]string{"? port-exhaustion", "? close-wait-leak", "? address-in-use", "? orphan-pileup", "? fin-wait2-pileup", "? bind-before-connect", "? client-closes-first", "? connection-churn", "? tw-reuse"},
 		},
 
 		{
@@ -550,7 +550,7 @@ func TestFindingsBringEvidenceThatCanBeChecked(t *testing.T) {
 			halfClosed(60, 40), dying(100, 100), odd(400, 400),
 		),
 		tracking(95, 100, map[string]uint64{"insert_failed": 5}, sampled(30, 60, 90, true)),
-		listening(17, 16), set(keySomaxconn, "16"), set(keyRecycle, "1"),
+		wanting(true, 30, 1), listening(17, 16), set(keySomaxconn, "16"), set(keyRecycle, "1"),
 		rose(map[string]uint64{listenOverflows: 9, estabResets: 200, pawsTimeWait: 5, "TcpExtPruneCalled": 50, "TcpExtTCPAbortOnClose": 150}),
 		set(keyFinTimeout, "61"), set(keyBuckets, "30000"), set(keyReuse, "0"),
 	)

@@ -76,6 +76,12 @@ const (
 	MoreNATAddresses RemedyID = "more-nat-addresses"
 	// WiderNATPorts: source NAT that may use all ports.
 	WiderNATPorts RemedyID = "wider-nat-ports"
+	// ReservePort: a service's port in net.ipv4.ip_local_reserved_ports.
+	ReservePort RemedyID = "reserve-port"
+	// ReuseAddress: SO_REUSEADDR on the listening socket.
+	ReuseAddress RemedyID = "reuse-address"
+	// EndBlocker: end the connection that sits on a service's port.
+	EndBlocker RemedyID = "end-blocker"
 	// RestartProcess: its sockets end with it.
 	RestartProcess RemedyID = "restart-process"
 	// LingerZero: SO_LINGER with a time-out of zero; data is lost.
@@ -90,6 +96,7 @@ func RemedyIDs() []RemedyID {
 		RaiseSomaxconn, PeerCloses, BoundHalfClose, ReachPeer, FewerOrphanRetries, RaiseMaxOrphans, RecycleOff,
 		CloseWithFIN, ReadToEnd, ProbeIdle, IdleBelowPeer, LongerConntrack, RFC1337Off, NATMemory, ReadFaster, RaiseTCPMem,
 		SpreadSoftirq, RaiseNetdevBacklog, RaiseTracked, ShorterTrackedTimeWait, NoTrack, MoreNATAddresses, WiderNATPorts,
+		ReservePort, ReuseAddress, EndBlocker,
 		RestartProcess, LingerZero,
 	}
 }

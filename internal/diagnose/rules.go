@@ -13,6 +13,7 @@ var rules = []Rule{
 	closeWaitLeak,
 	vanishedConnections,
 	synOnTimeWait,
+	addressInUse,
 	orphanPileUp,
 	finWait2PileUp,
 	bindBeforeConnect,

@@ -67,6 +67,21 @@ func sampled(timeWait, established, translated int, complete bool) *snapshot.Con
 	return s
 }
 
+// wanting is a namespace in which nobody listens on a port, with what is on it.
+func wanting(asked bool, remains, outgoing int) func(*snapshot.Snapshot) {
+	return func(s *snapshot.Snapshot) {
+		w := snapshot.Wanted{Service: endpoint("10.0.0.1:40000"), Asked: asked}
+		w.Remains[tcp.TimeWait] = remains
+		for range outgoing {
+			w.Outgoing = append(w.Outgoing, snapshot.Connection{
+				Local: endpoint("10.0.0.1:40000"), Remote: endpoint("10.0.0.9:443"), State: "ESTABLISHED",
+				Owners: []snapshot.Owner{{Process: "curl", PID: 42, How: snapshot.Seen}},
+			})
+		}
+		s.Namespaces[0].Wanted = append(s.Namespaces[0].Wanted, w)
+	}
+}
+
 func host(change func(*snapshot.Host)) func(*snapshot.Snapshot) {
 	return func(s *snapshot.Snapshot) { change(&s.Host) }
 }
@@ -101,6 +116,20 @@ func TestJudgeTroubles(t *testing.T) {
 		{"SYNs dropped for another reason", changes{listening(0, 16), rose(rises{listenDrops: 4})}, []string{"critical accept-queue-overflow"}, "none of them by a full accept queue"},
 		{"as long as somaxconn allows", changes{listening(17, 16), set(keySomaxconn, "16")}, []string{"warning accept-queue-overflow"}, "next listen()"},
 		{"one reading of many overflows", changes{listening(0, 16), noWindow(0)}, []string{"? accept-queue-overflow"}, ""},
+
+		// address-in-use
+		{"an outgoing connection on a service's port", changes{wanting(false, 0, 1)}, []string{"warning address-in-use"}, "of curl sits on it"},
+		{"in the range, and not reserved", changes{wanting(false, 0, 1)}, []string{"warning address-in-use"}, "lies in ip_local_port_range"},
+		{"a service that has ended", changes{wanting(false, 30, 0)}, []string{"info address-in-use"}, "30 sockets of its last connections"},
+		{"one that the user wants", changes{wanting(true, 30, 0)}, []string{"warning address-in-use"}, "SO_REUSEADDR"},
+		{"nothing is on the port", changes{wanting(true, 0, 0)}, nil, ""},
+		{
+			"a socket that is connected to itself",
+			changes{func(s *snapshot.Snapshot) {
+				s.Namespaces[0].SelfConnected = []tcp.Endpoint{endpoint("127.0.0.1:40000")}
+			}},
+			[]string{"warning address-in-use"}, "1 socket connected to itself",
+		},
 
 		// bind-before-connect
 		{"ports that bind() chose", changes{with(odd(50, 50))}, []string{"info bind-before-connect"}, "50 of 28,232 source ports"},

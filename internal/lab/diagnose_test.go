@@ -76,6 +76,7 @@ func TestEachProblemIsNamed(t *testing.T) {
 		"close-wait-leak":     diagnose.Warning,
 
 		"accept-queue-overflow": diagnose.Critical,
+		"address-in-use":        diagnose.Warning,
 		"bind-before-connect":   diagnose.Warning,
 		"conntrack-full":        diagnose.Critical,
 		"fin-wait2-pileup":      diagnose.Warning,

@@ -32,6 +32,7 @@ type Scenario struct {
 func Scenarios() []Scenario {
 	return []Scenario{
 		acceptQueueOverflow,
+		addressInUse,
 		bindBeforeConnect,
 		clientClosesFirst,
 		closeWaitLeak,

@@ -72,6 +72,7 @@ func TestScenariosAreWhatTheySay(t *testing.T) {
 
 		"conntrack-full":        {tcp.Established, 0, 0},
 		"nat-port-exhaustion":   {tcp.Established, 32, 1 << 30},
+		"address-in-use":        {tcp.TimeWait, 90, 1 << 30},
 		"bind-before-connect":   {tcp.Established, 450, 451},
 		"accept-queue-overflow": {tcp.CloseWait, 10, 1 << 30},
 		"fin-wait2-pileup":      {tcp.FinWait2, 150, 0},

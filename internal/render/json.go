@@ -69,6 +69,8 @@ func namespace(s *stream, ns *snapshot.Namespace) {
 				s.element(listener{l, some(l.Owners)})
 			}
 		})
+		s.member("wanted", some(ns.Wanted))
+		s.member("self_connected", some(ns.SelfConnected))
 		s.name("groups")
 		s.array(func() {
 			for i := range ns.Groups {

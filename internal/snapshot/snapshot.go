@@ -135,6 +135,8 @@ type Namespace struct {
 	// SelfConnected are the ends of connections whose two ends are one socket, at
 	// most 20.
 	SelfConnected []tcp.Endpoint `json:"self_connected,omitempty"`
+	// Wanted are ports of services on which nobody listens, and what sits on them.
+	Wanted []Wanted `json:"wanted,omitempty"`
 	// Groups are in falling order of their sockets.
 	Groups []Group `json:"groups"`
 	// Other holds what did not fit into Groups, the smallest groups first.
@@ -214,6 +216,26 @@ type Translation struct {
 	Destination tcp.Endpoint `json:"destination"`
 	Entries     int          `json:"entries"` // each has a port of Source
 	TimeWait    int          `json:"time_wait"`
+}
+
+// Wanted is a port on which nobody listens, and that a service wants.
+type Wanted struct {
+	Service tcp.Endpoint `json:"service"`
+	// Asked is set where the user named the service; else it had connections within
+	// the last minute.
+	Asked bool `json:"asked"`
+	// Remains are the sockets of its former connections.
+	Remains tcp.States `json:"remains"`
+	// Outgoing are connections that other programs opened from the port, at most 5.
+	Outgoing []Connection `json:"outgoing,omitempty"`
+}
+
+// Connection is one connection.
+type Connection struct {
+	Local  tcp.Endpoint `json:"local"`
+	Remote tcp.Endpoint `json:"remote"`
+	State  string       `json:"state"`
+	Owners []Owner      `json:"owners,omitempty"`
 }
 
 // Listener is a socket in LISTEN.

@@ -1,0 +1,107 @@
+package collect
+
+import (
+	"context"
+	"slices"
+
+	"linger/internal/kernel/sockdiag"
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// outgoingKept is how many outgoing connections on a wanted port are named.
+const outgoingKept = 5
+
+// wantedPorts are the ports that a service wants and on which nobody listens: those
+// asked about, and those with remains of accepted connections.
+func (r *reading) wantedPorts(ns *namespace) []snapshot.Wanted {
+	var wanted []snapshot.Wanted
+	add := func(service tcp.Endpoint, asked bool) {
+		taken := slices.ContainsFunc(ns.facts.Listeners, func(l snapshot.Listener) bool { return l.Local.Port == service.Port })
+		known := slices.ContainsFunc(wanted, func(w snapshot.Wanted) bool { return w.Service.Port == service.Port })
+		if !taken && !known {
+			wanted = append(wanted, snapshot.Wanted{Service: service, Asked: asked})
+		}
+	}
+	if ns.facts.Own || len(r.options.Netns) > 0 && !slices.Contains(r.options.Netns, "all") {
+		for _, service := range r.options.Services {
+			add(service, true)
+		}
+	}
+	for _, g := range ns.groups {
+		if g.role == tcp.Acceptor && g.rule == tcp.ByFanOut && g.closes != nil {
+			add(tcp.Endpoint{Addr: g.key.local.Netip(), Port: g.key.port}, false)
+		}
+	}
+	return wanted
+}
+
+// lookAtWanted looks for what sits on ports that services want.
+func (r *reading) lookAtWanted(ctx context.Context) {
+	for _, ns := range r.namespaces {
+		if ns.sockets == nil {
+			continue
+		}
+		wanted := r.wantedPorts(ns)
+		if len(wanted) == 0 {
+			continue
+		}
+		byPort := map[uint16]*snapshot.Wanted{}
+		for i := range wanted {
+			byPort[wanted[i].Service.Port] = &wanted[i]
+		}
+		inodes := map[uint64]struct{}{}
+		type outgoing struct {
+			of    *snapshot.Wanted
+			at    int
+			inode uint64
+		}
+		var named []outgoing
+		err := ns.sockets.Dump(ctx, sockdiag.Request{States: connections}, func(s *sockdiag.Socket) {
+			w := byPort[s.LocalPort]
+			if w == nil {
+				return
+			}
+			if !r.goesOut(ns, s) {
+				w.Remains[s.State]++
+				return
+			}
+			if len(w.Outgoing) < outgoingKept {
+				w.Outgoing = append(w.Outgoing, snapshot.Connection{
+					Local:  tcp.Endpoint{Addr: s.Local.Netip(), Port: s.LocalPort},
+					Remote: tcp.Endpoint{Addr: s.Remote.Netip(), Port: s.RemotePort},
+					State:  s.State.String(),
+				})
+				if s.Inode != 0 {
+					inodes[uint64(s.Inode)] = struct{}{}
+					named = append(named, outgoing{w, len(w.Outgoing) - 1, uint64(s.Inode)})
+				}
+			}
+		})
+		if err != nil && ctx.Err() == nil {
+			r.gap(ns.label(), "what sits on the ports of services", "sock_diag (CONFIG_INET_DIAG, module tcp_diag)", err)
+			continue
+		}
+		if len(inodes) > 0 {
+			// What may not be read was told as a gap by the search for all owners.
+			found, _ := proc.Owners(ctx, inodes)
+			r.owners.learn(found)
+			for _, o := range named {
+				if owner, known := r.owners.byInode[o.inode]; known {
+					o.of.Outgoing[o.at].Owners = r.owners.named(map[int32]int{owner.PID: 1}, snapshot.Seen, 0, 0)
+				}
+			}
+		}
+		ns.facts.Wanted = wanted
+	}
+}
+
+// goesOut tells whether a socket is the connecting end: its remote end listens, or
+// it was told to be a connector.
+func (r *reading) goesOut(ns *namespace, s *sockdiag.Socket) bool {
+	if r.index.ports[s.RemotePort] && r.index.remote(ns.index, s.Remote, s.RemotePort) {
+		return true
+	}
+	g := ns.connectors[groupKey{s.Local, s.Remote, s.RemotePort}]
+	return g != nil && g.role == tcp.Connector
+}
