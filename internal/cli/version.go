@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"linger/internal/render"
-	"linger/internal/snapshot"
 )
 
 // build is what this program is.
@@ -26,7 +25,7 @@ type build struct {
 func buildOf() build {
 	b := build{
 		Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Schemas: []string{render.Schema, snapshot.Schema},
+		Schemas: []string{render.Schema},
 	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		b.Version = info.Main.Version
