@@ -27,7 +27,9 @@ var arrows = map[string][]string{
 	"internal/collect":  {"internal/kernel/*", "internal/snapshot", "internal/tcp"},
 	"internal/lab":      {"internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/tcp"},
 	"internal/render":   {"internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/cli":      {"internal/collect", "internal/diagnose", "internal/remedy", "internal/render", "internal/snapshot", "internal/tcp"},
+	"internal/explain":  {},
+	"docs":              {},
+	"internal/cli":      {"docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/render", "internal/snapshot", "internal/tcp"},
 	"cmd/linger":        {"internal/cli"},
 	"bench":             {"internal/lab", "internal/kernel/*", "internal/tcp"},
 }

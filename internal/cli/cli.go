@@ -23,14 +23,14 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 	root := newRoot(streams, &code)
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
-		explain(streams.Err, err)
+		complain(streams.Err, err)
 		return codeOf(err)
 	}
 	return code
 }
 
-// explain writes an error and what to do about it, in one line.
-func explain(w io.Writer, err error) {
+// complain writes an error and what to do about it, in one line.
+func complain(w io.Writer, err error) {
 	text := "linger: " + err.Error()
 	var usage *usageError
 	if errors.As(err, &usage) && usage.hint != "" {
@@ -64,7 +64,7 @@ network namespace and names every process.`
 		return &usageError{err: err, hint: fmt.Sprintf("see `%s --help`", c.CommandPath())}
 	})
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newDiagnose(streams, code), newThresholds(streams), newVersion(streams))
+	root.AddCommand(newDiagnose(streams, code), newExplain(streams), newThresholds(streams), newVersion(streams))
 	return root
 }
 

@@ -63,7 +63,7 @@ func TestThresholdErrorsNameWhatIsWrong(t *testing.T) {
 				t.Errorf("gives exit code %d, want %d", codeOf(err), exitUsage)
 			}
 			var text strings.Builder
-			explain(&text, err)
+			complain(&text, err)
 			for _, want := range c.want {
 				if !strings.Contains(text.String(), want) {
 					t.Errorf("the error lacks %q: %s", want, text.String())

@@ -9,8 +9,6 @@ import (
 
 // What the rules on connection tracking share.
 
-const keyTrackedMax = "net.netfilter.nf_conntrack_max"
-
 // estimate is a share of a table, in percent, with the ends of its 95 % interval
 // (Wilson 1927); of a table that was read to its end all three are the same.
 type estimate struct{ share, low, high float64 }
