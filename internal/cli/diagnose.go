@@ -17,8 +17,9 @@ import (
 
 // The values of --output.
 const (
-	outputText = "text"
-	outputJSON = "json"
+	outputText     = "text"
+	outputJSON     = "json"
+	outputMarkdown = "markdown"
 )
 
 // diagnoseOptions are the flags of linger diagnose.
@@ -48,6 +49,7 @@ problem, 3 if no chosen namespace could be read, 64 for a wrong command line.`,
   linger --netns blue --netns red   two namespaces under /run/netns
   linger -v                         also what holds, and how to check by hand
   linger -o json | jq .findings     for programs (docs/output.md)
+  linger -o markdown                for the ticket
   linger --fail-on critical         exit code 0 even if there are warnings`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -59,7 +61,7 @@ problem, 3 if no chosen namespace could be read, 64 for a wrong command line.`,
 	flags := c.Flags()
 	flags.StringArrayVar(&o.netns, "netns", nil, "read this namespace: a `NAME` under /run/netns, a process id, a path, or all; repeatable (default all)")
 	flags.DurationVar(&o.window, "window", time.Second, "`TIME` between two readings of the counters; 0 reads them once")
-	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON)
+	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON, outputMarkdown)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell everything: what holds, each gap, how to check by hand")
 	choose(c, &o.failOn, "fail-on", "", "what gives an exit code other than 0", failOnWarning, failOnCritical, failOnNever)
@@ -128,8 +130,11 @@ func parseServices(texts []string) ([]tcp.Endpoint, error) {
 }
 
 func (o *diagnoseOptions) printer(streams Streams) render.Printer {
-	if o.output == outputJSON {
+	switch o.output {
+	case outputJSON:
 		return render.JSON{}
+	case outputMarkdown:
+		return render.Markdown{}
 	}
 	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, o.verbose)}
 }

@@ -12,9 +12,6 @@ import (
 	"linger/internal/render"
 )
 
-// outputMarkdown is a value of --output.
-const outputMarkdown = "markdown"
-
 type explainOptions struct {
 	claims bool
 	output string

@@ -53,6 +53,14 @@ func TestJSONGolden(t *testing.T) {
 	}
 }
 
+func TestMarkdownGolden(t *testing.T) {
+	for name, document := range documents {
+		t.Run(name, func(t *testing.T) {
+			golden(t, name+".md", printed(t, Markdown{}, document()))
+		})
+	}
+}
+
 // TestOneProblemFitsAPage: an incident's terminal shows one problem whole.
 func TestOneProblemFitsAPage(t *testing.T) {
 	documents := map[string]func() *Document{"incident": incident, "incident-v6": incidentV6, "notes": incidentAndNotes, "judged": judged, "stranger": stranger}
