@@ -34,7 +34,9 @@ var addressInUse = Rule{
 }
 
 func (sc *scene) taken(p *place, w *snapshot.Wanted) finding {
-	f := finding{sockets: w.Remains.Total() + len(w.Outgoing), folds: []string{serviceName(p.Cookie, p.Inode, w.Service)}}
+	// It is about a port: what is left of the service's own connections is another
+	// finding's.
+	f := finding{sockets: len(w.Outgoing), folds: []string{serviceName(p.Cookie, p.Inode, w.Service)}}
 	f.Netns, f.Confidence, f.Severity = p.netns, High, Info
 	f.Subject = Subject{Role: tcp.Acceptor, Local: w.Service}
 	check := p.in(fmt.Sprintf("ss -Htanpo sport = :%d", w.Service.Port))
