@@ -54,7 +54,6 @@ network namespace and names every process.`
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	root.Args = noCommand
 	root.SuggestionsMinimumDistance = 2
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SilenceErrors = true
 	root.SilenceUsage = true
 	root.SetIn(streams.In)
