@@ -10,10 +10,15 @@ RESULTS  ?= $(or $(TMPDIR),/tmp)/linger-test.json
 
 export CGO_ENABLED = 0
 
-.PHONY: build test bench lint
+.PHONY: build generate test bench lint
 
 build:
 	$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/...
+
+# Builds the BPF objects, which are committed; needs clang 14.
+generate:
+	sh scripts/bpf-tools
+	$(GO) generate ./...
 
 test:
 	sh scripts/test-peers

@@ -1,0 +1,115 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * Writes one record for each TIME_WAIT socket of the namespace in which the iterator
+ * was opened (iter/tcp, kernel 5.9): what tcp_twsk_unique (net/ipv4/tcp_ipv4.c) and
+ * __inet_hash_connect (net/ipv4/inet_hashtables.c) ask of it.
+ */
+#include "kernel.h"
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct inet_bind_bucket {
+	signed char fastreuse;
+	signed char fastreuseport;
+};
+
+struct inet_timewait_sock {
+	struct sock_common __tw_common;
+	volatile unsigned char tw_substate;
+	__u32 tw_entry_stamp; /* ms of the monotonic clock; kernel 6.14 */
+	struct inet_bind_bucket *tw_tb;
+};
+
+struct tcp_timewait_sock {
+	struct inet_timewait_sock tw_sk;
+	int tw_ts_recent_stamp; /* s of the monotonic clock, 0 without time stamps */
+};
+
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
+};
+
+#pragma clang attribute pop
+
+#define BOUND 1
+#define TIMESTAMPS 2
+
+/* Decoded by timewait.go. */
+struct record {
+	__u8 local[16]; /* IPv4 as ::ffff:a.b.c.d */
+	__u8 remote[16];
+	__u32 age_ms; /* since it entered TIME_WAIT, or was last heard of before 6.14 */
+	__u16 local_port;
+	__u16 remote_port;
+	__u32 flags;
+};
+
+static __always_inline void map_ipv4(__u8 *to, __be32 addr)
+{
+	__builtin_memset(to, 0, 10);
+	to[10] = 0xff;
+	to[11] = 0xff;
+	__builtin_memcpy(to + 12, &addr, 4);
+}
+
+static __always_inline void copy_ipv6(__u8 *to, const struct in6_addr *from)
+{
+	for (int i = 0; i < 4; i++) {
+		__be32 word = from->in6_u.u6_addr32[i];
+
+		__builtin_memcpy(to + 4 * i, &word, 4);
+	}
+}
+
+SEC("iter/tcp")
+int time_wait(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *sk = ctx->sk_common;
+	struct tcp_timewait_sock *tcptw;
+	struct inet_timewait_sock *tw;
+	struct inet_bind_bucket *tb;
+	struct record r = {};
+	__u64 now_ms;
+	int stamp;
+
+	if (!sk || sk->skc_state != TCP_TIME_WAIT)
+		return 0;
+	tcptw = bpf_skc_to_tcp_timewait_sock(sk);
+	if (!tcptw)
+		return 0;
+	tw = &tcptw->tw_sk;
+	if (tw->tw_substate != TCP_TIME_WAIT)
+		return 0; /* FIN_WAIT2: never taken over */
+
+	if (tw->__tw_common.skc_family == AF_INET) {
+		map_ipv4(r.local, tw->__tw_common.skc_rcv_saddr);
+		map_ipv4(r.remote, tw->__tw_common.skc_daddr);
+	} else if (bpf_core_field_exists(tw->__tw_common.skc_v6_daddr)) {
+		copy_ipv6(r.local, &tw->__tw_common.skc_v6_rcv_saddr);
+		copy_ipv6(r.remote, &tw->__tw_common.skc_v6_daddr);
+	}
+	r.local_port = tw->__tw_common.skc_num;
+	r.remote_port = bpf_ntohs(tw->__tw_common.skc_dport);
+
+	/* A bucket that connect() made has -1 in both. */
+	tb = tw->tw_tb;
+	if (tb && (tb->fastreuse >= 0 || tb->fastreuseport >= 0))
+		r.flags |= BOUND;
+
+	stamp = tcptw->tw_ts_recent_stamp;
+	if (stamp)
+		r.flags |= TIMESTAMPS;
+	now_ms = bpf_ktime_get_ns() / 1000000;
+	if (bpf_core_field_exists(tw->tw_entry_stamp))
+		r.age_ms = (__u32)now_ms - tw->tw_entry_stamp;
+	else if (stamp) /* whole seconds, as time_after32 compares them */
+		r.age_ms = ((__u32)(now_ms / 1000) - (__u32)stamp) * 1000;
+
+	bpf_seq_write(ctx->meta->seq, &r, sizeof(r));
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
