@@ -22,6 +22,15 @@ func (r Reuse) lifetime() float64 {
 	return min(max(r.Delay, time.Millisecond).Seconds(), TimeWaitSeconds)
 }
 
+// Exact is what is known of TIME_WAIT sockets one by one, where it is known.
+type Exact struct {
+	// Ripe are those that connect() may take over now, if tcp_tw_reuse lets it.
+	Ripe int
+	// Kept is the history of those that connect() never takes over, since bind() owns
+	// their port or they have no time stamps.
+	Kept History
+}
+
 // Demand is what holds the ports of one connector: sockets whose source port lies
 // in the range.
 type Demand struct {
@@ -31,6 +40,24 @@ type Demand struct {
 	TimeWait int
 	Closes   History
 	Reuse    Reuse
+	// Exact is nil where only the ages are known: then all that are old enough are
+	// taken to be free.
+	Exact *Exact
+}
+
+// flow is closes that hold their ports equally long.
+type flow struct {
+	closes History
+	hold   float64 // seconds
+}
+
+// flows are the closes of a demand, those first that connect() may take over.
+func (d Demand) flows() []flow {
+	hold := d.Reuse.lifetime()
+	if d.Exact == nil || hold == TimeWaitSeconds {
+		return []flow{{d.Closes, hold}}
+	}
+	return []flow{{d.Closes.less(d.Exact.Kept), hold}, {d.Exact.Kept, TimeWaitSeconds}}
 }
 
 // Budget is the account of the source ports of one connector: of one source
@@ -44,6 +71,8 @@ type Budget struct {
 	FinWait2 int `json:"fin_wait2_time_wait"`
 	// Reusable are those in TIME_WAIT that connect() may take over now.
 	Reusable int `json:"reusable"`
+	// Exact: Reusable was told of each socket; else it is estimated by their ages.
+	Exact bool `json:"exact"`
 	// Used is Live, FinWait2 and the TIME_WAIT that is not reusable.
 	Used int `json:"used"`
 	// Now is the closes per second now, Rate those of the forecast, and Sustainable
@@ -51,7 +80,7 @@ type Budget struct {
 	Now         float64 `json:"-"`
 	Rate        float64 `json:"closes_per_second"`
 	Sustainable float64 `json:"sustainable_closes_per_second"`
-	// HoldSeconds is for how long a close holds its port.
+	// HoldSeconds is for how long a close holds its port, in the mean.
 	HoldSeconds float64 `json:"hold_seconds"`
 	// Predicted is what Used settles at when Rate goes on.
 	Predicted        float64 `json:"predicted"`
@@ -64,8 +93,7 @@ type Budget struct {
 // NewBudget accounts for a demand on so many ports. The percentages of a budget
 // without ports are 100 where anything uses it, and 0 otherwise.
 func NewBudget(ports int, d Demand) Budget {
-	hold := d.Reuse.lifetime()
-	rate := d.Closes.Rate(hold)
+	flows := d.flows()
 	fixed := d.Live + d.FinWait2
 	b := Budget{
 		Ports:       ports,
@@ -73,17 +101,26 @@ func NewBudget(ports int, d Demand) Budget {
 		TimeWait:    d.TimeWait,
 		FinWait2:    d.FinWait2,
 		Reusable:    d.reusable(),
-		Now:         d.Closes.Now(hold),
-		Rate:        rate,
-		HoldSeconds: hold,
-		Sustainable: SustainableRate(ports, fixed, time.Duration(hold*float64(time.Second))),
-		Predicted:   float64(fixed) + rate*hold,
+		Exact:       d.Exact != nil,
+		HoldSeconds: flows[0].hold,
 	}
+	rates, now, settled := make([]float64, len(flows)), make([]float64, len(flows)), 0.0
+	for i, f := range flows {
+		rates[i], now[i] = f.closes.Rate(f.hold), f.closes.Now(f.hold)
+		b.Rate += rates[i]
+		b.Now += now[i]
+		settled += rates[i] * f.hold
+	}
+	if len(flows) > 1 && b.Rate > 0 {
+		b.HoldSeconds = settled / b.Rate
+	}
+	b.Sustainable = SustainableRate(ports, fixed, time.Duration(b.HoldSeconds*float64(time.Second)))
+	b.Predicted = float64(fixed) + settled
 	b.Used = fixed + d.TimeWait - b.Reusable
 	b.UsedPercent = percent(float64(b.Used), ports)
 	b.PredictedPercent = percent(b.Predicted, ports)
-	if b.SecondsLeft = timeLeft(ports, b.Used, fixed, d.Closes, rate, hold); b.SecondsLeft != nil {
-		b.SecondsLeft = timeLeft(ports, b.Used, fixed, d.Closes, b.Now, hold)
+	if b.SecondsLeft = timeLeft(ports, b.Used, fixed, flows, rates); b.SecondsLeft != nil {
+		b.SecondsLeft = timeLeft(ports, b.Used, fixed, flows, now)
 	}
 	return b
 }
@@ -99,6 +136,9 @@ func (b Budget) Held() int { return b.TimeWait - b.Reusable }
 func (d Demand) reusable() int {
 	if !d.Reuse.Allowed {
 		return 0
+	}
+	if d.Exact != nil {
+		return min(d.Exact.Ripe, d.TimeWait)
 	}
 	old := d.Closes.Past
 	for i, c := range d.Closes.PerSecond {
@@ -116,24 +156,31 @@ func heldShare(hold, t float64, i int) float64 {
 // timeLeft is the first moment at which no port is free, nil for never. The used
 // ports are given as they were counted: those past their time count now, but are
 // about to leave and so do not count in the forecast.
-func timeLeft(ports, used, fixed int, closes History, rate, hold float64) *float64 {
+func timeLeft(ports, used, fixed int, flows []flow, rates []float64) *float64 {
 	if used >= ports {
 		now := 0.0
 		return &now
 	}
 	at := func(t float64) float64 {
-		sum := float64(fixed) + rate*min(t, hold)
-		for i, c := range closes.PerSecond {
-			sum += c * heldShare(hold, t, i)
+		sum := float64(fixed)
+		for k, f := range flows {
+			sum += rates[k] * min(t, f.hold)
+			for i, c := range f.closes.PerSecond {
+				sum += c * heldShare(f.hold, t, i)
+			}
 		}
 		return sum
 	}
 	limit := float64(ports)
 	t0, u0 := 0.0, at(0)
-	if u0+rate*hold < limit { // most budgets: nothing that could come fills them
+	coming := 0.0
+	for k, f := range flows {
+		coming += rates[k] * f.hold
+	}
+	if u0+coming < limit { // most budgets: nothing that could come fills them
 		return nil
 	}
-	for _, t1 := range turns(hold) {
+	for _, t1 := range turns(flows) {
 		u1 := at(t1)
 		if u1 >= limit {
 			t := t0
@@ -148,12 +195,14 @@ func timeLeft(ports, used, fixed int, closes History, rate, hold float64) *float
 }
 
 // turns are the moments at which the slope of the occupancy may change.
-func turns(hold float64) []float64 {
+func turns(flows []flow) []float64 {
 	var moments []float64
-	for t := hold; t > 0; t-- {
-		moments = append(moments, t)
+	for _, f := range flows {
+		for t := f.hold; t > 0; t-- {
+			moments = append(moments, t)
+		}
 	}
-	slices.Reverse(moments)
+	slices.Sort(moments)
 	return moments
 }
 

@@ -130,6 +130,26 @@ func TestBudget(t *testing.T) {
 			},
 		},
 		{
+			// 25 of 100 closes a second are bound, or lack time stamps.
+			"a quarter is never taken over", 2000,
+			Demand{
+				Live: 10, TimeWait: 400, Closes: steady(100, 4), Reuse: Reuse{Allowed: true, Delay: time.Second},
+				Exact: &Exact{Ripe: 225, Kept: steady(25, 4)},
+			},
+			Budget{
+				Ports: 2000, Live: 10, TimeWait: 400, Reusable: 225, Exact: true, Used: 185, Now: 125 - 25 - 25 + 12.5 + 12.5, Rate: 80,
+				HoldSeconds: 4.6875, Sustainable: 1990 / 4.6875, Predicted: 385, UsedPercent: 9.25, PredictedPercent: 19.25,
+			},
+		},
+		{
+			"none is taken over, whatever could be", 1000,
+			Demand{TimeWait: 400, Closes: steady(100, 4), Exact: &Exact{Ripe: 300}},
+			Budget{
+				Ports: 1000, TimeWait: 400, Exact: true, Used: 400, Now: 100, Rate: 20, HoldSeconds: 60, Sustainable: 1000.0 / 60,
+				Predicted: 1200, UsedPercent: 40, PredictedPercent: 120, SecondsLeft: left(6),
+			},
+		},
+		{
 			"used up by live connections", 100,
 			Demand{Live: 100},
 			Budget{
@@ -144,6 +164,13 @@ func TestBudget(t *testing.T) {
 			}
 		})
 	}
+}
+
+func perSecondOf(h History) (counts [TimeWaitSeconds]uint32) {
+	for i, c := range h.PerSecond {
+		counts[i] = uint32(c)
+	}
+	return counts
 }
 
 // drawDemand draws a demand whose TIME_WAIT sockets are those of its history.
@@ -187,6 +214,18 @@ func TestBudgetProperties(t *testing.T) {
 		if more := NewBudget(ports+1, d); more.SecondsLeft != nil && (b.SecondsLeft == nil || *b.SecondsLeft > *more.SecondsLeft+1e-9) {
 			t.Fatalf("one more port shortens the time left: %v to %v", b.SecondsLeft, *more.SecondsLeft)
 		}
+		exact := d
+		exact.Exact = &Exact{Ripe: rapid.IntRange(0, d.TimeWait).Draw(t, "ripe"), Kept: HistoryOf(perSecondOf(d.Closes), 0, d.TimeWait/3)}
+		e := NewBudget(ports, exact)
+		if e.Used < d.Live || e.Used > d.Live+d.FinWait2+d.TimeWait || e.Reusable > d.TimeWait {
+			t.Fatalf("used %d, reusable %d of %d", e.Used, e.Reusable, d.TimeWait)
+		}
+		if e.Predicted < b.Predicted-1e-6 || e.HoldSeconds < b.HoldSeconds-1e-9 || e.HoldSeconds > TimeWaitSeconds+1e-9 {
+			t.Fatalf("what is never taken over frees ports: %v after %v, held for %v s after %v s", e.Predicted, b.Predicted, e.HoldSeconds, b.HoldSeconds)
+		}
+		if left := e.SecondsLeft; left != nil && (*left < 0 || *left > TimeWaitSeconds) {
+			t.Fatalf("runs out in %v s", *left)
+		}
 		without := d
 		without.Reuse.Allowed = false
 		if NewBudget(ports, without).Used < b.Used {
@@ -199,11 +238,10 @@ func TestMoreClosesNeverGiveMoreTime(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := drawDemand(t)
 		ports := rapid.IntRange(1, 64512).Draw(t, "ports")
-		hold := d.Reuse.lifetime()
 		slow := rapid.Float64Range(0, 2000).Draw(t, "rate")
 		fast := slow + rapid.Float64Range(0, 2000).Draw(t, "more")
 		fixed := d.Live + d.FinWait2
-		a, b := timeLeft(ports, fixed, fixed, d.Closes, slow, hold), timeLeft(ports, fixed, fixed, d.Closes, fast, hold)
+		a, b := timeLeft(ports, fixed, fixed, d.flows(), []float64{slow}), timeLeft(ports, fixed, fixed, d.flows(), []float64{fast})
 		if a != nil && (b == nil || *b > *a+1e-9) {
 			t.Fatalf("%v closes/s leave %v, %v leave %v", slow, *a, fast, b)
 		}
@@ -262,7 +300,7 @@ func TestTimeLeftAgreesWithSimulation(t *testing.T) {
 		}
 
 		got := math.Inf(1)
-		if left := timeLeft(ports, fixed, fixed, d.Closes, rate, hold); left != nil {
+		if left := timeLeft(ports, fixed, fixed, d.flows(), []float64{rate}); left != nil {
 			got = *left
 		}
 		// Sockets are whole in the simulation: where the two curves run side by

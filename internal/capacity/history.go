@@ -27,6 +27,16 @@ func HistoryOf(perSecond [TimeWaitSeconds]uint32, past uint32, n int) History {
 	return h
 }
 
+// less is what is left of a history without those of another, which may have been
+// counted a moment later.
+func (h History) less(other History) History {
+	for i, c := range other.PerSecond {
+		h.PerSecond[i] = max(0, h.PerSecond[i]-c)
+	}
+	h.Past = max(0, h.Past-other.Past)
+	return h
+}
+
 // LastMinute is the mean rate of closes over the last minute, per second.
 func (h History) LastMinute() float64 { return h.mean(TimeWaitSeconds) }
 

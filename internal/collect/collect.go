@@ -66,6 +66,7 @@ func Collect(ctx context.Context, o Options) (*snapshot.Snapshot, error) {
 	r.index = newListenerIndex(r.namespaces)
 	room := groupRoom{free: maxGroupsOfHost}
 	r.each("reading sockets", func(ns *namespace) { r.readSockets(ctx, ns, &room) })
+	r.lookAtTimeWait(ctx)
 	r.findOwners(ctx)
 	if o.Window > 0 {
 		r.watchForOwners(ctx, windowEnd)
@@ -156,6 +157,7 @@ func (r *reading) finish(ctx context.Context) *snapshot.Snapshot {
 			if out.Closes != nil {
 				out.Closes.LowerBound = lowerBound
 			}
+			out.Takeover = ns.takeovers[g]
 			out.Owners = r.ownersOf(ns, g)
 			out.CloseWait = r.owners.closeWait(g)
 			ns.facts.Groups[i] = out

@@ -35,6 +35,8 @@ type namespace struct {
 	groups         []*group
 	// The same groups by what their connections share.
 	connectors, acceptors map[groupKey]*group
+	// What connect() makes of their TIME_WAIT sockets, nil where that was not read.
+	takeovers map[*group]*snapshot.Takeover
 
 	// The first reading.
 	counters  map[string]uint64

@@ -28,15 +28,15 @@ var bindBeforeConnect = Rule{
 				if g.Role != tcp.Connector {
 					continue
 				}
-				bound, told := p.boundByParity(g)
+				bound, told := p.bound(g)
 				if !told {
-					v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "BPF: more than half of the ports to " + g.Remote.String() +
+					v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "a BPF iterator: more than half of the ports to " + g.Remote.String() +
 						" are in use, and their parity no longer tells who chose them"})
 				}
 				if float64(bound) < sc.t.boundPorts || share(float64(bound), float64(g.InRange.Total())) < boundShare {
 					if bound > most {
 						most = bound
-						at = fmt.Sprintf("the most source ports with the parity of bind() are %s of %s (%s, in %s)", Count(bound), Count(g.InRange.Total()), who(g), p.netns.Label)
+						at = fmt.Sprintf("the most source ports that bind() may have chosen are %s of %s (%s, in %s)", Count(bound), Count(g.InRange.Total()), who(g), p.netns.Label)
 					}
 					continue
 				}
@@ -49,6 +49,10 @@ var bindBeforeConnect = Rule{
 				s.groups++
 				s.ports += g.InRange.Total()
 				s.parity += g.OtherParity
+				if g.Takeover != nil {
+					s.exact += g.Takeover.Bound
+				}
+				s.inferred = s.inferred || g.Takeover == nil || g.Takeover.Bound < bound
 			}
 			for _, s := range sources {
 				v.findings = append(v.findings, sc.bound(p, s))
@@ -71,6 +75,24 @@ type boundSource struct {
 	largest       *snapshot.Group
 	groups        int
 	ports, parity int
+	exact         int  // of ports, those that TIME_WAIT sockets are known to hold by bind()
+	inferred      bool // some are told by their parity
+}
+
+// bound is how many of a group's ports bind() chose: exactly of those in TIME_WAIT,
+// where each was asked, and by parity else.
+func (p *place) bound(g *snapshot.Group) (bound int, told bool) {
+	bound, told = p.boundByParity(g)
+	if g.Takeover == nil {
+		return bound, told
+	}
+	live := g.InRange.Total() - g.InRange[tcp.TimeWait]
+	if !told {
+		bound = 0
+	}
+	// What is not bound in TIME_WAIT has its parity for another reason.
+	bound = max(g.Takeover.Bound, min(bound, g.Takeover.Bound+live))
+	return bound, told || live <= g.InRange[tcp.TimeWait]
 }
 
 // boundByParity is how many of a group's ports connect() would not have chosen: it
@@ -89,7 +111,6 @@ func (sc *scene) bound(p *place, s *boundSource) finding {
 	ports, within := p.budgets.Ports()
 	used := share(float64(s.ports), float64(ports))
 	f.sockets = s.ports
-	f.lower(Medium)
 	f.Severity = Info
 	switch {
 	case used >= sc.t.portCritical:
@@ -117,7 +138,17 @@ func (sc *scene) bound(p *place, s *boundSource) finding {
 			Check:  p.in("ss -Htan src "+quote(ssAddress(g.Local))) + fmt.Sprintf(` | awk '{n=split($4,a,":"); if ((a[n]+%d)%%2) c++} END {print c+0}'`, within.Low%2),
 		},
 	}
-	f.doubt("that bind() chose the ports is inferred from their parity: connect() prefers that of the range's low end, bind() the other")
+	if s.exact > 0 {
+		f.Evidence = append(f.Evidence, Evidence{
+			Name: "ports that bind() owns", Value: float64(s.exact), Limit: limit(float64(ports)), Unit: "ports",
+			Source: "exact, each socket in TIME_WAIT asked by a BPF iterator (fastreuse of its inet_bind_bucket)",
+			Check:  "linger -o json | jq '.namespaces[].groups[] | select(.takeover) | {local, remote, takeover}'",
+		})
+	}
+	if s.inferred {
+		f.lower(Medium)
+		f.doubt("that bind() chose the ports is inferred from their parity: connect() prefers that of the range's low end, bind() the other")
+	}
 	f.doubtOwners(g)
 	f.RuledOut = sc.acquit(p, g, "")
 	f.Remedies = []RemedyID{BindAddressNoPort, KeepConnections, MoreAddresses, WidenPortRange}

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -32,6 +33,9 @@ type Budgets struct {
 	reuse      int64
 	delay      time.Duration
 	timestamps bool
+	// stamped: the time stamps that connections lack now are reckoned to come.
+	stamped bool
+	bound   int // ports of the range that bound TIME_WAIT sockets hold
 }
 
 // NewBudgets takes the facts that all budgets of a namespace share.
@@ -65,6 +69,9 @@ func NewBudgets(ns *snapshot.Namespace) Budgets {
 	if ms, ok := ns.Settings.Int(keyReuseDelay); ok {
 		b.delay = time.Duration(ms) * time.Millisecond
 	}
+	if ns.BoundTimeWait != nil {
+		b.bound = *ns.BoundTimeWait
+	}
 	return b
 }
 
@@ -74,7 +81,11 @@ func (b Budgets) Of(g *snapshot.Group) (capacity.Budget, bool) {
 	if b.Missing != nil || g.Role != tcp.Connector {
 		return capacity.Budget{}, false
 	}
-	return capacity.NewBudget(b.ports, b.demand(g)), true
+	ports := b.ports
+	if g.Takeover != nil { // what other programs bound is lost to this one
+		ports = max(0, ports-max(0, b.bound-g.Takeover.Bound))
+	}
+	return capacity.NewBudget(ports, b.demand(g)), true
 }
 
 // Ports is how many source ports connect() can choose from, and of which range.
@@ -89,7 +100,7 @@ func (b Budgets) WithRange(r tcp.PortRange, reserved tcp.PortSet) Budgets {
 
 // WithReuse are the budgets with tcp_tw_reuse at 1 and time stamps.
 func (b Budgets) WithReuse() Budgets {
-	b.reuse, b.timestamps = 1, true
+	b.reuse, b.timestamps, b.stamped = 1, true, !b.timestamps
 	return b
 }
 
@@ -123,5 +134,24 @@ func (b Budgets) demand(g *snapshot.Group) capacity.Demand {
 	if g.Closes != nil {
 		d.Closes = capacity.HistoryOf(g.Closes.PerSecond, g.Closes.Past, d.TimeWait)
 	}
+	if g.Takeover != nil {
+		d.Exact = b.exact(g)
+	}
 	return d
+}
+
+func (b Budgets) exact(g *snapshot.Group) *capacity.Exact {
+	t := g.Takeover
+	e := &capacity.Exact{Ripe: t.Ripe}
+	if b.delay == capacity.DefaultReuseDelay {
+		e.Ripe = t.RipeByDefault
+	}
+	kept := t.Never()
+	if b.stamped {
+		kept = t.Bound
+	}
+	if h := cmp.Or(t.Kept, g.Closes); h != nil && kept > 0 {
+		e.Kept = capacity.HistoryOf(h.PerSecond, h.Past, kept)
+	}
+	return e
 }

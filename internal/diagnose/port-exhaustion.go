@@ -62,7 +62,7 @@ var portExhaustion = Rule{
 // and never has: where so many are in TIME_WAIT, it would have met one.
 func (p *place) neverReused(b capacity.Budget, percent float64) bool {
 	recycled, known := p.Counters.Total["TcpExtTWRecycled"]
-	return known && recycled == 0 && b.Reusable > 0 && b.Fill() < percent &&
+	return known && recycled == 0 && !b.Exact && b.Reusable > 0 && b.Fill() < percent &&
 		share(float64(b.Used+b.Reusable), float64(b.Ports)) >= percent
 }
 
@@ -136,8 +136,13 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 	if p.BoundPorts == nil {
 		f.doubt("ports that programs bound and do not use yet: the kernel tells from 6.8 on, so that fewer may be left")
 	}
+	if b.Held() > 0 || b.Reusable > 0 {
+		if e, told := p.takeover(g); told {
+			f.Evidence = append(f.Evidence, e)
+		}
+	}
 	if b.Reusable > 0 || p.budgets.Reuse(g.Local.Addr, g.Remote.Addr).Allowed {
-		f.doubt("whether the peer used time stamps: a TIME_WAIT socket without them cannot be taken over")
+		f.doubtTakeover(g)
 	}
 	f.doubtHistory(g)
 	f.WillNotHelp = []Folklore{noFinTimeout, noRecycle, noFewerBuckets, noTimestamps, noBacklog, noSyncookies}
@@ -164,11 +169,15 @@ func (p *place) portless() finding {
 // portEvidence is the account of a connector's source ports.
 func portEvidence(p *place, g *snapshot.Group, b capacity.Budget) []Evidence {
 	most := limit(float64(b.Ports))
+	known := "estimated by their ages"
+	if b.Exact {
+		known = "exactly"
+	}
 	return []Evidence{
 		{
 			Name: "source ports used", Value: float64(b.Used), Limit: most, Unit: "ports",
-			Source: fmt.Sprintf("sock_diag: %s live, %s TIME_WAIT less %s that connect() may take over, %s in FIN_WAIT2 without an owner",
-				Count(b.Live), Count(b.TimeWait), Count(b.Reusable), Count(b.FinWait2)),
+			Source: fmt.Sprintf("sock_diag: %s live, %s TIME_WAIT less %s (%s) that connect() may take over, %s in FIN_WAIT2 without an owner",
+				Count(b.Live), Count(b.TimeWait), Count(b.Reusable), known, Count(b.FinWait2)),
 			Check: p.in("ss -Htan" + filter(g) + " | wc -l"),
 		},
 		{

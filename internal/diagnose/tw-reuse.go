@@ -28,7 +28,7 @@ var twReuse = Rule{
 				if !ok || b.Held() == 0 {
 					continue
 				}
-				fill := share(float64(b.Held()), float64(b.Ports))
+				fill := share(float64(p.freeable(g, b)), float64(b.Ports))
 				switch obstacles := p.obstacles(g); {
 				case fill >= sc.t.reuseUse && obstacles != nil:
 					v.findings = append(v.findings, sc.stuck(p, g, b, obstacles))
@@ -44,11 +44,50 @@ var twReuse = Rule{
 	},
 }
 
+// freeable is how many of the ports that TIME_WAIT holds settings could free: those
+// that connect() never takes over are told where each socket was asked.
+func (p *place) freeable(g *snapshot.Group, b capacity.Budget) int {
+	t := g.Takeover
+	switch {
+	case t == nil:
+		return b.Held()
+	case !p.budgets.timestamps: // they lack time stamps for that very reason
+		return max(0, b.Held()-t.Bound)
+	default:
+		return max(0, b.Held()-t.Never())
+	}
+}
+
+// takeover tells of the TIME_WAIT sockets of a group one by one: what tcp_tw_reuse at 1
+// would free now, and what keeps the rest.
+func (p *place) takeover(g *snapshot.Group) (Evidence, bool) {
+	t := g.Takeover
+	if t == nil {
+		return Evidence{}, false
+	}
+	return Evidence{
+		Name: "free now with tcp_tw_reuse=1", Value: float64(t.Ripe), Limit: limit(float64(t.Sockets())), Unit: "ports",
+		Source: fmt.Sprintf("exact, each socket asked by a BPF iterator: %s bound, %s without time stamps, %s younger than %d ms",
+			Count(t.Bound), Count(t.NoTimestamps), Count(t.Young), p.budgets.delay.Milliseconds()),
+		Check: "linger -o json | jq '.namespaces[].groups[] | select(.takeover) | {local, remote, takeover}'",
+	}, true
+}
+
+// doubtTakeover says that what can be taken over was not told of each socket.
+func (f *finding) doubtTakeover(g *snapshot.Group) {
+	if g.Takeover == nil {
+		f.doubt("which ports can be taken over is estimated by their ages: whether the peer used time stamps, and whether bind() owns a port, takes a BPF iterator")
+	}
+}
+
 // obstacles are the remedies for the settings that keep connect() from taking over
 // the TIME_WAIT sockets of a group, the first of them the reason that is told; none
 // where no setting does.
 func (p *place) obstacles(g *snapshot.Group) []RemedyID {
 	var list []RemedyID
+	if budget, ok := p.budgets.Of(g); ok && g.Takeover != nil && p.freeable(g, budget) == 0 {
+		return nil // no setting frees any
+	}
 	b := p.budgets
 	if !b.timestamps {
 		list = append(list, TimestampsOn)
@@ -86,7 +125,10 @@ func (sc *scene) stuck(p *place, g *snapshot.Group, b capacity.Budget, obstacles
 		why = "With tcp_tw_reuse at 0, connect() waits for the full 60 s of each TIME_WAIT socket."
 	}
 	f.Summary = fmt.Sprintf("%s: %s of %s source ports are in TIME_WAIT and cannot be taken over: %s",
-		way(g.Local, g.Remote), Count(b.Held()), Count(b.Ports), setting)
+		way(g.Local, g.Remote), Count(p.freeable(g, b)), Count(b.Ports), setting)
+	if rest := b.Held() - p.freeable(g, b); rest > 0 {
+		f.Summary += "; " + Count(rest) + " more are bound or lack time stamps, and no setting frees them"
+	}
 	f.Why = why
 	value, _ := p.Settings.Int(key)
 	f.Evidence = []Evidence{
@@ -98,7 +140,10 @@ func (sc *scene) stuck(p *place, g *snapshot.Group, b capacity.Budget, obstacles
 	}
 	f.RuledOut = sc.acquit(p, g, "")
 	f.doubtOwners(g)
-	f.doubt("whether the peer used time stamps: the kernel does not tell of a TIME_WAIT socket; one without them cannot be taken over")
+	if e, told := p.takeover(g); told {
+		f.Evidence = append(f.Evidence, e)
+	}
+	f.doubtTakeover(g)
 	f.Remedies = append([]RemedyID{KeepConnections}, obstacles...)
 	f.WillNotHelp = []Folklore{noFinTimeout, noRecycle, noFewerBuckets, noTimestamps}
 	if g.InRange[tcp.FinWait2TimeWait] > 0 {

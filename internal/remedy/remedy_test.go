@@ -320,7 +320,7 @@ func TestEffectsInNumbers(t *testing.T) {
 		role tcp.Role
 		want string
 	}{
-		{diagnose.ReuseOn, tcp.Connector, "11,800 of 12,000 ports in TIME_WAIT now; 28,232 closes/s for ever in place of 471"},
+		{diagnose.ReuseOn, tcp.Connector, "about 11,800 of 12,000 ports in TIME_WAIT now; 28,232 closes/s for ever in place of 471"},
 		{diagnose.KeepConnections, tcp.Connector, "with 100 requests for each connection, 200 closes/s become 2, and TIME_WAIT settles at 120 in place of 12,000"},
 		{diagnose.MoreAddresses, tcp.Connector, "28,232 ports, and 471 closes/s for ever, for each address or port that is added"},
 		{diagnose.PeerClosesFirst, tcp.Acceptor, "12,000 sockets and 2.9 MiB here"},
@@ -340,8 +340,8 @@ func TestReuseFreesWhatElseAllows(t *testing.T) {
 		id         diagnose.RemedyID
 		want       string
 	}{
-		{"net.ipv4.tcp_tw_reuse_delay", "30000", diagnose.ReuseOn, "6,000 of 12,000 ports in TIME_WAIT now; 941 closes/s for ever in place of 471"},
-		{"net.ipv4.tcp_tw_reuse_delay", "30000", diagnose.ReuseDelayDefault, "11,800 of 12,000 ports in TIME_WAIT now; 28,232 closes/s for ever in place of 471"},
+		{"net.ipv4.tcp_tw_reuse_delay", "30000", diagnose.ReuseOn, "about 6,000 of 12,000 ports in TIME_WAIT now; 941 closes/s for ever in place of 471"},
+		{"net.ipv4.tcp_tw_reuse_delay", "30000", diagnose.ReuseDelayDefault, "about 11,800 of 12,000 ports in TIME_WAIT now; 28,232 closes/s for ever in place of 471"},
 		{
 			"net.ipv4.tcp_timestamps", "0", diagnose.ReuseOn,
 			"none of the 12,000 ports in TIME_WAIT now, which have no time stamps; from then on 28,232 closes/s for ever in place of 471",

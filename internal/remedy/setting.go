@@ -35,10 +35,17 @@ func (at *site) reusing(changed diagnose.Budgets) string {
 	}
 	b, _ := changed.Of(at.group)
 	forEver := fmt.Sprintf("%s closes/s for ever in place of %s", diagnose.Rate(b.Sustainable), diagnose.Rate(at.budget.Sustainable))
+	if t := at.group.Takeover; t != nil {
+		freed := fmt.Sprintf("exactly %s of %s ports in TIME_WAIT now", diagnose.Count(at.budget.Held()-b.Held()), diagnose.Count(at.budget.Held()))
+		if t.Never() > 0 {
+			freed += fmt.Sprintf(" (%s are bound, %s lack time stamps)", diagnose.Count(t.Bound), diagnose.Count(t.NoTimestamps))
+		}
+		return freed + "; from then on " + forEver
+	}
 	if !at.budgets.Timestamps() {
 		return fmt.Sprintf("none of the %s ports in TIME_WAIT now, which have no time stamps; from then on %s", diagnose.Count(at.budget.Held()), forEver)
 	}
-	return fmt.Sprintf("%s of %s ports in TIME_WAIT now; %s", diagnose.Count(at.budget.Held()-b.Held()), diagnose.Count(at.budget.Held()), forEver)
+	return fmt.Sprintf("about %s of %s ports in TIME_WAIT now; %s", diagnose.Count(at.budget.Held()-b.Held()), diagnose.Count(at.budget.Held()), forEver)
 }
 
 func reuseDelayDefault(at *site) Remedy {

@@ -69,6 +69,7 @@ func namespace(s *stream, ns *snapshot.Namespace) {
 				s.element(listener{l, some(l.Owners)})
 			}
 		})
+		s.member("bound_time_wait", ns.BoundTimeWait)
 		s.member("wanted", some(ns.Wanted))
 		s.member("self_connected", some(ns.SelfConnected))
 		s.name("groups")

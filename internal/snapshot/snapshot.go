@@ -132,6 +132,10 @@ type Namespace struct {
 	// (BOUND_INACTIVE, kernel 6.8); nil where the kernel does not say, and where no
 	// connector comes near half of its ports.
 	BoundPorts tcp.PortSet `json:"bound_ports,omitempty"`
+	// BoundTimeWait counts the ports of the range that a bind() owns and whose sockets
+	// are in TIME_WAIT, listeners' and reserved ports left out: connect() passes over them
+	// whatever the destination. It is nil where that was not read.
+	BoundTimeWait *int `json:"bound_time_wait,omitempty"`
 	// SelfConnected are the ends of connections whose two ends are one socket, at
 	// most 20.
 	SelfConnected []tcp.Endpoint `json:"self_connected,omitempty"`
@@ -273,6 +277,10 @@ type Group struct {
 	// Unanswered counts the sockets that have sent the same segment, or a probe,
 	// three times or more without an answer.
 	Unanswered tcp.States `json:"unanswered"`
+	// Takeover is what connect() makes of the TIME_WAIT sockets of InRange, told of each;
+	// nil where that was not read: it is for connectors of a namespace where one of them
+	// has much of the range, and takes BPF.
+	Takeover *Takeover `json:"takeover,omitempty"`
 	// Closes is the history of the group's TIME_WAIT sockets, nil without any.
 	Closes *CloseHistory `json:"closes,omitempty"`
 	// Clients are an acceptor's busiest, at most 20.
@@ -290,6 +298,28 @@ type Group struct {
 	Owners []Owner `json:"owners,omitempty"`
 	Peer   *Peer   `json:"peer,omitempty"`
 }
+
+// Takeover counts TIME_WAIT sockets by what keeps connect() from taking their port
+// over, whatever tcp_tw_reuse says now: the first reason that holds (tcp_twsk_unique of
+// net/ipv4/tcp_ipv4.c, __inet_hash_connect of net/ipv4/inet_hashtables.c). They were
+// counted a moment after the others of their group.
+type Takeover struct {
+	Bound        int `json:"bound"`              // a bind() owns the port
+	NoTimestamps int `json:"without_timestamps"` // the connection used none
+	Young        int `json:"young"`              // not older than tcp_tw_reuse_delay
+	Ripe         int `json:"ripe"`               // nothing
+	// RipeByDefault would be ripe with tcp_tw_reuse_delay at its default.
+	RipeByDefault int `json:"ripe_by_default"`
+	// Kept is the history of Bound and NoTimestamps together; nil where there are none,
+	// and where the kernel does not tell their ages (before 6.14).
+	Kept *CloseHistory `json:"kept,omitempty"`
+}
+
+// Never is how many connect() never takes over.
+func (t Takeover) Never() int { return t.Bound + t.NoTimestamps }
+
+// Sockets is how many were counted.
+func (t Takeover) Sockets() int { return t.Bound + t.NoTimestamps + t.Young + t.Ripe }
 
 // HistorySeconds is the length of a CloseHistory: TCP_TIMEWAIT_LEN of
 // include/net/tcp.h, a constant of every kernel.

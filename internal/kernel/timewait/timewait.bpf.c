@@ -36,6 +36,7 @@ struct bpf_iter__tcp {
 
 #define BOUND 1
 #define TIMESTAMPS 2
+#define AGE 4
 
 /* Decoded by timewait.go. */
 struct record {
@@ -103,10 +104,13 @@ int time_wait(struct bpf_iter__tcp *ctx)
 	if (stamp)
 		r.flags |= TIMESTAMPS;
 	now_ms = bpf_ktime_get_ns() / 1000000;
-	if (bpf_core_field_exists(tw->tw_entry_stamp))
+	if (bpf_core_field_exists(tw->tw_entry_stamp)) {
 		r.age_ms = (__u32)now_ms - tw->tw_entry_stamp;
-	else if (stamp) /* whole seconds, as time_after32 compares them */
+		r.flags |= AGE;
+	} else if (stamp) { /* whole seconds, as time_after32 compares them */
 		r.age_ms = ((__u32)(now_ms / 1000) - (__u32)stamp) * 1000;
+		r.flags |= AGE;
+	}
 
 	bpf_seq_write(ctx->meta->seq, &r, sizeof(r));
 	return 0;

@@ -29,14 +29,22 @@ var ErrForbidden = errors.New("BPF is not allowed to this process")
 // built without BTF or BPF.
 var ErrNoIterator = errors.New("this kernel has no BPF iterator over TCP sockets")
 
+// Addr is an address of 16 bytes, an IPv4 address as ::ffff:a.b.c.d: it is compared and
+// hashed faster than a netip.Addr.
+type Addr [16]byte
+
+// Netip converts the address.
+func (a Addr) Netip() netip.Addr { return netip.AddrFrom16(a).Unmap() }
+
 // Socket is one TIME_WAIT socket. Those in FIN_WAIT2 are none.
 type Socket struct {
-	Local, Remote         netip.Addr
+	Local, Remote         Addr
 	LocalPort, RemotePort uint16
 	// Age is the time since it entered TIME_WAIT, to the millisecond. Before kernel
 	// 6.14 it is that since the last segment, in seconds of the clock that have begun,
-	// and is not known (0) without time stamps: the same that those kernels compare.
-	Age time.Duration
+	// as those kernels compare it, and not known without time stamps.
+	Age      time.Duration
+	AgeKnown bool
 	// Bound: the port is owned by a bind(), so that connect() passes over it.
 	Bound bool
 	// Timestamps: the connection used them (RFC 7323); without, it is not taken over.
@@ -129,15 +137,17 @@ func (it *Iterator) Each(ctx context.Context, visit func(*Socket)) error {
 const (
 	flagBound      = 1
 	flagTimestamps = 2
+	flagAge        = 4
 )
 
 func (s *Socket) decode(b []byte) {
-	s.Local = netip.AddrFrom16([16]byte(b[0:])).Unmap()
-	s.Remote = netip.AddrFrom16([16]byte(b[16:])).Unmap()
+	s.Local = Addr(b[0:])
+	s.Remote = Addr(b[16:])
 	s.Age = time.Duration(binary.NativeEndian.Uint32(b[32:])) * time.Millisecond
 	s.LocalPort = binary.NativeEndian.Uint16(b[36:])
 	s.RemotePort = binary.NativeEndian.Uint16(b[38:])
 	flags := binary.NativeEndian.Uint32(b[40:])
 	s.Bound = flags&flagBound != 0
 	s.Timestamps = flags&flagTimestamps != 0
+	s.AgeKnown = flags&flagAge != 0
 }
