@@ -33,7 +33,8 @@ var bindBeforeConnect = Rule{
 					v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "a BPF iterator: more than half of the ports to " + g.Remote.String() +
 						" are in use, and their parity no longer tells who chose them"})
 				}
-				if float64(bound) < sc.t.boundPorts || share(float64(bound), float64(g.InRange.Total())) < boundShare {
+				exact := g.Takeover != nil && g.Takeover.Bound == bound
+				if float64(bound) < sc.t.boundPorts || !exact && share(float64(bound), float64(g.InRange.Total())) < boundShare {
 					if bound > most {
 						most = bound
 						at = fmt.Sprintf("the most source ports that bind() may have chosen are %s of %s (%s, in %s)", Count(bound), Count(g.InRange.Total()), who(g), p.netns.Label)
@@ -47,12 +48,16 @@ var bindBeforeConnect = Rule{
 					sources = append(sources, s)
 				}
 				s.groups++
-				s.ports += g.InRange.Total()
-				s.parity += g.OtherParity
 				if g.Takeover != nil {
 					s.exact += g.Takeover.Bound
 				}
-				s.inferred = s.inferred || g.Takeover == nil || g.Takeover.Bound < bound
+				if exact {
+					s.ports += bound
+				} else {
+					s.ports += g.InRange.Total()
+					s.parity += g.OtherParity
+					s.inferred = true
+				}
 			}
 			for _, s := range sources {
 				v.findings = append(v.findings, sc.bound(p, s))
@@ -126,17 +131,16 @@ func (sc *scene) bound(p *place, s *boundSource) finding {
 		name, g.Local.Addr, Count(s.ports), Count(ports))
 	f.Why = "bind() with port 0 chooses the port before the destination is known, so that the kernel gives it to nobody else: not to another destination, and not to other programs' connect(). " +
 		"tcp_tw_reuse does not free it while it is in TIME_WAIT. At the end bind() fails with EADDRINUSE."
-	f.Evidence = []Evidence{
-		{
+	if s.inferred {
+		f.Evidence = append(f.Evidence, Evidence{
 			Name: "ports of the source address", Value: float64(s.ports), Limit: limit(float64(ports)), Unit: "ports",
 			Source: fmt.Sprintf("sock_diag: sockets of %s with a source port in the range", countOf(s.groups, "destination")),
 			Check:  p.in("ss -Htan src " + quote(ssAddress(g.Local)) + " | wc -l"),
-		},
-		{
+		}, Evidence{
 			Name: "parity of bind()", Value: float64(s.parity), Limit: limit(float64(s.ports)), Unit: "ports",
 			Source: fmt.Sprintf("sock_diag: ports whose parity is not that of %d, the low end of the range", within.Low),
 			Check:  p.in("ss -Htan src "+quote(ssAddress(g.Local))) + fmt.Sprintf(` | awk '{n=split($4,a,":"); if ((a[n]+%d)%%2) c++} END {print c+0}'`, within.Low%2),
-		},
+		})
 	}
 	if s.exact > 0 {
 		f.Evidence = append(f.Evidence, Evidence{

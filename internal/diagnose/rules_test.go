@@ -3,10 +3,13 @@ package diagnose
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"linger/internal/snapshot"
 )
 
 func TestEachProblemHasItsFileAndItsPage(t *testing.T) {
@@ -51,6 +54,53 @@ func TestObstaclesToReuse(t *testing.T) {
 		}
 		if diff := cmp.Diff(tt.loop, p.obstacles(&loopback)); diff != "" {
 			t.Errorf("%+v on loopback: %s", tt, diff)
+		}
+	}
+}
+
+// What is told of each TIME_WAIT socket goes before what their ages and ports suggest.
+func TestTakeoverDecides(t *testing.T) {
+	lots := func(takeover snapshot.Takeover, otherParity int) snapshot.Group {
+		g := connector(client, service, 10, 15000, steady(15000, 60))
+		g.Takeover, g.OtherParity = &takeover, otherParity
+		return g
+	}
+	has := func(d Diagnosis, slug Slug) (found *Finding) {
+		for i := range d.Findings {
+			for _, f := range append([]Finding{d.Findings[i]}, d.Findings[i].Related...) {
+				if f.Problem == slug {
+					found = &f
+				}
+			}
+		}
+		return found
+	}
+	for _, tt := range []struct {
+		name        string
+		takeover    snapshot.Takeover
+		otherParity int
+		reuse, bind bool
+	}{
+		{"all could be taken over", snapshot.Takeover{Ripe: 14800, Young: 200, RipeByDefault: 14800}, 0, true, false},
+		{"the peer used no time stamps", snapshot.Takeover{NoTimestamps: 15000}, 0, false, false},
+		{"all are bound, more than half of the range", snapshot.Takeover{Bound: 15000}, 7500, false, true},
+		{"connect() has taken ports of both parities", snapshot.Takeover{Ripe: 15000, RipeByDefault: 15000}, 7500, true, false},
+		{"some are bound", snapshot.Takeover{Bound: 3000, Ripe: 12000, RipeByDefault: 12000}, 1500, true, true},
+	} {
+		d := Judge(world(set(keyReuse, "0"), with(lots(tt.takeover, tt.otherParity))), DefaultThresholds())
+		if f := has(d, TWReuse); (f != nil) != tt.reuse {
+			t.Errorf("%s: tw-reuse %+v", tt.name, f)
+		} else if f != nil && slices.ContainsFunc(f.Unsure, func(u string) bool { return strings.Contains(u, "estimated") }) {
+			t.Errorf("%s: unsure of what is exact: %q", tt.name, f.Unsure)
+		}
+		f := has(d, BindBeforeConnect)
+		if (f != nil) != tt.bind {
+			t.Errorf("%s: bind-before-connect %+v", tt.name, f)
+		}
+		if f != nil && !slices.ContainsFunc(f.Evidence, func(e Evidence) bool {
+			return e.Name == "ports that bind() owns" && e.Value == float64(tt.takeover.Bound)
+		}) {
+			t.Errorf("%s: evidence %+v", tt.name, f.Evidence)
 		}
 	}
 }
