@@ -14,12 +14,15 @@ import (
 
 	"linger/internal/kernel/netns"
 	"linger/internal/kernel/sysctl"
+	"linger/internal/lab/wire"
 )
 
 // Topology is a set of anonymous network namespaces and the links between them.
 // It is gone when it is closed, and when the process that made it ends.
 type Topology struct {
 	Nodes []*Node
+
+	wires []*wire.Wire
 }
 
 // Node is one namespace of a topology.
@@ -72,6 +75,10 @@ func newNode(name string, v4, v6 netip.Addr) (*Node, error) {
 // Close ends all workers, and with them the last users of the namespaces.
 func (t *Topology) Close() error {
 	var errs []error
+	for _, w := range t.wires {
+		errs = append(errs, w.Close())
+	}
+	t.wires = nil
 	for _, n := range t.Nodes {
 		for _, w := range n.workers {
 			errs = append(errs, w.Close())

@@ -1,8 +1,154 @@
 package lab
 
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+
+	"linger/internal/lab/wire"
+)
+
 var twRecycle = Scenario{
 	Slug:   "tw-recycle",
 	Title:  "net.ipv4.tcp_tw_recycle is on",
 	Cure:   "it is off",
 	Cannot: "kernel 4.12 removed net.ipv4.tcp_tw_recycle",
+}
+
+// Recycled is what two clients behind one NAT met.
+type Recycled struct {
+	First, Second Connects
+	// Dropped are the SYNs that the emulated rule dropped.
+	Dropped int
+	Ladder  wire.Ladder
+}
+
+// Connects are attempts to connect.
+type Connects struct {
+	Opened, Failed int
+	// Latencies are in milliseconds, of those that were opened, in their order.
+	Latencies []float64
+}
+
+// recycleArm is a way to run the experiment.
+type recycleArm struct {
+	off bool
+	// secondWithout takes the second client's time stamps away.
+	secondWithout bool
+}
+
+const (
+	recycleConnects = 5
+	// connectPatience is how long a client waits: long enough for its SYN to be sent
+	// again, after a second.
+	connectPatience = 2500 * time.Millisecond
+	// clockBehind is how much later the second client was started, in milliseconds.
+	clockBehind = 60_000
+)
+
+// measureRecycle connects from two clients behind a NAT, of which the second was
+// started a minute later, to a server that closes first; on the way to the server is
+// the emulated rule.
+func measureRecycle(ctx context.Context, ipv6 bool, arm recycleArm) (result Recycled, err error) {
+	t, err := newTranslated()
+	if err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, t.Close()) }()
+	service, err := t.serve(ctx, ipv6)
+	if err != nil {
+		return result, err
+	}
+	shiftClock(t.toSecond, clockBehind)
+	if arm.secondWithout {
+		if err := t.second.Set("net.ipv4.tcp_timestamps", "0"); err != nil {
+			return result, err
+		}
+	}
+	if !arm.off {
+		t.toServer.SetRules(newRecycle(service).rule())
+	}
+	if result.First, err = connectSeveral(ctx, t.first, ipv6, 40000, recycleConnects, service); err != nil {
+		return result, err
+	}
+	if result.Second, err = connectSeveral(ctx, t.second, ipv6, 41000, recycleConnects, service); err != nil {
+		return result, err
+	}
+	for _, p := range t.toServer.Passed(0) {
+		if p.Fate == wire.Dropped {
+			result.Dropped++
+		}
+	}
+	result.Ladder = t.toServer.Ladder(0)
+	return result, nil
+}
+
+// serve starts the server, which closes first.
+func (t *translated) serve(ctx context.Context, ipv6 bool) (service netip.AddrPort, err error) {
+	service = netip.AddrPortFrom(t.server.Addr(ipv6), servicePort)
+	w, err := t.server.Start(ctx, serverProcess)
+	if err != nil {
+		return service, err
+	}
+	_, err = w.Serve(ctx, ServeSpec{Endpoints: []netip.AddrPort{service}, Close: CloseFirst})
+	return service, err
+}
+
+// connectSeveral connects from as many ports at once, and waits for the server to
+// close.
+func connectSeveral(ctx context.Context, n *Node, ipv6 bool, port uint16, count int, service netip.AddrPort) (Connects, error) {
+	var (
+		wait    sync.WaitGroup
+		results = make([]connected, count)
+	)
+	for i := range results {
+		from := netip.AddrPortFrom(n.Addr(ipv6), port+uint16(i))
+		wait.Go(func() { results[i] = connectOnce(ctx, n, from, service) })
+	}
+	wait.Wait()
+	return sumUp(results)
+}
+
+// connected is one attempt; err says why it could not be made.
+type connected struct {
+	opened bool
+	after  time.Duration
+	err    error
+}
+
+// connectOnce connects and waits for the server to close. That the connection does not
+// come about in time, or is reset, is a result and no error.
+func connectOnce(ctx context.Context, n *Node, from, to netip.AddrPort) (c connected) {
+	s, err := n.socket(from)
+	if err != nil {
+		return connected{err: err}
+	}
+	defer s.close()
+	patient, cancel := context.WithTimeout(ctx, connectPatience)
+	defer cancel()
+	began := time.Now()
+	if err := s.connect(patient, to); err != nil {
+		if ctx.Err() != nil {
+			return connected{err: context.Cause(ctx)}
+		}
+		return connected{}
+	}
+	c = connected{opened: true, after: time.Since(began)}
+	c.err = s.readEnd(ctx)
+	return c
+}
+
+func sumUp(results []connected) (c Connects, err error) {
+	for _, r := range results {
+		if r.opened {
+			c.Opened++
+			c.Latencies = append(c.Latencies, float64(r.after)/float64(time.Millisecond))
+		} else if r.err == nil {
+			c.Failed++
+		}
+		err = errors.Join(err, r.err)
+	}
+	return c, err
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -56,6 +57,11 @@ func (e End) plug(mtu int) (*os.File, error) {
 				return fmt.Errorf("address %s: %w", a, err)
 			}
 		}
+		for _, a := range e.Addrs {
+			if err := awaitLocal(a.Addr()); err != nil {
+				return fmt.Errorf("address %s: %w", a, err)
+			}
+		}
 		return nil
 	})
 	if err != nil && tun != nil {
@@ -74,6 +80,23 @@ func addAddress(link netlink.Link, a netip.Prefix) error {
 		IPNet: &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())},
 		Flags: flags,
 	})
+}
+
+// localPatience is how long the kernel has to take an address for its own.
+const localPatience = 10 * time.Second
+
+// awaitLocal waits until packets for an address are taken in: of IPv6 the kernel makes
+// the route later, in a work queue (addrconf_dad_work), and what comes before is lost.
+func awaitLocal(addr netip.Addr) error {
+	for deadline := time.Now().Add(localPatience); ; time.Sleep(time.Millisecond) {
+		routes, err := netlink.RouteGet(addr.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.Join(fmt.Errorf("not usable after %s", localPatience), err)
+		}
+	}
 }
 
 // openTUN makes a TUN device in the namespace of the calling thread. It is gone when

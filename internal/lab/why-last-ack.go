@@ -1,0 +1,142 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"linger/internal/lab/wire"
+)
+
+// LastAck is what happened when the ACK of the second FIN was lost.
+type LastAck struct {
+	// FINs are those that the peer sent, Resets those that it got.
+	FINs, Resets int
+	// Told is what the peer's program was told at the end: nil is an orderly end.
+	Told   error
+	Ladder wire.Ladder
+}
+
+// lastAckWithout says how a host is kept from holding TIME_WAIT.
+type lastAckWithout int
+
+const (
+	// withTimeWait leaves it alone.
+	withTimeWait lastAckWithout = iota
+	// withoutBuckets sets tcp_max_tw_buckets to 0.
+	withoutBuckets
+	// withoutByDestroy ends the time-wait socket by SOCK_DESTROY, as ss -K does: IPv4 alone.
+	withoutByDestroy
+	// withoutByReset closes by a reset, so that no last ACK is needed at all.
+	withoutByReset
+)
+
+// measureLastAck closes a connection from the client's side, and loses the client's
+// last ACK.
+func measureLastAck(ctx context.Context, ipv6 bool, without lastAckWithout) (result LastAck, err error) {
+	t, w, err := NewWired("client", "server", wire.Options{})
+	if err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, t.Close()) }()
+	client, server := t.Nodes[0], t.Nodes[1]
+	if without == withoutBuckets {
+		if err := client.Set("net.ipv4.tcp_max_tw_buckets", "0"); err != nil {
+			return result, err
+		}
+	}
+	near, far, err := connectOverWire(ctx, client, server, ipv6)
+	if err != nil {
+		return result, err
+	}
+	defer near.close()
+	defer far.close()
+
+	lastAck := wire.Match{From: wire.Left, Sequence: wire.AcksFIN, Nth: 1}
+	w.SetRules(wire.Rule{Match: lastAck, Action: wire.Drop, Note: "the last ACK, lost"})
+	if without == withoutByReset {
+		if err := near.reset(); err != nil {
+			return result, err
+		}
+		_, result.Told = far.read(ctx, 1)
+	} else if result.Told, err = loseLastAck(ctx, w, client, near, far, without == withoutByDestroy); err != nil {
+		return result, err
+	}
+	if errors.Is(result.Told, os.ErrDeadlineExceeded) {
+		return result, fmt.Errorf("the peer's connection does not end: %w", result.Told)
+	}
+	result.FINs = w.Count(0, wire.Match{From: wire.Right, Has: wire.FIN})
+	result.Resets = w.Count(0, wire.Match{From: wire.Left, Has: wire.RST})
+	result.Ladder = w.Ladder(0)
+	return result, nil
+}
+
+func loseLastAck(ctx context.Context, w *wire.Wire, client *Node, near, far *socket, destroy bool) (told, err error) {
+	// A half close: with no time-wait socket allowed, an orphan in FIN_WAIT2 would be
+	// gone as well, before the peer's FIN.
+	if err := near.finish(); err != nil {
+		return nil, err
+	}
+	if err := far.readEnd(ctx); err != nil {
+		return nil, err
+	}
+	if err := far.finish(); err != nil {
+		return nil, err
+	}
+	if _, err := w.Await(ctx, 0, wire.Match{From: wire.Left, Sequence: wire.AcksFIN, Nth: 1}); err != nil {
+		return nil, err
+	}
+	if destroy {
+		if err := client.destroyTimeWait(wirePorts(false)); err != nil {
+			return nil, err
+		}
+	}
+	return far.gone(ctx), nil
+}
+
+// destroyTimeWait ends a time-wait socket of this node.
+func (n *Node) destroyTimeWait(local, remote netip.AddrPort) error {
+	err := n.Do(func() error {
+		return netlink.SocketDestroy(net.TCPAddrFromAddrPort(local), net.TCPAddrFromAddrPort(remote))
+	})
+	if err != nil {
+		return fmt.Errorf("node %s: destroy the time-wait socket of %s and %s: %w", n.Name, local, remote, err)
+	}
+	return nil
+}
+
+// wirePorts are the ends of the one connection of an experiment on the wire.
+func wirePorts(ipv6 bool) (left, right netip.AddrPort) {
+	l4, l6 := wireAddrs(0, 1)
+	r4, r6 := wireAddrs(0, 2)
+	if ipv6 {
+		return netip.AddrPortFrom(l6, 40000), netip.AddrPortFrom(r6, servicePort)
+	}
+	return netip.AddrPortFrom(l4, 40000), netip.AddrPortFrom(r4, servicePort)
+}
+
+// connectOverWire opens the connection.
+func connectOverWire(ctx context.Context, client, server *Node, ipv6 bool) (near, far *socket, err error) {
+	from, to := wirePorts(ipv6)
+	l, err := server.listener(to)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer l.close()
+	if near, err = client.socket(from); err != nil {
+		return nil, nil, err
+	}
+	if err := near.connect(ctx, to); err != nil {
+		near.close()
+		return nil, nil, fmt.Errorf("connect: %w", err)
+	}
+	if far, err = l.accept(ctx); err != nil {
+		near.close()
+		return nil, nil, err
+	}
+	return near, far, nil
+}

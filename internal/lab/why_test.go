@@ -1,0 +1,98 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// measured runs an experiment on the wire, with a generous limit.
+func measured[R any](t *testing.T, measure func(ctx context.Context) (R, error)) R {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	r, err := measure(ctx)
+	if errors.Is(err, fs.ErrPermission) {
+		t.Skipf("needs CAP_SYS_ADMIN and CAP_NET_ADMIN: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestWhyLastAck(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name         string
+		without      lastAckWithout
+		ipv6         bool
+		fins, resets int
+		told         error
+	}{
+		{"TIME_WAIT answers", withTimeWait, false, 2, 0, nil},
+		{"TIME_WAIT answers, IPv6", withTimeWait, true, 2, 0, nil},
+		{"tcp_max_tw_buckets=0", withoutBuckets, false, 2, 1, unix.ECONNRESET},
+		{"tcp_max_tw_buckets=0, IPv6", withoutBuckets, true, 2, 1, unix.ECONNRESET},
+		{"ss -K", withoutByDestroy, false, 2, 1, unix.ECONNRESET},
+		{"SO_LINGER 0", withoutByReset, false, 0, 1, unix.ECONNRESET},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := measured(t, func(ctx context.Context) (LastAck, error) { return measureLastAck(ctx, c.ipv6, c.without) })
+			t.Logf("\n%s", r.Ladder)
+			if r.FINs != c.fins || r.Resets != c.resets || !errors.Is(r.Told, c.told) {
+				t.Errorf("%d FINs, %d resets, told %v; want %d, %d, %v", r.FINs, r.Resets, r.Told, c.fins, c.resets, c.told)
+			}
+		})
+	}
+}
+
+func TestWhyOldSegment(t *testing.T) {
+	t.Parallel()
+	type want struct {
+		refused                          error
+		corrupted                        int
+		olderStamps, challenges, answers int
+	}
+	wants := map[Guard]want{
+		GuardTimeWait:   {refused: unix.EADDRNOTAVAIL, answers: 1},
+		GuardTimeStamps: {olderStamps: 1, answers: 1},
+		GuardClock:      {answers: 1},
+		GuardAckBeyond:  {challenges: 1, answers: 1},
+		GuardAckTooOld:  {challenges: 1, answers: 1},
+		NoGuard:         {corrupted: len(newBytes), answers: 1},
+	}
+	for _, guard := range Guards() {
+		for _, ipv6 := range []bool{false, true} {
+			t.Run(string(guard)+", "+map[bool]string{false: "IPv4", true: "IPv6"}[ipv6], func(t *testing.T) {
+				t.Parallel()
+				r := measured(t, func(ctx context.Context) (OldSegment, error) { return measureOldSegment(ctx, ipv6, guard) })
+				t.Logf("\n%s", r.Ladder)
+				want := wants[guard]
+				if guard == GuardAckBeyond && r.Challenges == 0 {
+					want.challenges, want.answers = 0, 0 // older kernels drop it in silence
+				}
+				got := want
+				got.corrupted, got.olderStamps, got.challenges, got.answers = r.Corrupted, r.OlderStamps, r.Challenges, r.Answers
+				if got != want || !errors.Is(r.Refused, want.refused) {
+					t.Errorf("%+v, refused %v; want %+v", got, r.Refused, want)
+				}
+				delivered := string(newBytes)
+				switch guard {
+				case GuardTimeWait:
+					delivered = ""
+				case NoGuard:
+					delivered = string(oldBytes)
+				}
+				if string(r.Delivered) != delivered {
+					t.Errorf("delivered %q, want %q", r.Delivered, delivered)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,202 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+
+	"linger/internal/kernel/procnet"
+	"linger/internal/lab/wire"
+)
+
+// NewWired makes two namespaces that are joined by a wire. It needs /dev/net/tun.
+func NewWired(left, right string, o wire.Options) (*Topology, *wire.Wire, error) {
+	t := &Topology{}
+	if err := t.addNodes(left, right); err != nil {
+		return nil, nil, errors.Join(err, t.Close())
+	}
+	w, err := t.wire(0, t.Nodes[0], t.Nodes[1], o)
+	if err != nil {
+		return nil, nil, errors.Join(err, t.Close())
+	}
+	t.Nodes[0].IPv4, t.Nodes[0].IPv6 = wireAddrs(0, 1)
+	t.Nodes[1].IPv4, t.Nodes[1].IPv6 = wireAddrs(0, 2)
+	return t, w, nil
+}
+
+func (t *Topology) addNodes(names ...string) error {
+	for _, name := range names {
+		n, err := newNode(name, netip.Addr{}, netip.Addr{})
+		if err != nil {
+			return err
+		}
+		t.Nodes = append(t.Nodes, n)
+	}
+	return nil
+}
+
+// wireAddrs are the addresses of a host on the nth wire.
+func wireAddrs(nth, host byte) (v4, v6 netip.Addr) {
+	return netip.AddrFrom4([4]byte{10, 99, nth, host}), netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x99, 3: nth, 15: host})
+}
+
+func wireLink(nth byte) string { return fmt.Sprintf("wire%d", nth) }
+
+// wire joins two nodes by the nth wire, on which the left one is host 1.
+func (t *Topology) wire(nth byte, left, right *Node, o wire.Options) (*wire.Wire, error) {
+	end := func(n *Node, host byte) wire.End {
+		v4, v6 := wireAddrs(nth, host)
+		return wire.End{
+			Name: n.Name, Netns: n.netns, Link: wireLink(nth),
+			Addrs: []netip.Prefix{netip.PrefixFrom(v4, 24), netip.PrefixFrom(v6, 64)},
+		}
+	}
+	w, err := wire.Join(end(left, 1), end(right, 2), o)
+	if err == nil {
+		t.wires = append(t.wires, w)
+	}
+	return w, err
+}
+
+// translated are two clients behind a NAT, and a server: four nodes and three wires.
+type translated struct {
+	*Topology
+	first, second, nat, server *Node
+	// toSecond is the wire between the second client and the NAT, toServer the one
+	// between the NAT and the server.
+	toSecond, toServer *wire.Wire
+}
+
+// newTranslated makes the nodes. What leaves the NAT for the server has the NAT's
+// address, by a real masquerade of nftables.
+func newTranslated() (*translated, error) {
+	t := &translated{Topology: &Topology{}}
+	if err := t.build(); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
+func (t *translated) build() (err error) {
+	if err := t.addNodes("first client", "second client", "nat", "server"); err != nil {
+		return err
+	}
+	t.first, t.second, t.nat, t.server = t.Nodes[0], t.Nodes[1], t.Nodes[2], t.Nodes[3]
+	if _, err := t.wire(1, t.first, t.nat, wire.Options{}); err != nil {
+		return err
+	}
+	if t.toSecond, err = t.wire(2, t.second, t.nat, wire.Options{}); err != nil {
+		return err
+	}
+	if t.toServer, err = t.wire(3, t.nat, t.server, wire.Options{}); err != nil {
+		return err
+	}
+	t.first.IPv4, t.first.IPv6 = wireAddrs(1, 1)
+	t.second.IPv4, t.second.IPv6 = wireAddrs(2, 1)
+	t.nat.IPv4, t.nat.IPv6 = wireAddrs(3, 1)
+	t.server.IPv4, t.server.IPv6 = wireAddrs(3, 2)
+	if err := t.nat.Set("net.ipv4.ip_forward", "1"); err != nil {
+		return err
+	}
+	if err := t.nat.Set("net.ipv6.conf.all.forwarding", "1"); err != nil {
+		return err
+	}
+	for nth, n := range map[byte]*Node{1: t.first, 2: t.second} {
+		// Time stamps of the plain clock, without an offset for each connection, as
+		// kernels before 4.10 sent them.
+		if err := n.Set("net.ipv4.tcp_timestamps", "2"); err != nil {
+			return err
+		}
+		if err := n.Do(func() error { return defaultRoutes(wireLink(nth)) }); err != nil {
+			return fmt.Errorf("node %s: %w", n.Name, err)
+		}
+	}
+	return t.nat.masquerade(wireLink(3))
+}
+
+func defaultRoutes(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	for _, everything := range []string{"0.0.0.0/0", "::/0"} {
+		_, dst, err := net.ParseCIDR(everything)
+		if err != nil {
+			return err
+		}
+		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst}); err != nil {
+			return fmt.Errorf("route %s: %w", everything, err)
+		}
+	}
+	return nil
+}
+
+// masquerade has what leaves by a link seem to come from the node itself.
+func (n *Node) masquerade(link string) error {
+	err := n.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
+			table := c.AddTable(&nftables.Table{Name: "masquerade", Family: family})
+			chain := c.AddChain(&nftables.Chain{
+				Name: "postrouting", Table: table, Type: nftables.ChainTypeNAT,
+				Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+			})
+			name := make([]byte, 16) // IFNAMSIZ
+			copy(name, link)
+			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+				&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
+				&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: name},
+				&expr.Masq{},
+			}})
+		}
+		return c.Flush()
+	})
+	if err != nil {
+		return fmt.Errorf("node %s: masquerade at %s: %w", n.Name, link, err)
+	}
+	return nil
+}
+
+// forget empties the node's table of tracked connections, as a restarted NAT does.
+func (n *Node) forget() error {
+	err := n.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
+	if err != nil {
+		return fmt.Errorf("node %s: forget connections: %w", n.Name, err)
+	}
+	return nil
+}
+
+// shiftClock makes the clock of a wire's left end go after by ms milliseconds, as if that host had
+// been started later: its time stamps are changed on the way out, and back again on
+// the way in.
+func shiftClock(w *wire.Wire, ms uint32) {
+	stamped := func(s *wire.Segment) bool { return s.TimeStamps != nil }
+	w.SetRules(
+		wire.Rule{Match: wire.Match{From: wire.Left, Where: stamped}, Edit: func(s *wire.Segment) {
+			s.SetTimeStamps(wire.TimeStamps{Value: s.TimeStamps.Value - ms, Echo: s.TimeStamps.Echo})
+		}},
+		wire.Rule{Match: wire.Match{From: wire.Right, Where: stamped}, Edit: func(s *wire.Segment) {
+			s.SetTimeStamps(wire.TimeStamps{Value: s.TimeStamps.Value, Echo: s.TimeStamps.Echo + ms})
+		}},
+	)
+}
+
+// counters are those of the node, named as nstat names them.
+func (n *Node) counters() (c map[string]uint64, err error) {
+	err = n.Do(func() error {
+		c, err = procnet.ReadCounters()
+		return err
+	})
+	return c, err
+}
+
+// rise is what counters rose by.
+func rise(before, after map[string]uint64, name string) int { return int(after[name] - before[name]) }
