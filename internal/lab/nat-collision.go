@@ -12,8 +12,8 @@ import (
 // been.
 type Collided struct {
 	Second Connects
-	// Refused are SYNs that TIME_WAIT answered by an ACK (PAWSTimewait, or what older
-	// kernels count in PAWSEstab); Resets the second client's replies to that.
+	// Refused are SYNs that TIME_WAIT answered by an ACK, Resets the second client's
+	// replies to that.
 	Refused, Resets int
 	// Ports are the source ports that the server saw of the second client that it had
 	// seen of the first.
@@ -77,21 +77,35 @@ func measureCollision(ctx context.Context, ipv6 bool, arm collisionArm) (result 
 	if err != nil {
 		return result, err
 	}
-	result.Refused = rise(before, after, "TcpExtPAWSTimewait")
-	if _, counted := after["TcpExtPAWSTimewait"]; !counted {
-		result.Refused = rise(before, after, "TcpExtPAWSEstab")
-	}
+	result.Refused = refusedSYNs(before, after)
 	result.Resets = t.toServer.Count(since, wire.Match{From: wire.Left, Has: wire.RST})
 	result.Ports = samePorts(t.toServer.Passed(0), since)
 	result.Ladder = t.toServer.Ladder(since)
 	return result, nil
 }
 
-// awaitTimeWaits waits until the server has made them: its ACK of the last FIN is what
-// shows it on the wire.
+// refusedSYNs are those whose time stamp was older than that of the TIME_WAIT socket:
+// PAWSTimewait, which older kernels count in PAWSEstab.
+func refusedSYNs(before, after map[string]uint64) int {
+	if _, counted := after["TcpExtPAWSTimewait"]; counted {
+		return rise(before, after, "TcpExtPAWSTimewait")
+	}
+	return rise(before, after, "TcpExtPAWSEstab")
+}
+
+// awaitTimeWaits waits until the server has made them: its ACK of a client's FIN is what
+// shows each on the wire.
 func (t *translated) awaitTimeWaits(ctx context.Context, count int) error {
-	_, err := t.toServer.Await(ctx, 0, wire.Match{From: wire.Right, Sequence: wire.AcksFIN, Nth: count})
-	return err
+	acks := wire.Match{From: wire.Right, Sequence: wire.AcksFIN}
+	made := map[netip.AddrPort]bool{}
+	for since := wire.Mark(0); len(made) < count; since++ {
+		p, err := t.toServer.Await(ctx, since, acks)
+		if err != nil {
+			return err
+		}
+		made[p.Segment.Dst] = true
+	}
+	return nil
 }
 
 // samePorts counts the source ports of SYNs before a mark that come again after it.

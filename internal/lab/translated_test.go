@@ -44,12 +44,12 @@ func TestRecycleShutsTheSecondClientOut(t *testing.T) {
 func TestSecondClientMeetsTimeWait(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name                          string
-		arm                           collisionArm
-		opened, failed, resets, ports int
+		name                           string
+		arm                            collisionArm
+		opened, failed, refused, ports int
 	}{
 		{"NAT forgets", collisionArm{}, collisions, 0, collisions, collisions},
-		{"NAT forgets, tcp_rfc1337=1", collisionArm{rfc1337: true}, 0, collisions, -1, collisions},
+		{"NAT forgets, tcp_rfc1337=1", collisionArm{rfc1337: true}, 0, collisions, collisions, collisions},
 		{"NAT forgets, second clock is newer", collisionArm{secondAhead: true}, collisions, 0, 0, collisions},
 		{"NAT remembers", collisionArm{natRemembers: true}, collisions, 0, 0, 0},
 	} {
@@ -60,11 +60,8 @@ func TestSecondClientMeetsTimeWait(t *testing.T) {
 			if r.Second.Opened != c.opened || r.Second.Failed != c.failed || r.Ports != c.ports {
 				t.Errorf("%+v on %d ports of the first; want %d opened, %d failed, %d", r.Second, r.Ports, c.opened, c.failed, c.ports)
 			}
-			if c.resets >= 0 && (r.Refused != c.resets || r.Resets != c.resets) {
-				t.Errorf("%d refused, %d resets; want %d", r.Refused, r.Resets, c.resets)
-			}
-			if c.resets < 0 && r.Refused < collisions {
-				t.Errorf("%d refused, want at least %d", r.Refused, collisions)
+			if r.Refused < c.refused || r.Resets < c.refused || c.refused == 0 && r.Refused+r.Resets > 0 {
+				t.Errorf("%d refused, %d resets; want %d, and more only where a SYN is sent again", r.Refused, r.Resets, c.refused)
 			}
 		})
 	}

@@ -73,6 +73,9 @@ func measureRecycle(ctx context.Context, ipv6 bool, arm recycleArm) (result Recy
 	if result.First, err = connectSeveral(ctx, t.first, ipv6, 40000, recycleConnects, service); err != nil {
 		return result, err
 	}
+	if err := t.awaitTimeWaits(ctx, recycleConnects); err != nil {
+		return result, err
+	}
 	if result.Second, err = connectSeveral(ctx, t.second, ipv6, 41000, recycleConnects, service); err != nil {
 		return result, err
 	}

@@ -51,9 +51,10 @@ type OldSegment struct {
 	Delivered []byte
 	Corrupted int
 	// OlderStamps and Challenges are what the receiver's kernel counted at the old
-	// segment, as PAWSEstab and TCPChallengeACK; Answers are the segments that it sent.
-	OlderStamps, Challenges, Answers int
-	Ladder                           wire.Ladder
+	// segment, as PAWSEstab and TCPChallengeACK. Answered tells that it answered at once.
+	OlderStamps, Challenges int
+	Answered                bool
+	Ladder                  wire.Ladder
 }
 
 // measureOldSegment lets one of the left host's segments be held up on the wire. TCP
@@ -117,7 +118,10 @@ func (e *oldSegment) first(ctx context.Context) (held wire.Passage, err error) {
 	defer left.close()
 	defer right.close()
 	isOld := wire.Match{From: wire.Left, Payload: oldBytes, Nth: 1}
-	e.w.SetRules(wire.Rule{Match: isOld, Action: wire.Hold, Note: "held up on the way"})
+	e.w.SetRules(
+		wire.Rule{Match: isOld, Action: wire.Hold, Note: "held up on the way"},
+		wire.Rule{Match: wire.Match{Payload: oldBytes}, Note: "sent again"},
+	)
 	since := e.w.Now()
 	if err := left.write(oldBytes); err != nil {
 		return held, err
@@ -156,6 +160,7 @@ func (e *oldSegment) second(ctx context.Context, guard Guard, held wire.Passage,
 	if err := e.replay(ctx, held, result); err != nil {
 		return err
 	}
+	e.w.SetRules(wire.Rule{Match: wire.Match{Payload: newBytes}, Note: "the new connection's own bytes"})
 	since := e.w.Now()
 	if err := left.write(newBytes); err != nil {
 		return err
@@ -192,8 +197,8 @@ func (e *oldSegment) replay(ctx context.Context, held wire.Passage, result *OldS
 	}
 	result.OlderStamps = rise(before, after, "TcpExtPAWSEstab")
 	result.Challenges = rise(before, after, "TcpExtTCPChallengeACK")
-	result.Answers = rise(before, after, "TcpOutSegs")
-	if result.Answers > 0 {
+	result.Answered = rise(before, after, "TcpOutSegs") > 0
+	if result.Answered {
 		_, err = e.w.Await(ctx, since, wire.Match{From: wire.Right})
 	}
 	return err
