@@ -111,7 +111,7 @@ func (e *oldSegment) disarm(guard Guard) error {
 
 // first is the connection that the old segment is of. The right host closes first.
 func (e *oldSegment) first(ctx context.Context) (held wire.Passage, err error) {
-	left, right, err := e.meet(ctx, nil)
+	left, right, err := e.meet(ctx, sequences{})
 	if err != nil {
 		return held, err
 	}
@@ -204,28 +204,27 @@ func (e *oldSegment) replay(ctx context.Context, held wire.Passage, result *OldS
 	return err
 }
 
-// sequences are the initial sequence numbers of both hosts.
+// sequences are the initial sequence numbers of both hosts, 0 for the clock's.
 type sequences struct{ left, right uint32 }
 
-// numbers have the old segment meet the new connection; nil leaves the choice to the
-// clock. A right one of 0 leaves that one to the clock.
-func numbers(guard Guard, old wire.Segment) *sequences {
-	// As the next byte that the right host expects, and the next that it sends.
+// numbers have the old segment meet the new connection: it begins at the next byte that
+// the right host expects, and acknowledges the last that it sent.
+func numbers(guard Guard, old wire.Segment) sequences {
 	meeting := sequences{left: old.Seq - 1, right: old.Ack - 1}
 	switch guard {
-	case GuardTimeWait, GuardClock:
-		return nil
+	case GuardClock:
+		meeting.left = 0
 	case GuardAckBeyond:
 		meeting.right -= 100_000
 	case GuardAckTooOld:
 		meeting.right = 0
 	}
-	return &meeting
+	return meeting
 }
 
 // meet opens a connection from both sides at once: the wire holds the SYNs until both
 // are on their way.
-func (e *oldSegment) meet(ctx context.Context, at *sequences) (left, right *socket, err error) {
+func (e *oldSegment) meet(ctx context.Context, at sequences) (left, right *socket, err error) {
 	leftEnd, rightEnd := wirePorts(e.ipv6)
 	if left, err = e.left.socket(leftEnd); err != nil {
 		return nil, nil, err
@@ -243,15 +242,15 @@ func (e *oldSegment) meet(ctx context.Context, at *sequences) (left, right *sock
 }
 
 // cross connects the two sockets to each other.
-func (e *oldSegment) cross(ctx context.Context, left, right *socket, at *sequences) error {
-	if at != nil {
+func (e *oldSegment) cross(ctx context.Context, left, right *socket, at sequences) error {
+	if at.left != 0 {
 		if err := left.beginAt(at.left); err != nil {
 			return err
 		}
-		if at.right != 0 {
-			if err := right.beginAt(at.right); err != nil {
-				return err
-			}
+	}
+	if at.right != 0 {
+		if err := right.beginAt(at.right); err != nil {
+			return err
 		}
 	}
 	syn := wire.Match{Has: wire.SYN, Lacks: wire.ACK}
