@@ -35,7 +35,7 @@ const collisions = 8
 // measureCollision has a client open connections that the server closes first, empties
 // the table of the NAT, and has another client use the same source ports.
 func measureCollision(ctx context.Context, ipv6 bool, arm collisionArm) (result Collided, err error) {
-	t, err := newTranslated()
+	t, err := newMasqueraded()
 	if err != nil {
 		return result, err
 	}
@@ -95,7 +95,7 @@ func refusedSYNs(before, after map[string]uint64) int {
 
 // awaitTimeWaits waits until the server has made them: its ACK of a client's FIN is what
 // shows each on the wire.
-func (t *translated) awaitTimeWaits(ctx context.Context, count int) error {
+func (t *masqueraded) awaitTimeWaits(ctx context.Context, count int) error {
 	acks := wire.Match{From: wire.Right, Sequence: wire.AcksFIN}
 	made := map[netip.AddrPort]bool{}
 	for since := wire.Mark(0); len(made) < count; since++ {

@@ -52,7 +52,7 @@ const (
 // started a minute later, to a server that closes first; on the way to the server is
 // the emulated rule.
 func measureRecycle(ctx context.Context, ipv6 bool, arm recycleArm) (result Recycled, err error) {
-	t, err := newTranslated()
+	t, err := newMasqueraded()
 	if err != nil {
 		return result, err
 	}
@@ -89,7 +89,7 @@ func measureRecycle(ctx context.Context, ipv6 bool, arm recycleArm) (result Recy
 }
 
 // serve starts the server, which closes first.
-func (t *translated) serve(ctx context.Context, ipv6 bool) (service netip.AddrPort, err error) {
+func (t *masqueraded) serve(ctx context.Context, ipv6 bool) (service netip.AddrPort, err error) {
 	service = netip.AddrPortFrom(t.server.Addr(ipv6), servicePort)
 	w, err := t.server.Start(ctx, serverProcess)
 	if err != nil {

@@ -63,8 +63,8 @@ func (t *Topology) wire(nth byte, left, right *Node, o wire.Options) (*wire.Wire
 	return w, err
 }
 
-// translated are two clients behind a NAT, and a server: four nodes and three wires.
-type translated struct {
+// masqueraded are two clients behind a NAT, and a server: four nodes and three wires.
+type masqueraded struct {
 	*Topology
 	first, second, nat, server *Node
 	// toSecond is the wire between the second client and the NAT, toServer the one
@@ -72,17 +72,17 @@ type translated struct {
 	toSecond, toServer *wire.Wire
 }
 
-// newTranslated makes the nodes. What leaves the NAT for the server has the NAT's
+// newMasqueraded makes the nodes. What leaves the NAT for the server has the NAT's
 // address, by a real masquerade of nftables.
-func newTranslated() (*translated, error) {
-	t := &translated{Topology: &Topology{}}
+func newMasqueraded() (*masqueraded, error) {
+	t := &masqueraded{Topology: &Topology{}}
 	if err := t.build(); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
 }
 
-func (t *translated) build() (err error) {
+func (t *masqueraded) build() (err error) {
 	if err := t.addNodes("first client", "second client", "nat", "server"); err != nil {
 		return err
 	}
