@@ -31,8 +31,15 @@ func TestStories(t *testing.T) {
 			env.Setenv("LC_ALL", "C.UTF-8")
 			return nil
 		},
+		Condition: func(condition string) (bool, error) {
+			if condition != "root" {
+				return false, fmt.Errorf("unknown condition %q", condition)
+			}
+			return os.Getuid() == 0, nil
+		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"follows-schema": followsSchema,
+			"lines-follow":   linesFollow,
 			"exits":          exits,
 		},
 	})
@@ -48,6 +55,25 @@ func followsSchema(ts *testscript.TestScript, neg bool, args []string) {
 	document, err := jsonschema.UnmarshalJSON(strings.NewReader(ts.ReadFile(args[0])))
 	ts.Check(err)
 	ts.Check(schema.Validate(document))
+}
+
+// linesFollow SCHEMA FILE: each line of the file is JSON and follows docs/SCHEMA.
+func linesFollow(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: lines-follow SCHEMA FILE")
+	}
+	schema, err := jsonschema.NewCompiler().Compile("../../docs/" + args[0])
+	ts.Check(err)
+	lines := 0
+	for line := range strings.Lines(ts.ReadFile(args[1])) {
+		document, err := jsonschema.UnmarshalJSON(strings.NewReader(line))
+		ts.Check(err)
+		ts.Check(schema.Validate(document))
+		lines++
+	}
+	if lines == 0 {
+		ts.Fatalf("%s has no line", args[1])
+	}
 }
 
 // exits CODE ARGUMENT...: linger ends with this very exit code.

@@ -1,0 +1,311 @@
+package collect
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"linger/internal/kernel/process"
+	"linger/internal/kernel/trace"
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// TraceOptions say what to follow.
+type TraceOptions struct {
+	// Netns names namespaces as Options does; connections of others are left out.
+	Netns []string
+	// Command follows only what processes open that this process starts from then on, and
+	// those that they start.
+	Command bool
+	// Events lets single ends be read, those that pass.
+	Events *EventFilter
+}
+
+// EventFilter says which ends of connections to tell; a field of its zero value lets all pass.
+type EventFilter struct {
+	Process   string
+	Role      tcp.Role
+	Port      uint16       // of either end
+	Remote    netip.Prefix // that holds the remote address
+	LeastLife time.Duration
+	Endings   []string // of EndingNames
+}
+
+// EndingNames are the words for how connections end, and for why connect() fails.
+func EndingNames() []string {
+	var names []string
+	for e := trace.ClosedHere; int(e) < trace.Endings; e++ {
+		names = append(names, e.String())
+	}
+	return names
+}
+
+// Trace follows connections in the kernel until it is closed. Its methods are for one goroutine at a
+// time, but for Events.
+type Trace struct {
+	tracer  *trace.Tracer
+	began   time.Time
+	options TraceOptions
+
+	places    map[trace.Netns]place
+	processes map[uint32]process.Label // by pid
+	// containers are by cgroup: a process may end before its connections are read.
+	containers map[uint64]process.Label
+}
+
+// place is a namespace.
+type place struct {
+	label  string
+	wanted bool
+}
+
+// StartTrace begins to follow connections. The error says what is missing where that cannot
+// be: the rights, or the kernel's support.
+func StartTrace(ctx context.Context, o TraceOptions) (*Trace, error) {
+	t := &Trace{options: o, processes: map[uint32]process.Label{}, containers: map[uint64]process.Label{}}
+	listeners, err := t.survey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return t, t.load(trace.Options{Family: o.Command, Listeners: listeners})
+}
+
+func (t *Trace) load(o trace.Options) (err error) {
+	if f := t.options.Events; f != nil {
+		o.Events = &trace.Filter{Process: f.Process, Role: f.Role, Port: f.Port, Remote: f.Remote, LeastLife: f.LeastLife}
+		for _, name := range f.Endings {
+			o.Events.Endings = append(o.Events.Endings, trace.Ending(slices.Index(EndingNames(), name)+1))
+		}
+		if wanted := t.wanted(); len(wanted) == 1 {
+			o.Events.Netns = wanted[0]
+		}
+	}
+	if t.tracer, err = trace.Load(o); err != nil {
+		return fmt.Errorf("trace connections: %w (needs %s)", err, traceNeeds(err))
+	}
+	t.began = time.Now()
+	return nil
+}
+
+// traceNeeds is what would make tracing possible.
+func traceNeeds(err error) string {
+	if errors.Is(err, trace.ErrForbidden) {
+		return needsRights("CAP_BPF and CAP_PERFMON")
+	}
+	return "kernel 5.8 with CONFIG_DEBUG_INFO_BTF"
+}
+
+func (t *Trace) wanted() (wanted []trace.Netns) {
+	for id, p := range t.places {
+		if p.wanted && len(t.options.Netns) > 0 {
+			wanted = append(wanted, id)
+		}
+	}
+	return wanted
+}
+
+// survey reads which namespaces there are, and who listens in them.
+func (t *Trace) survey(ctx context.Context) ([]trace.Listener, error) {
+	r := &reading{}
+	if err := r.choose(); err != nil {
+		return nil, err
+	}
+	defer r.close()
+	r.each("entering namespaces", func(ns *namespace) { r.enter(ctx, ns) })
+	if err := r.dropUnread(); err != nil {
+		return nil, err
+	}
+	chosen := &reading{options: Options{Netns: t.options.Netns}}
+	if err := chosen.choose(); err != nil {
+		return nil, err
+	}
+	t.remember(r, chosen)
+	r.findOwners(ctx)
+	return r.listenersToTrace(), nil
+}
+
+// remember takes note of the namespaces' labels, and of those that were chosen.
+func (t *Trace) remember(r, chosen *reading) {
+	wanted := map[uint64]bool{}
+	for _, ns := range chosen.namespaces {
+		wanted[ns.found.Inode] = true
+	}
+	t.places = map[trace.Netns]place{}
+	for _, ns := range r.namespaces {
+		t.places[ns.traceID()] = place{ns.label(), wanted[ns.facts.Inode]}
+	}
+}
+
+// traceID is how tracing names a namespace.
+func (ns *namespace) traceID() trace.Netns {
+	return trace.Netns(cmp.Or(ns.facts.Cookie, ns.facts.Inode))
+}
+
+// listenersToTrace name the owners of accepted connections.
+func (r *reading) listenersToTrace() (listeners []trace.Listener) {
+	for _, ns := range r.namespaces {
+		for i, l := range ns.facts.Listeners {
+			owner, known := r.owners.byInode[uint64(ns.listenerInodes[i])]
+			if !known {
+				continue
+			}
+			listeners = append(listeners, trace.Listener{
+				Netns: ns.traceID(), Local: l.Local, Process: r.owners.processes[owner.PID].Comm, PID: uint32(owner.PID),
+			})
+		}
+	}
+	return listeners
+}
+
+// Close ends it.
+func (t *Trace) Close() error { return t.tracer.Close() }
+
+// Read tells all that was counted since the beginning.
+func (t *Trace) Read(ctx context.Context) (*snapshot.Traced, error) {
+	out := &snapshot.Traced{Began: t.began, MS: max(1, time.Since(t.began).Milliseconds())}
+	if missed, err := t.tracer.Missed(); err == nil {
+		out.Missed = &missed
+	}
+	var groups []trace.Group
+	unknown := false
+	err := t.tracer.Groups(func(g *trace.Group) {
+		if _, known := t.places[g.Netns]; !known && g.Number > 0 {
+			unknown = true
+		}
+		groups = append(groups, *g)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if unknown {
+		t.surveyAgain(ctx)
+	}
+	for i := range groups {
+		g := &groups[i]
+		if g.Number == 0 {
+			out.Other = t.counts(&g.Counts, g.Live)
+			continue
+		}
+		where := t.place(g.Netns, g.NetnsInode)
+		if !where.wanted {
+			continue
+		}
+		who := t.who(g.PID, g.Process, g.Cgroup)
+		out.Groups = append(out.Groups, snapshot.TracedGroup{
+			TracedKey: snapshot.TracedKey{
+				Process: g.Process, Role: g.Role, Local: g.Local, Remote: g.Remote,
+				NetnsCookie: uint64(g.Netns), Cgroup: g.Cgroup,
+			},
+			PID: int(g.PID), Container: who.Container, Pod: who.Pod, Netns: where.label,
+			TracedCounts: t.counts(&g.Counts, g.Live),
+		})
+	}
+	return out, nil
+}
+
+// surveyAgain is for namespaces that came since. One that is gone already keeps its number.
+func (t *Trace) surveyAgain(ctx context.Context) {
+	before := t.places
+	if _, err := t.survey(ctx); err != nil {
+		t.places = before
+	}
+	for id, p := range before {
+		if _, known := t.places[id]; !known {
+			t.places[id] = p
+		}
+	}
+}
+
+func (t *Trace) place(id trace.Netns, inode uint32) place {
+	p, known := t.places[id]
+	if !known {
+		p = place{label: fmt.Sprintf("net:[%d]", inode), wanted: len(t.options.Netns) == 0}
+		t.places[id] = p
+	}
+	return p
+}
+
+// rootCgroup is the inode number of the root of cgroup2 (KERNFS_ROOT_INO).
+const rootCgroup = 1
+
+// who finds the container of a process that may have ended.
+func (t *Trace) who(pid uint32, name string, cgroup uint64) process.Label {
+	if label, known := t.containers[cgroup]; known && cgroup > rootCgroup {
+		return label
+	}
+	label, known := t.processes[pid]
+	if !known && pid > 0 {
+		if read, err := proc.Label(int(pid)); err == nil && read.Comm == name {
+			label = read
+		}
+		t.processes[pid] = label
+		if cgroup > rootCgroup && label.PID != 0 {
+			t.containers[cgroup] = label
+		}
+	}
+	return label
+}
+
+func (t *Trace) counts(c *trace.Counts, live uint32) snapshot.TracedCounts {
+	out := snapshot.TracedCounts{
+		Opens:      c.Opened,
+		ClosedHere: c.Endings[trace.ClosedHere], ClosedThere: c.Endings[trace.ClosedThere],
+		AbortedHere: c.Endings[trace.Aborted], ResetThere: c.Endings[trace.ResetThere], TimedOut: c.Endings[trace.TimedOut],
+		Failed: map[string]uint64{}, Resets: snapshot.Resets{Sent: map[string]uint64{}, Received: c.ResetsReceived},
+		Bound: c.Bound, TimeWait: c.ToTimeWait, FinWait2: c.ToFinWait2,
+		BytesSent: c.BytesSent, BytesReceived: c.BytesReceived, Live: uint64(live), Untimed: c.Untimed,
+	}
+	for e := range trace.Ending(trace.Endings) {
+		if n := c.Endings[e]; e.Failed() && n > 0 {
+			out.Failed[e.String()] = n
+		}
+	}
+	for number, n := range c.ResetsSent {
+		if n > 0 {
+			out.Resets.Sent[t.tracer.Reason(number)] += n
+		}
+	}
+	for step, n := range c.Life {
+		if n > 0 {
+			out.Lives = append(out.Lives, snapshot.LivesCount{US: trace.LifeStep(step), N: uint64(n)})
+		}
+	}
+	return out
+}
+
+// Events calls visit for each end of a connection, until ctx is cancelled, and returns how many
+// ends no weight stands for.
+func (t *Trace) Events(ctx context.Context, visit func(*snapshot.EndedConnection)) (untold uint64, err error) {
+	wanted := maps.Clone(t.places)
+	return t.tracer.Events(ctx, func(e *trace.Event) {
+		where, known := wanted[e.Netns]
+		if !known {
+			t.surveyAgain(ctx)
+			where = t.place(e.Netns, e.NetnsInode)
+			wanted[e.Netns] = where
+		}
+		if !where.wanted {
+			return
+		}
+		who := t.who(e.PID, e.Process, e.Cgroup)
+		out := snapshot.EndedConnection{
+			Ended: e.Ended, Process: e.Process, PID: int(e.PID), Container: who.Container, Pod: who.Pod,
+			Netns: where.label, Role: e.Role,
+			Local:  tcp.Endpoint{Addr: e.Local.Addr(), Port: e.Local.Port()},
+			Remote: tcp.Endpoint{Addr: e.Remote.Addr(), Port: e.Remote.Port()},
+			Ending: e.Ending.String(), Reason: e.Reason,
+			BytesSent: e.BytesSent, BytesReceived: e.BytesReceived, Weight: e.Weight,
+		}
+		if e.Life > 0 {
+			ms := float64(e.Life.Microseconds()) / 1000
+			out.LifeMS = &ms
+		}
+		visit(&out)
+	})
+}

@@ -1,0 +1,225 @@
+package trace
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"linger/internal/kernel/netns"
+	"linger/internal/kernel/sockdiag"
+	"linger/internal/tcp"
+)
+
+const tracerVariable = "TRACE_TEST_TRACER"
+
+// traceUntilKilled is a program of its own: it follows connections, and says what the kernel
+// keeps for it.
+func traceUntilKilled() error {
+	tr, err := Load(Options{MaxOwners: 100, Events: &Filter{}})
+	if err != nil {
+		return err
+	}
+	kept, err := tr.kept()
+	if err != nil {
+		return err
+	}
+	fmt.Println(strings.Trim(fmt.Sprint(kept), "[]"))
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// object is a program, map or link in the kernel.
+type object struct {
+	kind byte // p, m or l
+	id   uint32
+}
+
+func (o object) String() string { return fmt.Sprintf("%c%d", o.kind, o.id) }
+
+func (o object) exists() bool {
+	var err error
+	var c io.Closer
+	switch o.kind {
+	case 'p':
+		c, err = ebpf.NewProgramFromID(ebpf.ProgramID(o.id))
+	case 'm':
+		c, err = ebpf.NewMapFromID(ebpf.MapID(o.id))
+	default:
+		c, err = link.NewFromID(link.ID(o.id))
+	}
+	if err == nil {
+		c.Close()
+	}
+	return !errors.Is(err, os.ErrNotExist)
+}
+
+// kept are the objects that the kernel keeps for a tracer.
+func (t *Tracer) kept() ([]object, error) {
+	var kept []object
+	for _, p := range t.objects.Programs {
+		info, err := p.Info()
+		if err != nil {
+			return nil, err
+		}
+		id, _ := info.ID()
+		kept = append(kept, object{'p', uint32(id)})
+	}
+	for _, m := range t.objects.Maps {
+		info, err := m.Info()
+		if err != nil {
+			return nil, err
+		}
+		id, _ := info.ID()
+		kept = append(kept, object{'m', uint32(id)})
+	}
+	for _, l := range t.links {
+		info, err := l.Info()
+		if err != nil {
+			return nil, err
+		}
+		kept = append(kept, object{'l', uint32(info.ID)})
+	}
+	return kept, nil
+}
+
+// TestNothingIsLeft: neither when a tracer is closed, nor when its process is killed.
+func TestNothingIsLeft(t *testing.T) {
+	t.Run("closed", func(t *testing.T) {
+		tr, err := Load(Options{MaxOwners: 100, Events: &Filter{}, Family: true})
+		if err != nil {
+			t.Skip("no tracing here: ", err)
+		}
+		kept, err := tr.kept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tr.Close(); err != nil {
+			t.Fatal(err)
+		}
+		gone(t, kept)
+	})
+	t.Run("killed", func(t *testing.T) {
+		follow(t, Options{}) // skips where there is no tracing
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ns, err := netns.Current()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ns.Close()
+		r := start(t, ns, "", "the-tracer", self, []string{tracerVariable + "=1"})
+		var kept []object
+		var line strings.Builder
+		for b := make([]byte, 1); b[0] != '\n'; line.WriteByte(b[0]) {
+			if _, err := io.ReadFull(r.out, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, word := range strings.Fields(line.String()) {
+			o := object{kind: word[0]}
+			if _, err := fmt.Sscan(word[1:], &o.id); err != nil {
+				t.Fatal(err)
+			}
+			kept = append(kept, o)
+		}
+		if len(kept) < 15 || !slices.ContainsFunc(kept, object.exists) {
+			t.Fatalf("the tracer keeps %v", kept)
+		}
+		if err := r.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		gone(t, kept)
+	})
+}
+
+// gone waits until the kernel has taken objects back, which it does some time after the last
+// who uses them.
+func gone(t *testing.T, kept []object) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		left := slices.DeleteFunc(slices.Clone(kept), func(o object) bool { return !o.exists() })
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("left behind are %v", left)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// TestTwoAtOnce: tracers do not disturb each other.
+func TestTwoAtOnce(t *testing.T) {
+	ns, id := newNamespace(t)
+	one, two := follow(t, Options{}), follow(t, Options{MaxOwners: 100})
+	s := peer{Listen: "127.0.0.1:8000", Count: connections, Do: "wait"}.start(t, ns, "", "the-server")
+	s.says(t, "ready")
+	peer{Dial: "127.0.0.1:8000", Count: connections, Do: "close"}.start(t, ns, "", "the-client").ends(t)
+	s.ends(t)
+	want := map[who]counts{
+		{"the-server", tcp.Acceptor}:  {"opened": connections, "closed-there": connections},
+		{"the-client", tcp.Connector}: {"opened": connections, "closed-here": connections, "handed-over": connections},
+	}
+	eventually(t, one, id, want)
+	eventually(t, two, id, want)
+}
+
+// TestOwnersOfTimeWait: each of 20,000 TIME_WAIT sockets is given to the program that made it.
+func TestOwnersOfTimeWait(t *testing.T) {
+	const programs, each = 4, 5000
+	ns, id := newNamespace(t)
+	set(t, ns, "tcp_max_tw_buckets", "100000")
+	set(t, ns, "tcp_tw_reuse", "0")
+	tr := follow(t, Options{MaxOwners: 1 << 15})
+	var clients []*running
+	for i := range programs {
+		to := fmt.Sprintf("127.0.0.%d:8000", 1+i)
+		peer{Listen: to, Count: each, Do: "answer"}.start(t, ns, "", fmt.Sprintf("server-%d", i)).says(t, "ready")
+		clients = append(clients, peer{Dial: to, Count: each, Do: "ask"}.start(t, ns, "", fmt.Sprintf("client-%d", i)))
+	}
+	want := map[who]counts{}
+	for i, c := range clients {
+		c.ends(t)
+		want[who{fmt.Sprintf("client-%d", i), tcp.Connector}] = counts{"opened": each, "closed-here": each, "handed-over": each}
+		want[who{fmt.Sprintf("server-%d", i), tcp.Acceptor}] = counts{"opened": each, "closed-there": each}
+	}
+	eventually(t, tr, id, want)
+	owners, err := tr.Owners()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := sockdiag.Dial(ns.FD())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	right, timeWait := 0, 0
+	err = conn.Dump(t.Context(), sockdiag.Request{States: []tcp.State{tcp.TimeWait, tcp.FinWait2TimeWait}}, func(s *sockdiag.Socket) {
+		timeWait++
+		to := s.Remote.Netip().As4()
+		want := fmt.Sprintf("client-%d", to[3]-1)
+		pid := uint32(clients[to[3]-1].Process.Pid)
+		if owner := owners[Socket{id, s.Cookie}]; owner.Process == want && owner.PID == pid {
+			right++
+		} else {
+			t.Errorf("a TIME_WAIT socket to %v is given to %+v, want %s (pid %d)", s.Remote.Netip(), owner, want, pid)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if timeWait != programs*each || right != timeWait {
+		t.Errorf("%d of %d TIME_WAIT sockets are given to their makers, want all %d", right, timeWait, programs*each)
+	}
+}

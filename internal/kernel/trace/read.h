@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Reads the kernel's sockets and processes. */
+#ifndef LINGER_READ_H
+#define LINGER_READ_H
+
+#include "trace.h"
+
+static __always_inline void copy_ipv6(__u8 *to, const struct in6_addr *from)
+{
+	__u32 *words = (__u32 *)to;
+
+	words[0] = from->in6_u.u6_addr32[0];
+	words[1] = from->in6_u.u6_addr32[1];
+	words[2] = from->in6_u.u6_addr32[2];
+	words[3] = from->in6_u.u6_addr32[3];
+}
+
+static __always_inline void map_ipv4(__u8 *to, __be32 addr)
+{
+	__u32 *words = (__u32 *)to;
+
+	words[0] = 0;
+	words[1] = 0;
+	words[2] = bpf_htonl(0xffff);
+	words[3] = addr;
+}
+
+static __always_inline void copy_local(__u8 *to, const struct sock_common *sk)
+{
+	if (sk->skc_family == AF_INET)
+		map_ipv4(to, sk->skc_rcv_saddr);
+	else if (bpf_core_field_exists(sk->skc_v6_rcv_saddr))
+		copy_ipv6(to, &sk->skc_v6_rcv_saddr);
+}
+
+static __always_inline void copy_remote(__u8 *to, const struct sock_common *sk)
+{
+	if (sk->skc_family == AF_INET)
+		map_ipv4(to, sk->skc_daddr);
+	else if (bpf_core_field_exists(sk->skc_v6_daddr))
+		copy_ipv6(to, &sk->skc_v6_daddr);
+}
+
+/* A program may follow pointers of the type that the tracepoint gives it, and struct sock
+ * is only the beginning of these. */
+#define READ(type, sk, field) BPF_CORE_READ((const struct type *)(sk), field)
+
+/* inet_num, of which skc_num is another name, is 0 again when the port is given back,
+ * before the tracepoint (inet_put_port of net/ipv4/inet_hashtables.c). */
+static __always_inline __be16 source_port(const struct sock *sk)
+{
+	return READ(inet_sock, sk, inet_sport);
+}
+
+static __always_inline __u16 local_port(const struct sock *sk)
+{
+	return bpf_ntohs(source_port(sk));
+}
+
+static __always_inline __u64 netns_of(struct net *net)
+{
+	if (bpf_core_field_exists(net->net_cookie) && bpf_core_field_size(net->net_cookie) == 8 && net->net_cookie)
+		return net->net_cookie;
+	return net->ns.inum;
+}
+
+static __always_inline __u64 cgroup_of(const struct sock *sk)
+{
+	const struct sock_cgroup_data___old *old;
+	struct cgroup *cgroup;
+	__u64 id = 0, val;
+
+	if (bpf_core_field_exists(sk->sk_cgrp_data.cgroup))
+		return sk->sk_cgrp_data.cgroup->kn->id;
+	old = (const void *)&sk->sk_cgrp_data;
+	if (!bpf_core_field_exists(old->val))
+		return 0;
+	val = BPF_CORE_READ(old, val);
+	if (val & 1) /* is_data: cgroup v1's class and priority */
+		return 0;
+	cgroup = (void *)(val & ~3ULL);
+	return cgroup ? BPF_CORE_READ(cgroup, kn, id) : id;
+}
+
+/* current_name is the name of current's process: its leader's, for threads have their own.
+ * Workers of the kernel's queues share one. */
+static __always_inline void current_name(char *comm)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	bpf_core_read(comm, COMM, &leader->comm);
+	if (*(__u64 *)comm == *(const __u64 *)"kworker/") {
+		comm[7] = 0;
+		*(__u64 *)(comm + 8) = 0;
+	}
+}
+
+static __always_inline bool same_name(const char *a, const char *b)
+{
+	return ((__u64 *)a)[0] == ((__u64 *)b)[0] && ((__u64 *)a)[1] == ((__u64 *)b)[1];
+}
+
+/* in_use tells whether current uses this socket. In softirq current is whoever was
+ * interrupted: over loopback, the process at the other end. */
+static __always_inline bool in_use(const struct sock *sk)
+{
+	return sk->sk_lock.owned;
+}
+
+#endif

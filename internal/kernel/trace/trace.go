@@ -1,0 +1,268 @@
+// Package trace follows TCP connections in the kernel, by BPF programs on tracepoints, and
+// adds up there who opened them, who closed them, and how they ended. It knows what the
+// tracepoints tell; it reads no socket and no process by itself, and refuses to keep
+// anything for each connection in user space. Nothing is pinned: when the process ends,
+// however it ends, the kernel takes everything back.
+package trace
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"linger/internal/tcp"
+)
+
+// ErrForbidden means that the kernel allows this process no BPF program: it takes CAP_BPF
+// and CAP_PERFMON (or CAP_SYS_ADMIN), and may be locked down for all.
+var ErrForbidden = errors.New("BPF is not allowed to this process")
+
+// ErrUnsupported means that this kernel cannot do it: it is older than 5.8, or was built
+// without BPF or BTF.
+var ErrUnsupported = errors.New("this kernel cannot trace connections by BPF")
+
+// Options say what to follow. A limit of 0 is the default.
+type Options struct {
+	// MaxGroups bounds the groups that are told apart; what does not fit is added up in
+	// one. MaxConnections bounds the open connections whose beginning is remembered.
+	MaxGroups, MaxConnections int
+	// MaxOwners bounds the makers of TIME_WAIT sockets that are remembered, the oldest
+	// forgotten first. With 0 none are; it takes kernel 5.12.
+	MaxOwners int
+	// Listeners name the owners of accepted connections. Those that begin to listen
+	// later are learnt.
+	Listeners []Listener
+	// Family follows only connections of this process's children and theirs, from those on
+	// that start after Load.
+	Family bool
+	// Events tells each end of a connection, or those that pass.
+	Events *Filter
+}
+
+// Defaults of Options, and the size of the buffer for events. A group takes 1.6 KB, a
+// connection 90 B, an owner 104 B.
+const (
+	defaultGroups      = 4096
+	defaultConnections = 65536
+	maxFamily          = 16384
+	eventRoom          = 1 << 20
+)
+
+// Listener is who listens on an address of a namespace.
+type Listener struct {
+	Netns   Netns
+	Local   tcp.Endpoint // an address that is 0.0.0.0, :: or not valid is any
+	Process string
+	PID     uint32
+}
+
+// Netns identifies a network namespace: by its SO_NETNS_COOKIE, before kernel 5.12 by its
+// inode.
+type Netns uint64
+
+// Tracer follows connections until it is closed.
+type Tracer struct {
+	objects *ebpf.Collection
+	links   []link.Link
+	groups  *ebpf.Memory
+	most    int
+	reasons []string
+	missing error
+}
+
+// Load brings the programs into the kernel. Where that cannot be the error is ErrForbidden
+// or ErrUnsupported, with the kernel's own reason.
+func Load(o Options) (*Tracer, error) {
+	t := &Tracer{most: orDefault(o.MaxGroups, defaultGroups)}
+	var err error
+	t.objects, err = load(o)
+	if err != nil && o.MaxOwners > 0 && !errors.Is(err, ErrForbidden) {
+		// The helper that reads a socket's cookie came to tracing after the rest.
+		t.missing = err
+		o.MaxOwners = 0
+		t.objects, err = load(o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := t.start(o); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// load tries the variants of the programs, the one that tells more first.
+func load(o Options) (*ebpf.Collection, error) {
+	objects, err := loadVariant(o, bpfProgSendResetWithoutReason)
+	if err != nil && !errors.Is(err, ErrForbidden) {
+		var other error
+		if objects, other = loadVariant(o, bpfProgSendReset); other == nil {
+			return objects, nil
+		}
+	}
+	return objects, err
+}
+
+func loadVariant(o Options, without string) (*ebpf.Collection, error) {
+	spec, err := loadBpf()
+	if err != nil {
+		return nil, err
+	}
+	delete(spec.Programs, without)
+	if !o.Family {
+		delete(spec.Programs, bpfProgProcessFork)
+		delete(spec.Programs, bpfProgProcessFree)
+	}
+	groups := uint32(orDefault(o.MaxGroups, defaultGroups))
+	page := uint32(os.Getpagesize())
+	for name, most := range map[string]uint32{
+		bpfMapGroups:       groups,
+		bpfMapGroupNumbers: groups,
+		bpfMapFreeGroups:   groups,
+		bpfMapConnections:  uint32(orDefault(o.MaxConnections, defaultConnections)),
+		bpfMapOwners:       uint32(max(1, o.MaxOwners)),
+		bpfMapFamily:       maxFamily,
+		bpfMapEvents:       page,
+	} {
+		spec.Maps[name].MaxEntries = most
+	}
+	set := map[string]any{
+		bpfVarKeepOwners: o.MaxOwners > 0,
+		bpfVarOnlyFamily: o.Family,
+		bpfVarTellEvents: o.Events != nil,
+	}
+	if o.Events != nil {
+		spec.Maps[bpfMapEvents].MaxEntries = max(eventRoom, page)
+		set[bpfVarEventRoom] = uint32(eventRoom)
+		set[bpfVarFilter] = o.Events.kernel()
+	}
+	for name, value := range set {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, err
+		}
+	}
+	objects, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, reason(err)
+	}
+	return objects, nil
+}
+
+func orDefault(n, otherwise int) int {
+	if n > 0 {
+		return n
+	}
+	return otherwise
+}
+
+func reason(err error) error {
+	// The verifier's log is many lines, and the last error of the chain says it all.
+	verifier := (*ebpf.VerifierError)(nil)
+	if errors.As(err, &verifier) {
+		err = verifier.Cause
+	}
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) && verifier == nil {
+		return fmt.Errorf("%w: %w", ErrForbidden, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnsupported, err)
+}
+
+// start fills the tables and attaches the programs.
+func (t *Tracer) start(o Options) error {
+	free := t.objects.Maps[bpfMapFreeGroups]
+	for number := uint32(1); number < uint32(t.most); number++ {
+		if err := free.Put(nil, number); err != nil {
+			return fmt.Errorf("number the groups: %w", err)
+		}
+	}
+	var err error
+	if t.groups, err = t.objects.Maps[bpfMapGroups].Memory(); err != nil {
+		return fmt.Errorf("map the groups: %w", err)
+	}
+	for _, l := range o.Listeners {
+		key := bpfListenerKey{Netns: uint64(l.Netns), Port: l.Local.Port}
+		if l.Local.Addr.IsValid() && !l.Local.Addr.IsUnspecified() {
+			key.Local = l.Local.Addr.As16()
+		}
+		value := bpfListener{Comm: comm(l.Process), Pid: l.PID}
+		if err := t.objects.Maps[bpfMapListeners].Put(key, value); err != nil {
+			return fmt.Errorf("name a listener: %w", err)
+		}
+	}
+	if o.Family {
+		if err := t.objects.Maps[bpfMapFamily].Put(uint32(os.Getpid()), uint8(1)); err != nil {
+			return fmt.Errorf("name the family: %w", err)
+		}
+	}
+	t.reasons = resetReasons()
+	for _, program := range t.objects.Programs {
+		attached, err := link.AttachTracing(link.TracingOptions{Program: program})
+		if err != nil {
+			return reason(err)
+		}
+		t.links = append(t.links, attached)
+	}
+	return nil
+}
+
+// Close takes the programs out of the kernel.
+func (t *Tracer) Close() error {
+	var errs []error
+	for _, l := range t.links {
+		errs = append(errs, l.Close())
+	}
+	t.objects.Close()
+	return errors.Join(errs...)
+}
+
+// Missing says why what Options asked for is not all done, nil where it is: before kernel
+// 5.12 the makers of TIME_WAIT sockets are not kept.
+func (t *Tracer) Missing() error { return t.missing }
+
+// Missed counts the events that programs were not run for, since an interrupt came while
+// the same program ran on that CPU (recursion_misses of struct bpf_prog_info, kernel 5.12).
+// What they would have counted is counted nowhere.
+func (t *Tracer) Missed() (uint64, error) {
+	var missed uint64
+	for _, program := range t.objects.Programs {
+		stats, err := program.Stats()
+		if err != nil {
+			return 0, fmt.Errorf("count missed events: %w", err)
+		}
+		missed += stats.RecursionMisses
+	}
+	return missed, nil
+}
+
+// Groups calls visit for each group, with the sums since Load. The group is overwritten after
+// visit returns. What did not fit into groups comes first, as the group without a name.
+func (t *Tracer) Groups(visit func(*Group)) error {
+	var in bpfGroup
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(&in)), unsafe.Sizeof(in))
+	used := make([]byte, 4)
+	stride := (int64(len(raw)) + 7) &^ 7 // array_map_alloc of kernel/bpf/arraymap.c
+	var out Group
+	for number := range t.most {
+		at := int64(number) * stride
+		if _, err := t.groups.ReadAt(used, at+int64(unsafe.Offsetof(in.Used))); err != nil {
+			return fmt.Errorf("read the groups: %w", err)
+		}
+		if number > 0 && binary.NativeEndian.Uint32(used) == 0 {
+			continue
+		}
+		if _, err := t.groups.ReadAt(raw, at); err != nil {
+			return fmt.Errorf("read the groups: %w", err)
+		}
+		out.Number = number
+		out.from(&in)
+		visit(&out)
+	}
+	return nil
+}

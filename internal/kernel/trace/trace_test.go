@@ -1,0 +1,322 @@
+package trace
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"linger/internal/tcp"
+)
+
+// follow starts a tracer for a test.
+func follow(t *testing.T, o Options) *Tracer {
+	t.Helper()
+	tr, err := Load(o)
+	if err != nil {
+		t.Skip("no tracing here: ", err)
+	}
+	t.Cleanup(func() {
+		if err := tr.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if tr.Missing() != nil {
+		t.Error(tr.Missing())
+	}
+	return tr
+}
+
+// who is how a test names a group.
+type who struct {
+	process string
+	role    tcp.Role
+}
+
+// groupsOf are the groups of a namespace.
+func groupsOf(t *testing.T, tr *Tracer, ns Netns) map[who]Group {
+	t.Helper()
+	found := map[who]Group{}
+	err := tr.Groups(func(g *Group) {
+		if g.Netns == ns {
+			found[who{g.Process, g.Role}] = *g
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// counts is what a test expects of a group.
+type counts map[string]uint64
+
+func (g *Group) summary() counts {
+	c := counts{}
+	put := func(name string, n uint64) {
+		if n > 0 {
+			c[name] = n
+		}
+	}
+	for e, n := range g.Endings {
+		put(Ending(e).String(), n)
+	}
+	put("opened", g.Opened)
+	put("bound", g.Bound)
+	put("handed-over", g.ToTimeWait+g.ToFinWait2)
+	put("resets-received", g.ResetsReceived)
+	put("untimed", g.Untimed)
+	put("untracked", g.Untracked)
+	put("live", uint64(g.Live))
+	return c
+}
+
+// eventually polls until the groups of a namespace are as wanted: sockets go their last
+// steps after the programs have ended.
+func eventually(t *testing.T, tr *Tracer, ns Netns, want map[who]counts) map[who]Group {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		found := groupsOf(t, tr, ns)
+		have := map[who]counts{}
+		for w, g := range found {
+			if c := g.summary(); len(c) > 0 {
+				have[w] = c
+			}
+		}
+		if fmt.Sprint(have) == fmt.Sprint(want) {
+			return found
+		}
+		if time.Now().After(deadline) {
+			missed, err := tr.Missed()
+			t.Fatalf("the groups are\n%v\nwant\n%v\nmissed events: %d %v", have, want, missed, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+const connections = 200
+
+func TestWhoClosed(t *testing.T) {
+	for _, address := range []string{"127.0.0.1", "::1"} {
+		for _, c := range []struct {
+			name           string
+			server, client string // what each does
+			want           map[who]counts
+		}{
+			{"the client closes first", "wait", "close", map[who]counts{
+				{"the-server", tcp.Acceptor}:  {"opened": connections, "closed-there": connections},
+				{"the-client", tcp.Connector}: {"opened": connections, "closed-here": connections, "handed-over": connections},
+			}},
+			{"the server closes first", "close", "wait", map[who]counts{
+				{"the-server", tcp.Acceptor}:  {"opened": connections, "closed-here": connections, "handed-over": connections},
+				{"the-client", tcp.Connector}: {"opened": connections, "closed-there": connections},
+			}},
+			{"the client resets", "wait", "reset", map[who]counts{
+				{"the-server", tcp.Acceptor}:  {"opened": connections, "reset-there": connections, "resets-received": connections},
+				{"the-client", tcp.Connector}: {"opened": connections, "aborted-here": connections},
+			}},
+			{"the server resets", "reset", "wait", map[who]counts{
+				{"the-server", tcp.Acceptor}:  {"opened": connections, "aborted-here": connections},
+				{"the-client", tcp.Connector}: {"opened": connections, "reset-there": connections, "resets-received": connections},
+			}},
+			{"the server ignores what was sent", "ignore", "send", map[who]counts{
+				{"the-server", tcp.Acceptor}:  {"opened": connections, "aborted-here": connections},
+				{"the-client", tcp.Connector}: {"opened": connections, "reset-there": connections, "resets-received": connections},
+			}},
+		} {
+			t.Run(address+" "+c.name, func(t *testing.T) {
+				t.Parallel()
+				ns, id := newNamespace(t)
+				serverCgroup, serverNumber := newCgroup(t)
+				clientCgroup, clientNumber := newCgroup(t)
+				tr := follow(t, Options{})
+				to := net.JoinHostPort(address, "8000")
+				server := peer{Listen: to, Count: connections, Do: c.server}.start(t, ns, serverCgroup, "the-server")
+				server.says(t, "ready")
+				client := peer{Dial: to, Count: connections, Do: c.client}.start(t, ns, clientCgroup, "the-client")
+				client.ends(t)
+				server.ends(t)
+				found := eventually(t, tr, id, c.want)
+				a, b := found[who{"the-server", tcp.Acceptor}], found[who{"the-client", tcp.Connector}]
+				if a.Cgroup != serverNumber || b.Cgroup != clientNumber {
+					t.Errorf("the cgroups are %d and %d, want %d and %d", a.Cgroup, b.Cgroup, serverNumber, clientNumber)
+				}
+				if a.Local.String() != to || b.Remote.String() != to || b.Local.String() != address {
+					t.Errorf("the services are %v and %v → %v, want %s", a.Local, b.Local, b.Remote, to)
+				}
+			})
+		}
+	}
+}
+
+// TestEndsWithoutClose: processes that end, or are killed, close what they have open, and what
+// nobody has accepted is reset when its listener is closed.
+func TestEndsWithoutClose(t *testing.T) {
+	const to = "127.0.0.1:8000"
+	server, client := who{"the-server", tcp.Acceptor}, who{"the-client", tcp.Connector}
+	open := counts{"opened": connections, "live": connections}
+	for _, c := range []struct {
+		name string
+		do   string // what the server does
+		end  func(*testing.T, *running)
+		want map[who]counts
+	}{
+		{"the server exits", "hold", func(t *testing.T, r *running) { r.ends(t) }, map[who]counts{
+			server: {"opened": connections, "closed-here": connections, "handed-over": connections},
+			client: {"opened": connections, "closed-there": connections, "live": connections},
+		}},
+		{"the server is killed", "hold", func(_ *testing.T, r *running) { r.Process.Kill() }, map[who]counts{
+			server: {"opened": connections, "closed-here": connections, "handed-over": connections},
+			client: {"opened": connections, "closed-there": connections, "live": connections},
+		}},
+		{"the listener closes", "never accept", func(t *testing.T, r *running) { r.ends(t) }, map[who]counts{
+			server: {"opened": connections, "aborted-here": connections},
+			client: {"opened": connections, "reset-there": connections, "resets-received": connections},
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			ns, id := newNamespace(t)
+			tr := follow(t, Options{})
+			// Room for those that nobody accepts.
+			set(t, ns, "tcp_max_syn_backlog", "4096")
+			if err := ns.Do(func() error { return os.WriteFile("/proc/sys/net/core/somaxconn", []byte("4096"), 0) }); err != nil {
+				t.Fatal(err)
+			}
+			s := peer{Listen: to, Count: connections, Do: c.do}.start(t, ns, "", server.process)
+			s.says(t, "ready")
+			peer{Dial: to, Count: connections, Do: "hold"}.start(t, ns, "", client.process).says(t, "holding")
+			eventually(t, tr, id, map[who]counts{server: open, client: open})
+			c.end(t, s)
+			eventually(t, tr, id, c.want)
+		})
+	}
+}
+
+// TestConnectFails: the reasons for which connect() fails, told apart.
+func TestConnectFails(t *testing.T) {
+	server, client := who{"the-server", tcp.Acceptor}, who{"the-client", tcp.Connector}
+	t.Run("no port, and none of the bound ones", func(t *testing.T) {
+		ns, id := newNamespace(t)
+		set(t, ns, "ip_local_port_range", "40000 40099")
+		tr := follow(t, Options{})
+		peer{Listen: "127.0.0.1:8000", Count: 100, Do: "hold"}.start(t, ns, "", server.process).says(t, "ready")
+		peer{Dial: "127.0.0.1:8000", Count: 130, Do: "hold"}.start(t, ns, "", client.process).says(t, "holding")
+		eventually(t, tr, id, map[who]counts{
+			server: {"opened": 100, "live": 100},
+			// Go tries each of the 30 three times (internetSocket of net/tcpsock_posix.go).
+			client: {"opened": 100, "live": 100, "no-port": 90},
+		})
+	})
+	t.Run("refused", func(t *testing.T) {
+		ns, id := newNamespace(t)
+		tr := follow(t, Options{})
+		peer{Dial: "[::1]:9", Count: 50, Do: "close"}.start(t, ns, "", client.process).ends(t)
+		found := eventually(t, tr, id, map[who]counts{client: {"refused": 50}})
+		if none := found[who{"", tcp.RoleUnknown}]; sent(tr, none)["no_socket"] != 50 {
+			t.Errorf("resets sent for no socket: %v, want 50", sent(tr, none))
+		}
+	})
+	t.Run("unanswered", func(t *testing.T) {
+		ns, id := newNamespace(t)
+		tr := follow(t, Options{})
+		set(t, ns, "tcp_syn_retries", "1")
+		// What comes in by lo for an address that is not local is dropped.
+		if err := ns.Do(exec.Command("ip", "route", "add", "10.9.9.9", "dev", "lo").Run); err != nil {
+			t.Fatal(err)
+		}
+		peer{Dial: "10.9.9.9:7", Count: 1, Do: "close"}.start(t, ns, "", client.process).ends(t)
+		eventually(t, tr, id, map[who]counts{client: {"unanswered": 1}})
+	})
+	t.Run("bound before connect", func(t *testing.T) {
+		ns, id := newNamespace(t)
+		tr := follow(t, Options{})
+		s := peer{Listen: "127.0.0.1:8000", Count: 60, Do: "wait"}.start(t, ns, "", server.process)
+		s.says(t, "ready")
+		peer{Dial: "127.0.0.1:8000", Count: 60, Do: "close", Source: "127.0.0.1"}.start(t, ns, "", client.process).ends(t)
+		s.ends(t)
+		eventually(t, tr, id, map[who]counts{
+			server: {"opened": 60, "closed-there": 60},
+			client: {"opened": 60, "bound": 60, "closed-here": 60, "handed-over": 60},
+		})
+	})
+}
+
+func sent(tr *Tracer, g Group) map[string]uint64 {
+	reasons := map[string]uint64{}
+	for number, n := range g.ResetsSent {
+		if n > 0 {
+			reasons[tr.Reason(number)] = n
+		}
+	}
+	return reasons
+}
+
+// TestReasonsOfResets: why this end sent a reset, in the kernel's words.
+func TestReasonsOfResets(t *testing.T) {
+	for _, c := range []struct{ server, client, want string }{
+		{"reset", "wait", "tcp_state"},
+		{"ignore", "send", "tcp_abort_on_close"},
+	} {
+		t.Run(c.want, func(t *testing.T) {
+			t.Parallel()
+			ns, id := newNamespace(t)
+			tr := follow(t, Options{})
+			s := peer{Listen: "127.0.0.1:8000", Count: 20, Do: c.server}.start(t, ns, "", "the-server")
+			s.says(t, "ready")
+			peer{Dial: "127.0.0.1:8000", Count: 20, Do: c.client}.start(t, ns, "", "the-client").ends(t)
+			s.ends(t)
+			server := who{"the-server", tcp.Acceptor}
+			found := eventually(t, tr, id, map[who]counts{
+				server:                        {"opened": 20, "aborted-here": 20},
+				{"the-client", tcp.Connector}: {"opened": 20, "reset-there": 20, "resets-received": 20},
+			})
+			if have := sent(tr, found[server]); len(have) != 1 || have[c.want] != 20 {
+				t.Errorf("the reasons are %v, want 20 times %s", have, c.want)
+			}
+		})
+	}
+}
+
+// TestOverflow: what the tables have no place for is counted all the same.
+func TestOverflow(t *testing.T) {
+	ns, id := newNamespace(t)
+	tr := follow(t, Options{MaxGroups: 3, MaxConnections: 16})
+	const servers, each = 8, 20
+	for i := range servers {
+		to := fmt.Sprintf("127.0.0.1:%d", 8000+i)
+		s := peer{Listen: to, Count: each, Do: "wait"}.start(t, ns, "", fmt.Sprintf("server-%d", i))
+		s.says(t, "ready")
+		c := peer{Dial: to, Count: each, Do: "hold"}.start(t, ns, "", fmt.Sprintf("client-%d", i))
+		c.says(t, "holding")
+		c.ends(t)
+		s.ends(t)
+	}
+	deadline := time.Now().Add(patience)
+	for {
+		var opened, ended, other uint64
+		groups := 0
+		if err := tr.Groups(func(g *Group) {
+			opened += g.Opened
+			ended += g.Endings[ClosedHere] + g.Endings[ClosedThere]
+			if g.Number == 0 {
+				other = g.Opened
+			} else if g.Netns == id {
+				groups++
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		// Others on this host may open connections too.
+		if opened >= 2*servers*each && ended >= 2*servers*each && other > 0 && groups <= 2 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d groups count %d opened and %d ended, %d of them as other; want %d each", groups, opened, ended, other, 2*servers*each)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}

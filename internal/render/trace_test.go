@@ -1,0 +1,96 @@
+package render
+
+import (
+	"bytes"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+func traced() *snapshot.Traced {
+	service := tcp.Endpoint{Addr: netip.MustParseAddr("10.9.0.2"), Port: 5432}
+	return &snapshot.Traced{Began: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), MS: 2000, Groups: []snapshot.TracedGroup{
+		{
+			TracedKey: snapshot.TracedKey{Process: "postgres", Role: tcp.Acceptor, Local: service}, Netns: "netns db",
+			TracedCounts: snapshot.TracedCounts{Opens: 900, ClosedThere: 900, Lives: snapshot.Lives{{US: 2000, N: 900}}},
+		},
+		{
+			TracedKey: snapshot.TracedKey{Process: "check\x1bout", Role: tcp.Connector, Remote: service}, Container: "0123456789ab", Netns: "netns shop",
+			TracedCounts: snapshot.TracedCounts{Opens: 901, ClosedHere: 899, AbortedHere: 1, Live: 1, Failed: map[string]uint64{"no-port": 7}, Lives: snapshot.Lives{{US: 2000, N: 900}}},
+		},
+		{
+			TracedKey: snapshot.TracedKey{Process: "other", Role: tcp.Connector, Remote: service}, Container: "0123456789ab", Netns: "netns shop",
+			TracedCounts: snapshot.TracedCounts{Opens: 1, ResetThere: 1},
+		},
+	}}
+}
+
+func TestTraceTable(t *testing.T) {
+	for by, want := range map[TraceBy]string{
+		ByProcess: `03:04:07  1,802 opened, 1,801 ended, 7 failed in 2.0 s; per second:
+process       where         role       opens  FIN here  FIN there  RST here  RST there  failed  open   p50   p99
+check\x1bout  0123456789ab  connector    451       450          0      0.50          0     3.5     1  2 ms  2 ms
+postgres      netns db      acceptor     450         0        450         0          0       0     0  2 ms  2 ms
+other         0123456789ab  connector   0.50         0          0         0       0.50       0     0     –     –
+all                                      901       450        450      0.50       0.50     3.5     1  2 ms  2 ms
+`,
+		ByContainer: `03:04:07  1,802 opened, 1,801 ended, 7 failed in 2.0 s; per second:
+container       where         role       opens  FIN here  FIN there  RST here  RST there  failed  open   p50   p99
+0123456789ab    0123456789ab  connector    451       450          0      0.50       0.50     3.5     1  2 ms  2 ms
+(no container)  netns db      acceptor     450         0        450         0          0       0     0  2 ms  2 ms
+all                                        901       450        450      0.50       0.50     3.5     1  2 ms  2 ms
+`,
+		ByReason: `03:04:07  1,802 opened, 1,801 ended, 7 failed in 2.0 s; per second:
+reason                      number
+closed there first             450
+closed here first              450
+connect() failed: no-port      3.5
+dropped here without a FIN    0.50
+reset there                   0.50
+`,
+	} {
+		t.Run(string(by), func(t *testing.T) {
+			var out bytes.Buffer
+			lines, err := TraceTable{By: by}.Print(&out, traced(), false)
+			if err != nil || lines != strings.Count(want, "\n") {
+				t.Errorf("%d lines, %v", lines, err)
+			}
+			if out.String() != want {
+				t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+			}
+		})
+	}
+}
+
+// On a screen that is drawn over no line may wrap, and what is left out is counted.
+func TestTraceTableFitsTheScreen(t *testing.T) {
+	var out bytes.Buffer
+	if _, err := (TraceTable{By: ByProcess, Rows: 1, Cut: 50}).Print(&out, traced(), true); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "2 more rows") || !strings.HasPrefix(out.String(), "TOTAL  03:04:07") {
+		t.Errorf("got\n%s", out.String())
+	}
+	for line := range strings.Lines(out.String()) {
+		if n := len([]rune(line)); n > 51 && !strings.HasPrefix(line, "TOTAL") {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+}
+
+func TestTraceEnd(t *testing.T) {
+	life := 12.5
+	e := &snapshot.EndedConnection{
+		Ended: time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC), Process: "check\x1bout", PID: 17, Role: tcp.Connector,
+		Local: tcp.Endpoint{Addr: netip.MustParseAddr("::1"), Port: 40000}, Remote: tcp.Endpoint{Addr: netip.MustParseAddr("::1"), Port: 80},
+		Ending: "aborted-here", Reason: "tcp_state", LifeMS: &life, BytesSent: 3, BytesReceived: 2048, Weight: 64,
+	}
+	want := `03:04:05.006  check\x1bout (17)        [::1]:40000 -> [::1]:80  aborted-here (tcp_state)  12 ms  sent 3 B, received 2 KiB  x 64`
+	if got := TraceEnd(Style{ASCII: true}, e); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}

@@ -1,0 +1,243 @@
+package snapshot
+
+import (
+	"slices"
+	"time"
+
+	"linger/internal/tcp"
+)
+
+// Traced is what became of connections while the kernel followed them: counts of what it
+// saw, not of what was left of it.
+type Traced struct {
+	Began time.Time `json:"began"`
+	MS    int64     `json:"ms"`
+	// Groups are in no order.
+	Groups []TracedGroup `json:"groups"`
+	// Other are the connections that fitted into no group.
+	Other TracedCounts `json:"other"`
+	// Missed are events that the kernel did not count, for they interrupted the counting of
+	// another on the same CPU; nil where it does not tell (before kernel 5.12). What follows in
+	// a connection's life makes up for one.
+	Missed *uint64 `json:"missed_events"`
+}
+
+// TracedGroup are the connections of one program with one service.
+type TracedGroup struct {
+	TracedKey
+	PID       int    `json:"pid,omitempty"`       // of one of its processes
+	Container string `json:"container,omitempty"` // its short id
+	Pod       string `json:"pod,omitempty"`       // its uid
+	Netns     string `json:"netns"`               // the label of the namespace
+	TracedCounts
+}
+
+// TracedKey is what tells groups from each other.
+type TracedKey struct {
+	// Process is the name of the leader of the process (/proc/PID/comm), empty where nobody was
+	// seen to use the connections.
+	Process string   `json:"process"`
+	Role    tcp.Role `json:"role"`
+	// Local has a port for an acceptor alone; Remote is empty for one.
+	Local       tcp.Endpoint `json:"local"`
+	Remote      tcp.Endpoint `json:"remote"`
+	NetnsCookie uint64       `json:"netns_cookie"` // the inode number before kernel 5.12
+	Cgroup      uint64       `json:"cgroup"`       // the inode number of its directory
+}
+
+// TracedCounts count connections. A connection that was established ends in one of ClosedHere,
+// ClosedThere, AbortedHere, ResetThere and TimedOut: by what came first.
+type TracedCounts struct {
+	Opens       uint64 `json:"opens"` // established
+	ClosedHere  uint64 `json:"closed_here"`
+	ClosedThere uint64 `json:"closed_there"`
+	AbortedHere uint64 `json:"aborted_here"` // dropped by this end without a FIN
+	ResetThere  uint64 `json:"reset_there"`
+	TimedOut    uint64 `json:"timed_out"`
+	// Failed are connect() calls that established nothing, by the reason: no-port, port-taken,
+	// refused, unanswered, unreachable, given-up.
+	Failed map[string]uint64 `json:"failed"`
+	Resets Resets            `json:"resets"`
+	// Bound are the opens whose source port was bound before connect().
+	Bound uint64 `json:"bound_before_connect"`
+	// TimeWait and FinWait2 were handed over to a time-wait socket, after the peer's FIN and
+	// before it.
+	TimeWait      uint64 `json:"to_time_wait"`
+	FinWait2      uint64 `json:"to_fin_wait2"`
+	BytesSent     uint64 `json:"bytes_sent"` // acknowledged, of the connections that have ended
+	BytesReceived uint64 `json:"bytes_received"`
+	// Live are open now, of those whose beginning was seen.
+	Live uint64 `json:"live"`
+	// Untimed have ended, and their beginning was not seen.
+	Untimed uint64 `json:"untimed"`
+	Lives   Lives  `json:"-"`
+}
+
+// Resets are segments with RST.
+type Resets struct {
+	// Sent is by the kernel's word for the reason (enum sk_rst_reason); unknown before 6.8.
+	Sent     map[string]uint64 `json:"sent"`
+	Received uint64            `json:"received"`
+}
+
+// Ended is how many of the connections that were established have begun to end.
+func (c *TracedCounts) Ended() uint64 {
+	return c.ClosedHere + c.ClosedThere + c.AbortedHere + c.ResetThere + c.TimedOut
+}
+
+// Failures are the connect() calls that failed.
+func (c *TracedCounts) Failures() (n uint64) {
+	for _, count := range c.Failed {
+		n += count
+	}
+	return n
+}
+
+// None tells whether nothing was counted.
+func (c *TracedCounts) None() bool {
+	return c.Opens+c.Ended()+c.Failures()+c.Resets.Received+c.Untimed+sum(c.Resets.Sent) == 0
+}
+
+func sum(counts map[string]uint64) (n uint64) {
+	for _, count := range counts {
+		n += count
+	}
+	return n
+}
+
+// Add counts the connections of another group too.
+func (c *TracedCounts) Add(other *TracedCounts) { c.combine(other, 1) }
+
+// combine adds other times sign, but for Live, which is no sum over time.
+func (c *TracedCounts) combine(other *TracedCounts, sign uint64) {
+	for _, pair := range [][2]*uint64{
+		{&c.Opens, &other.Opens}, {&c.ClosedHere, &other.ClosedHere}, {&c.ClosedThere, &other.ClosedThere},
+		{&c.AbortedHere, &other.AbortedHere}, {&c.ResetThere, &other.ResetThere}, {&c.TimedOut, &other.TimedOut},
+		{&c.Resets.Received, &other.Resets.Received}, {&c.Bound, &other.Bound},
+		{&c.TimeWait, &other.TimeWait}, {&c.FinWait2, &other.FinWait2},
+		{&c.BytesSent, &other.BytesSent}, {&c.BytesReceived, &other.BytesReceived}, {&c.Untimed, &other.Untimed},
+	} {
+		*pair[0] += sign * *pair[1]
+	}
+	if sign == 1 {
+		c.Live += other.Live
+	}
+	c.Failed = combine(c.Failed, other.Failed, sign)
+	c.Resets.Sent = combine(c.Resets.Sent, other.Resets.Sent, sign)
+	c.Lives = c.Lives.combine(other.Lives, sign)
+}
+
+func combine(counts, other map[string]uint64, sign uint64) map[string]uint64 {
+	out := map[string]uint64{}
+	for key, n := range counts {
+		out[key] += n
+	}
+	for key, n := range other {
+		out[key] += sign * n
+	}
+	for key, n := range out {
+		if n == 0 {
+			delete(out, key)
+		}
+	}
+	return out
+}
+
+// Since is what was counted after an earlier reading of the same trace.
+func (t *Traced) Since(earlier *Traced) *Traced {
+	out := &Traced{Began: earlier.Began.Add(time.Duration(earlier.MS) * time.Millisecond), MS: t.MS - earlier.MS, Missed: t.Missed}
+	if t.Missed != nil && earlier.Missed != nil {
+		missed := *t.Missed - *earlier.Missed
+		out.Missed = &missed
+	}
+	before := make(map[TracedKey]*TracedCounts, len(earlier.Groups))
+	for i := range earlier.Groups {
+		before[earlier.Groups[i].TracedKey] = &earlier.Groups[i].TracedCounts
+	}
+	for _, g := range t.Groups {
+		if old := before[g.TracedKey]; old != nil {
+			g.combine(old, ^uint64(0))
+		}
+		if !g.None() || g.Live > 0 {
+			out.Groups = append(out.Groups, g)
+		}
+	}
+	out.Other = t.Other
+	out.Other.combine(&earlier.Other, ^uint64(0))
+	return out
+}
+
+// Total is the sum over all groups.
+func (t *Traced) Total() (total TracedCounts) {
+	for i := range t.Groups {
+		total.Add(&t.Groups[i].TracedCounts)
+	}
+	total.Add(&t.Other)
+	return total
+}
+
+// Lives count how long connections lived, in rising order.
+type Lives []LivesCount
+
+// LivesCount is a number of connections that lived at least as long, and less than a quarter
+// longer.
+type LivesCount struct {
+	US uint64 // microseconds
+	N  uint64
+}
+
+func (l Lives) combine(other Lives, sign uint64) Lives {
+	out := make(Lives, 0, max(len(l), len(other)))
+	for len(l) > 0 || len(other) > 0 {
+		switch {
+		case len(other) == 0 || len(l) > 0 && l[0].US < other[0].US:
+			out, l = append(out, l[0]), l[1:]
+		case len(l) == 0 || other[0].US < l[0].US:
+			out, other = append(out, LivesCount{other[0].US, sign * other[0].N}), other[1:]
+		default:
+			out, l, other = append(out, LivesCount{l[0].US, l[0].N + sign*other[0].N}), l[1:], other[1:]
+		}
+	}
+	return slices.DeleteFunc(out, func(c LivesCount) bool { return c.N == 0 })
+}
+
+// Quantile is the life in milliseconds that a share q of the connections did not exceed, to
+// within a quarter; false where none has ended.
+func (l Lives) Quantile(q float64) (ms float64, known bool) {
+	var all uint64
+	for _, c := range l {
+		all += c.N
+	}
+	if all == 0 {
+		return 0, false
+	}
+	rank := uint64(q * float64(all-1))
+	for _, c := range l {
+		if rank < c.N {
+			return float64(c.US) / 1000, true
+		}
+		rank -= c.N
+	}
+	return float64(l[len(l)-1].US) / 1000, true
+}
+
+// EndedConnection is one end of a connection that has ended, as it was seen while the kernel
+// followed it.
+type EndedConnection struct {
+	Ended         time.Time    `json:"ended"`
+	Process       string       `json:"process"`
+	PID           int          `json:"pid,omitempty"`
+	Container     string       `json:"container,omitempty"`
+	Pod           string       `json:"pod,omitempty"`
+	Netns         string       `json:"netns"`
+	Role          tcp.Role     `json:"role"`
+	Local         tcp.Endpoint `json:"local"`
+	Remote        tcp.Endpoint `json:"remote"`
+	Ending        string       `json:"ending"`
+	Reason        string       `json:"reason,omitempty"` // of a reset that this end sent
+	LifeMS        *float64     `json:"life_ms"`          // nil where the beginning was not seen
+	BytesSent     uint64       `json:"bytes_sent"`
+	BytesReceived uint64       `json:"bytes_received"`
+	// Weight is how many ends this one stands for.
+	Weight uint32 `json:"weight"`
+}
