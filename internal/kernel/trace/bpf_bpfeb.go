@@ -162,7 +162,8 @@ const (
 	bpfProgReceiveReset           = "receive_reset"
 	bpfProgSendReset              = "send_reset"
 	bpfProgSendResetWithoutReason = "send_reset_without_reason"
-	bpfProgSetState               = "set_state"
+	bpfProgSetStateByProcess      = "set_state_by_process"
+	bpfProgSetStateBySegment      = "set_state_by_segment"
 	bpfVarEventRoom               = "event_room"
 	bpfVarFilter                  = "filter"
 	bpfVarKeepOwners              = "keep_owners"
@@ -221,7 +222,8 @@ type bpfProgramSpecs struct {
 	ReceiveReset           *ebpf.ProgramSpec `ebpf:"receive_reset"`
 	SendReset              *ebpf.ProgramSpec `ebpf:"send_reset"`
 	SendResetWithoutReason *ebpf.ProgramSpec `ebpf:"send_reset_without_reason"`
-	SetState               *ebpf.ProgramSpec `ebpf:"set_state"`
+	SetStateByProcess      *ebpf.ProgramSpec `ebpf:"set_state_by_process"`
+	SetStateBySegment      *ebpf.ProgramSpec `ebpf:"set_state_by_segment"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -322,7 +324,8 @@ type bpfPrograms struct {
 	ReceiveReset           *ebpf.Program `ebpf:"receive_reset"`
 	SendReset              *ebpf.Program `ebpf:"send_reset"`
 	SendResetWithoutReason *ebpf.Program `ebpf:"send_reset_without_reason"`
-	SetState               *ebpf.Program `ebpf:"set_state"`
+	SetStateByProcess      *ebpf.Program `ebpf:"set_state_by_process"`
+	SetStateBySegment      *ebpf.Program `ebpf:"set_state_by_segment"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -333,7 +336,8 @@ func (p *bpfPrograms) Close() error {
 		p.ReceiveReset,
 		p.SendReset,
 		p.SendResetWithoutReason,
-		p.SetState,
+		p.SetStateByProcess,
+		p.SetStateBySegment,
 	)
 }
 

@@ -159,6 +159,9 @@ func TestWeights(t *testing.T) {
 		{"the-server", tcp.Acceptor}:  {"opened": n, "closed-there": n},
 		{"the-client", tcp.Connector}: {"opened": n, "closed-here": n, "handed-over": n},
 	})
+	if missed, err := tr.Missed(); err == nil {
+		t.Logf("%d events were missed", missed)
+	}
 	l := listen(t, tr)
 	l.of(t, 1000)
 	l.stop()

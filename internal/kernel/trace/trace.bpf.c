@@ -15,9 +15,11 @@ static __always_inline bool in_family(void)
 	return bpf_map_lookup_elem(&family, &process);
 }
 
-/* A program is not run for an event that interrupts it on the same CPU (bpf_prog_active,
- * recursion_misses): a softirq can come while a process's event is counted, and brings events
- * of other connections. So each step makes up for the ones before it that were missed. */
+/* A program is not run for an event that interrupts it on the same CPU (recursion_misses of
+ * struct bpf_prog_info). A softirq can come at any time while a process's event is counted, and
+ * brings events of hundreds of other connections: so one program counts what processes do, and
+ * another what segments and timers do, which nothing interrupts. What may be missed still, while
+ * the second sees that an event is not its own, the later steps of a connection make up for. */
 
 /* was_open counts a connection that is followed as opened, unless it has been. */
 static __always_inline void was_open(struct connection *c, struct group *group)
@@ -196,21 +198,12 @@ static __always_inline void closing(const struct sock *sk, int newstate)
 	}
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int set_state(__u64 *ctx)
+static __always_inline int changed(const struct sock *sk, int oldstate, int newstate)
 {
-	const struct sock *sk = (const void *)ctx[0];
-	int oldstate = ctx[1], newstate = ctx[2];
 	struct connection *c, new = {};
 	struct group_key key = {};
 	struct group *group;
 
-	switch (newstate) {
-	case TCP_FIN_WAIT2:
-	case TCP_CLOSING:
-	case TCP_SYN_RECV:
-		return 0;
-	}
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
 	switch (newstate) {
@@ -265,6 +258,29 @@ int set_state(__u64 *ctx)
 		return 0;
 	}
 	return 0;
+}
+
+static __always_inline bool tells(int newstate)
+{
+	return newstate != TCP_FIN_WAIT2 && newstate != TCP_CLOSING && newstate != TCP_SYN_RECV;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int set_state_by_process(__u64 *ctx)
+{
+	const struct sock *sk = (const void *)ctx[0];
+	int newstate = ctx[2];
+
+	return tells(newstate) && in_use(sk) ? changed(sk, ctx[1], newstate) : 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int set_state_by_segment(__u64 *ctx)
+{
+	const struct sock *sk = (const void *)ctx[0];
+	int newstate = ctx[2];
+
+	return tells(newstate) && !in_use(sk) ? changed(sk, ctx[1], newstate) : 0;
 }
 
 /* reset_of_none counts a reset that answers a segment of no connection of ours. */
