@@ -541,8 +541,9 @@ func TestOwnersAreNamedOrDoubted(t *testing.T) {
 	}
 }
 
-func TestFindingsBringEvidenceThatCanBeChecked(t *testing.T) {
-	s := world(
+// allAtOnce is a host with every problem.
+func allAtOnce() *snapshot.Snapshot {
+	return world(
 		with(
 			connector(client, service, 0, 28232, steady(28232, 60)),
 			acceptor("[fd00::1]:80", 0, 1500, steady(1500, 60)),
@@ -554,6 +555,10 @@ func TestFindingsBringEvidenceThatCanBeChecked(t *testing.T) {
 		rose(map[string]uint64{listenOverflows: 9, estabResets: 200, pawsTimeWait: 5, "TcpExtPruneCalled": 50, "TcpExtTCPAbortOnClose": 150}),
 		set(keyFinTimeout, "61"), set(keyBuckets, "30000"), set(keyReuse, "0"),
 	)
+}
+
+func TestFindingsBringEvidenceThatCanBeChecked(t *testing.T) {
+	s := allAtOnce()
 	seen := map[Slug]bool{}
 	var walk func(f Finding)
 	walk = func(f Finding) {

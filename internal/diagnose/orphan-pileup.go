@@ -41,11 +41,33 @@ var orphanPileUp = Rule{
 				v.unknown = append(v.unknown, p.needsRoom())
 			}
 		}
+		if len(v.findings) == 0 {
+			v.findings = sc.manySmall()
+		}
 		if at != "" {
 			v.held = at
 		}
 		return v
 	},
+}
+
+// manySmall are findings where no group is large: on each namespace whose connections
+// are reset for want of room, else on the one with the most, where the host is full.
+func (sc *scene) manySmall() (found []finding) {
+	var largest *place
+	for i := range sc.places {
+		p := &sc.places[i]
+		if rise, _ := p.Counters.Rose(abortOnMemory); rise > 0 {
+			found = append(found, sc.orphansTogether(p))
+		}
+		if largest == nil || closing(p.States) > closing(largest.States) {
+			largest = p
+		}
+	}
+	if len(found) == 0 && largest != nil && sc.fullOfOrphans() {
+		found = append(found, sc.orphansTogether(largest))
+	}
+	return found
 }
 
 // closing counts sockets whose own FIN is not acknowledged.
@@ -79,6 +101,41 @@ func (sc *scene) orphans(p *place, g *snapshot.Group) finding {
 		},
 	}
 	f.Remedies = []RemedyID{ReachPeer, FewerOrphanRetries}
+	sc.orphanLimit(p, &f)
+	f.RuledOut = append(f.RuledOut, RuledOut{"TIME_WAIT", Count(g.States[tcp.TimeWait]) + " sockets, whose last segments were answered: they are no orphans"})
+	f.WillNotHelp = orphanFolklore
+	return f
+}
+
+// orphansTogether is a finding where no group is large, and all of them together
+// meet the host's limit.
+func (sc *scene) orphansTogether(p *place) finding {
+	f := finding{}
+	n := closing(p.States)
+	f.Netns, f.Confidence, f.sockets, f.Severity = p.netns, Medium, n, Warning
+	f.Summary = fmt.Sprintf("the host has more orphans than it has room for; %s closed connections of %s wait for an answer, in many small groups", Count(n), p.netns.Label)
+	f.Why = "The limit is one for all namespaces, and sockets that no program has count against it: those whose FIN is not answered, and above 60 s of tcp_fin_timeout those in FIN_WAIT2. " +
+		"What exceeds it is reset at once (net/ipv4/tcp.c, tcp_check_oom), and the data that was still to be sent is lost."
+	f.Evidence = []Evidence{{
+		Name: "waiting for the last ACK", Value: float64(n), Limit: limit(float64(p.States.Total())), Unit: "sockets",
+		Source: "sock_diag: FIN_WAIT1, CLOSING, LAST_ACK, of all sockets of the namespace",
+		Check:  p.in("ss -Htano state fin-wait-1 state closing state last-ack | wc -l"),
+	}}
+	f.Remedies = []RemedyID{ReachPeer, FewerOrphanRetries}
+	sc.orphanLimit(p, &f)
+	f.doubt("whose orphans they are: the kernel counts them for the host, and no group here has many")
+	f.WillNotHelp = orphanFolklore
+	return f
+}
+
+// fullOfOrphans tells whether the host's orphans are at their limit.
+func (sc *scene) fullOfOrphans() bool {
+	most, limited := sc.Host.Settings.Int(keyMaxOrphans)
+	return limited && sc.Host.Orphans != nil && share(float64(*sc.Host.Orphans), float64(most)) >= sc.t.orphansCritical
+}
+
+// orphanLimit tells of the host's limit of orphans, and of what was reset for it.
+func (sc *scene) orphanLimit(p *place, f *finding) {
 	most, limited := sc.Host.Settings.Int(keyMaxOrphans)
 	if sc.Host.Orphans != nil && limited {
 		have := float64(*sc.Host.Orphans)
@@ -100,11 +157,10 @@ func (sc *scene) orphans(p *place, g *snapshot.Group) finding {
 		f.Severity, f.FailingNow = Critical, true
 		f.Summary += fmt.Sprintf("; %s reset for want of room in this window", countOf(int(rise), "connection"))
 	}
-	f.RuledOut = append(f.RuledOut, RuledOut{"TIME_WAIT", Count(g.States[tcp.TimeWait]) + " sockets, whose last segments were answered: they are no orphans"})
-	f.WillNotHelp = []Folklore{
-		{"lower tcp_fin_timeout", "it counts from the ACK of the FIN, which is what is missing"},
-		{"tcp_tw_reuse", "these sockets have not reached TIME_WAIT"},
-		{"lower tcp_max_orphans", "what is over the limit is reset at once, and loses the data that was still to be sent"},
-	}
-	return f
+}
+
+var orphanFolklore = []Folklore{
+	{"lower tcp_fin_timeout", "it counts from the ACK of the FIN, which is what is missing"},
+	{"tcp_tw_reuse", "these sockets have not reached TIME_WAIT"},
+	{"lower tcp_max_orphans", "what is over the limit is reset at once, and loses the data that was still to be sent"},
 }

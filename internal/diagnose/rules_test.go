@@ -1,8 +1,6 @@
 package diagnose
 
 import (
-	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -11,27 +9,6 @@ import (
 
 	"linger/internal/snapshot"
 )
-
-func TestEachProblemHasItsFileAndItsPage(t *testing.T) {
-	for _, rule := range Rules() {
-		if _, err := os.Stat(string(rule.Slug) + ".go"); err != nil {
-			t.Errorf("rule: %v", err)
-		}
-		page, err := os.ReadFile("../../docs/problems/" + string(rule.Slug) + ".md")
-		if err != nil {
-			t.Errorf("page: %v", err)
-			continue
-		}
-		if want := fmt.Sprintf("# %s: ", rule.Slug); !strings.HasPrefix(string(page), want) {
-			t.Errorf("the page of %s does not begin with %q", rule.Slug, want)
-		}
-		for _, section := range []string{"What is true when this is reported", "Check by hand", "What helps", "What does not help", "When to leave it alone"} {
-			if !strings.Contains(string(page), "\n## "+section) {
-				t.Errorf("the page of %s has no section %q", rule.Slug, section)
-			}
-		}
-	}
-}
 
 func TestObstaclesToReuse(t *testing.T) {
 	g := connector(client, service, 0, 1000, steady(1000, 60))

@@ -227,6 +227,15 @@ func TestJudgeTroubles(t *testing.T) {
 			})},
 			[]string{"info tw-recycle"}, "/etc/sysctl.d/99-fast.conf:3",
 		},
+		{
+			"many small groups reach the host's limit of orphans together",
+			changes{with(dying(60, 0)), host(func(h *snapshot.Host) { n := int64(60); h.Orphans = &n; h.Settings[keyMaxOrphans] = "100" })},
+			[]string{"critical orphan-pileup"}, "60 of 100 orphans",
+		},
+		{
+			"connections reset for want of room, and no large group",
+			changes{with(dying(60, 0)), rose(rises{abortOnMemory: 3})}, []string{"critical orphan-pileup"}, "3 connections reset for want of room",
+		},
 		{"SYNs that it drops now", changes{set(keyRecycle, "1"), rose(rises{"TcpExtPAWSPassive": 2})}, []string{"critical tw-recycle"}, "2 SYNs dropped"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

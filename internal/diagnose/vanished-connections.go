@@ -22,9 +22,9 @@ var aborts = []struct {
 	remedy           RemedyID
 }{
 	{"TcpExtTCPAbortOnData", "a program here closes with SO_LINGER and a time-out of zero, or got data after its close", CloseWithFIN},
+	{"TcpExtTCPAbortOnLinger", "a program here bounds FIN_WAIT2 by TCP_LINGER2", CloseWithFIN},
 	{"TcpExtTCPAbortOnClose", "a program here closes with data unread", ReadToEnd},
 	{"TcpExtTCPAbortOnTimeout", "the peer no longer answered, and the retries are used up", ProbeIdle},
-	{"TcpExtTCPAbortOnLinger", "a program here bounds FIN_WAIT2 by TCP_LINGER2", CloseWithFIN},
 	{abortOnMemory, "the kernel had no room for an orphan", ReachPeer},
 }
 

@@ -65,6 +65,60 @@ func TestLinksResolve(t *testing.T) {
 	}
 }
 
+// circulating are the claims that engineers meet, each by words that name it.
+var circulating = []struct{ claim, words string }{
+	{"TIME_WAIT keeps a server from accepting", "keep a server from accepting"},
+	{"tables of a restaurant that stay reserved", "restaurant"},
+	{"the side that closes first has it", "closes first has the TIME_WAIT"},
+	{"two maximum segment lifetimes, up to two minutes", "twice the maximum segment lifetime"},
+	{"for lost ACKs and for old segments", "lost ACKs and for old segments"},
+	{"it exhausts the ports of a host", "exhausts the ports"},
+	{"it keeps connections from coming in, which is worse", "keep a server from accepting"},
+	{"ss, grep and wc show the problem", "wc -l"},
+	{"a lower tcp_fin_timeout halves the time", "tcp_fin_timeout shortens"},
+	{"a lower tcp_fin_timeout helps indirectly", "at least helps a little"},
+	{"a tcp_fin_timeout between 60 and 120 is generous", "61 to 119"},
+	{"append to sysctl.conf and load it", "/etc/sysctl.conf"},
+	{"a client that closes fast leaves TIME_WAIT on the server", "client that closes quickly"},
+	{"many source ports to one service blame the server", "Many local ports to one remote port"},
+	{"linger with zero, where one owns the client", "SO_LINGER with zero avoids"},
+	{"who receives the reset has no TIME_WAIT", "receives a reset skips"},
+	{"data in transit may be lost by it", "SO_LINGER with zero avoids"},
+	{"short connections in great number are the cause", "many short connections"},
+	{"awk's third column is the local address", "third column"},
+	{"widen the range to 30000-60999", "30000-60999"},
+	{"a faster clean-up is critical", "tcp_fin_timeout shortens"},
+	{"tcp_tw_recycle shortens it", "tcp_tw_recycle makes"},
+	{"tcp_tw_recycle looks at each connection's time stamps", "only reuses connections with newer time stamps"},
+	{"check whether tcp_tw_recycle is on", "check that tcp_tw_recycle"},
+	{"tcp_tw_recycle hurts behind NAT", "hurts clients behind NAT"},
+	{"tcp_tw_reuse wants a newer time stamp in the SYN", "newer time stamp in the SYN"},
+	{"tcp_tw_reuse is 0 by default", "is 0 unless"},
+	{"tcp_tw_reuse on a server", "lets a server reuse"},
+	{"tcp_tw_reuse on a client", "helps a client"},
+	{"fewer tcp_max_tw_buckets", "tcp_max_tw_buckets is a cure"},
+	{"the log tells of the overflow", "time wait bucket table overflow"},
+	{"tcp_rfc1337=1 protects", "tcp_rfc1337"},
+	{"no time stamps, no TIME_WAIT", "tcp_timestamps=0"},
+	{"slow hosts keep it for longer", "slow CPU"},
+	{"resets and firewalls end established connections", "vanish are killed"},
+	{"conntrack's TIME_WAIT is the socket's", "conntrack's TIME_WAIT"},
+	{"SYN cookies and orphans matter for it", "tcp_syncookies"},
+	{"settings are all that one can change", "Only the kernel's settings"},
+}
+
+func TestNoClaimIsMissing(t *testing.T) {
+	claims, err := explain.Claims(docs.Pages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range circulating {
+		if !slices.ContainsFunc(claims, func(known explain.Claim) bool { return strings.Contains(known.Claim, c.words) }) {
+			t.Errorf("not answered: %s", c.claim)
+		}
+	}
+}
+
 // Each claim is judged, for a reason, and answered somewhere.
 func TestClaims(t *testing.T) {
 	claims, err := explain.Claims(docs.Pages)
