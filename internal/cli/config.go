@@ -21,10 +21,12 @@ import (
 type thresholdOptions struct {
 	config string
 	set    []string
+	// services are those that the file names; load fills them in.
+	services []string
 }
 
 func (o *thresholdOptions) add(flags *pflag.FlagSet) {
-	flags.StringVar(&o.config, "config", "", "read thresholds from this YAML `FILE`")
+	flags.StringVar(&o.config, "config", "", "read thresholds and services from this YAML `FILE`")
 	flags.StringArrayVar(&o.set, "threshold", nil, "set a threshold, `NAME=VALUE`; repeatable; see `linger thresholds`")
 }
 
@@ -32,7 +34,7 @@ func (o *thresholdOptions) add(flags *pflag.FlagSet) {
 func (o *thresholdOptions) load() (diagnose.Thresholds, error) {
 	t := diagnose.DefaultThresholds()
 	if o.config != "" {
-		if err := loadFile(&t, o.config); err != nil {
+		if err := o.loadFile(&t); err != nil {
 			return t, err
 		}
 	}
@@ -60,8 +62,11 @@ func parseThreshold(text string) (name string, value float64, err error) {
 	return name, value, nil
 }
 
-// section is the one section of the configuration file.
-const section = "thresholds"
+// The sections of the configuration file.
+const (
+	section         = "thresholds"
+	sectionServices = "services"
+)
 
 // loadFile reads a file such as
 //
@@ -69,10 +74,12 @@ const section = "thresholds"
 //	  port-exhaustion.warning-percent: 70
 //	  close-wait-leak:
 //	    sockets: 50
+//	services: [8080, "10.0.0.1:443"]
 //
 // in which a name may be split at its dot. What linger does not know is an error:
 // a threshold with a slip in its name must not pass in silence.
-func loadFile(t *diagnose.Thresholds, path string) error {
+func (o *thresholdOptions) loadFile(t *diagnose.Thresholds) error {
+	path := o.config
 	const hint = "see `linger thresholds` for the names"
 	k := koanf.New(".")
 	if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
@@ -85,12 +92,22 @@ func loadFile(t *diagnose.Thresholds, path string) error {
 	values := k.All()
 	keys := k.Keys() // sorted, so that of several errors the same one is told
 	for _, key := range keys {
-		if key == section && values[key] == nil {
+		if (key == section || key == sectionServices) && values[key] == nil {
 			continue // all of its lines are comments
+		}
+		if key == sectionServices {
+			list, ok := values[key].([]any)
+			if !ok {
+				return usagef("want a list such as `services: [8080, \"10.0.0.1:443\"]`", "--config %s: services is no list", path)
+			}
+			for _, service := range list {
+				o.services = append(o.services, fmt.Sprint(service))
+			}
+			continue
 		}
 		name, found := strings.CutPrefix(key, section+".")
 		if !found {
-			return usagef("the one section is `"+section+":`", "--config %s: unknown key %q", path, key)
+			return usagef("the sections are `"+section+":` and `"+sectionServices+":`", "--config %s: unknown key %q", path, key)
 		}
 		value, ok := number(values[key])
 		if !ok {

@@ -30,6 +30,17 @@ func TestThresholdsAreDefaultsThenFileThenFlags(t *testing.T) {
 	}
 }
 
+func TestServicesOfTheFile(t *testing.T) {
+	o := thresholdOptions{config: write(t, "services:\n  - 8080\n  - \"10.0.0.1:443\"\n")}
+	if _, err := o.load(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := parseServices(o.services)
+	if err != nil || len(got) != 2 || got[0].String() != "*:8080" || got[1].String() != "10.0.0.1:443" {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestThresholdErrorsNameWhatIsWrong(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -41,6 +52,7 @@ func TestThresholdErrorsNameWhatIsWrong(t *testing.T) {
 		{"unknown threshold", "thresholds:\n  port-exhaustion:\n    warn: 1\n", "", []string{"port-exhaustion.warn", ports}},
 		{"no number", "thresholds:\n  " + ports + ": much\n", "", []string{ports, "much", "no number"}},
 		{"list", "thresholds: [1, 2]\n", "", []string{`unknown key "thresholds"`}},
+		{"services as one", "services: 8080\n", "", []string{"services is no list"}},
 		{"no YAML", "a: [\n", "", []string{"YAML"}},
 		{"flag without value", "", ports, []string{"want NAME=VALUE"}},
 		{"flag without number", "", ports + "=much", []string{"much", "no number"}},
@@ -125,7 +137,8 @@ func FuzzConfig(f *testing.F) {
 			t.Fatal(err)
 		}
 		thresholds := diagnose.DefaultThresholds()
-		if err := loadFile(&thresholds, path); err != nil && codeOf(err) != exitUsage {
+		o := thresholdOptions{config: path}
+		if err := o.loadFile(&thresholds); err != nil && codeOf(err) != exitUsage {
 			t.Fatalf("%q gives exit code %d: %v", data, codeOf(err), err)
 		}
 	})

@@ -83,7 +83,7 @@ func (o *diagnoseOptions) run(ctx context.Context, streams Streams) (int, error)
 		return 0, err
 	}
 
-	services, err := parseServices(o.services)
+	services, err := parseServices(slices.Concat(o.thresholds.services, o.services))
 	if err != nil {
 		return 0, err
 	}
@@ -122,7 +122,7 @@ func parseServices(texts []string) ([]tcp.Endpoint, error) {
 		}
 		service, err := tcp.ParseEndpoint(whole)
 		if err != nil || service.Port == 0 {
-			return nil, usagef("want a port such as 8080, or 10.0.0.1:8080, or [::1]:8080", "--service %q is no service", text)
+			return nil, usagef("want a port such as 8080, or 10.0.0.1:8080, or [::1]:8080", "service %q is no service", text)
 		}
 		services = append(services, service)
 	}
