@@ -45,12 +45,17 @@ func TestStories(t *testing.T) {
 	})
 }
 
-// followsSchema FILE: the file is JSON and follows docs/diagnosis.schema.json.
+// followsSchema FILE [NAME]: the file is JSON and follows docs/NAME.schema.json, by
+// default that of a diagnosis.
 func followsSchema(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: follows-schema FILE")
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: follows-schema FILE [NAME]")
 	}
-	schema, err := jsonschema.NewCompiler().Compile("../../docs/diagnosis.schema.json")
+	name := "diagnosis"
+	if len(args) == 2 {
+		name = args[1]
+	}
+	schema, err := jsonschema.NewCompiler().Compile("../../docs/" + name + ".schema.json")
 	ts.Check(err)
 	document, err := jsonschema.UnmarshalJSON(strings.NewReader(ts.ReadFile(args[0])))
 	ts.Check(err)
