@@ -25,6 +25,7 @@ const (
 type diagnoseOptions struct {
 	netns      []string
 	window     time.Duration
+	trace      time.Duration
 	output     string
 	color      string
 	verbose    bool
@@ -46,6 +47,7 @@ problem, 3 if no chosen namespace could be read, 64 for a wrong command line.`,
 		Example: `  linger                            every network namespace of this host
   linger --netns 4242               the namespace of process 4242 alone
   linger --netns blue --netns red   two namespaces under /run/netns
+  linger --trace 10s                see who closes connections, and who fails to open
   linger -v                         also what holds, and how to check by hand
   linger -o json | jq .findings     for programs (docs/output.md)
   linger -o markdown                for the ticket
@@ -60,6 +62,7 @@ problem, 3 if no chosen namespace could be read, 64 for a wrong command line.`,
 	flags := c.Flags()
 	flags.StringArrayVar(&o.netns, "netns", nil, "read this namespace: a `NAME` under /run/netns, a process id, a path, or all; repeatable (default all)")
 	flags.DurationVar(&o.window, "window", time.Second, "`TIME` between two readings of the counters; 0 reads them once")
+	flags.DurationVar(&o.trace, "trace", 0, "first have the kernel follow connections for this `TIME`: then who closes them is seen, not inferred")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON, outputMarkdown)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell everything: what holds, each gap, how to check by hand")
@@ -73,6 +76,9 @@ problem, 3 if no chosen namespace could be read, 64 for a wrong command line.`,
 func (o *diagnoseOptions) run(ctx context.Context, streams Streams) (int, error) {
 	if o.window < 0 {
 		return 0, usagef("0 reads the counters once", "--window %s: want no negative time", o.window)
+	}
+	if o.trace < 0 {
+		return 0, usagef("0 does not trace", "--trace %s: want no negative time", o.trace)
 	}
 	if slices.Contains(o.netns, "") {
 		return 0, usagef("want a name under /run/netns, a process id, a path, or all", "--netns is empty")
@@ -88,10 +94,10 @@ func (o *diagnoseOptions) run(ctx context.Context, streams Streams) (int, error)
 	}
 
 	started := time.Now()
-	ask := collect.Options{Netns: o.netns, Window: o.window, Services: services}
+	ask := collect.Options{Netns: o.netns, Window: o.window, Trace: o.trace, Services: services}
 	stop := func() {}
 	if canErase(terminalOf(streams.Err), streams.Getenv) {
-		p := startProgress(streams.Err, o.window)
+		p := startProgress(streams.Err, max(o.window, o.trace))
 		ask.Progress, stop = p.report, p.stop
 	}
 	snapshot, err := collect.Collect(ctx, ask)

@@ -28,6 +28,9 @@ type Options struct {
 	// Window is the time between the two readings of the counters. Zero reads them
 	// once, so that no rise is known.
 	Window time.Duration
+	// Trace is how long to have the kernel follow connections before the sockets are read; 0
+	// does not. It lies within the window, which is at least as long then.
+	Trace time.Duration
 	// Services should listen, in the namespaces that Netns names, or in linger's own.
 	Services []tcp.Endpoint
 	// Progress is told what is done; it is called by one goroutine at a time.
@@ -57,18 +60,21 @@ func Collect(ctx context.Context, o Options) (*snapshot.Snapshot, error) {
 	defer r.close()
 
 	windowStart := time.Now()
-	windowEnd := windowStart.Add(o.Window)
+	windowEnd := windowStart.Add(max(o.Window, o.Trace))
 	r.each("entering namespaces", func(ns *namespace) { r.enter(ctx, ns) })
 	if err := r.dropUnread(); err != nil {
 		return nil, err
 	}
 	r.readHost()
 	r.index = newListenerIndex(r.namespaces)
+	if o.Trace > 0 {
+		r.follow(ctx, o.Trace)
+	}
 	room := groupRoom{free: maxGroupsOfHost}
 	r.each("reading sockets", func(ns *namespace) { r.readSockets(ctx, ns, &room) })
 	r.lookAtTimeWait(ctx)
 	r.findOwners(ctx)
-	if o.Window > 0 {
+	if o.Window > 0 || o.Trace > 0 {
 		r.watchForOwners(ctx, windowEnd)
 		wait(ctx, windowEnd)
 		// As long as it really was: longer where reading took its time, shorter where
@@ -89,6 +95,7 @@ type reading struct {
 	snapshot   snapshot.Snapshot
 	namespaces []*namespace
 	index      *listenerIndex
+	followed   followed
 	owners     *ownerBook
 	hostInode  uint64 // of the host's namespace, 0 if unknown
 
@@ -159,6 +166,7 @@ func (r *reading) finish(ctx context.Context) *snapshot.Snapshot {
 			}
 			out.Takeover = ns.takeovers[g]
 			out.Owners = r.ownersOf(ns, g)
+			_, out.Traced = r.seen(ns, g.traceRole(), g.key, g)
 			out.CloseWait = r.owners.closeWait(g)
 			ns.facts.Groups[i] = out
 		}

@@ -58,6 +58,23 @@ type group struct {
 	closes    *snapshot.CloseHistory
 	inodes    sample
 	clients   *clients
+	// makers are of the time-wait sockets whose makers were seen.
+	makers  map[maker]int
+	makerOf func(*sockdiag.Socket) (maker, bool)
+}
+
+// maker is who closed connections first.
+type maker struct {
+	process string
+	cgroup  uint64
+}
+
+// traceRole is the role in which tracing knows a group.
+func (g *group) traceRole() tcp.Role {
+	if g.role == tcp.Acceptor {
+		return tcp.Acceptor
+	}
+	return tcp.Connector
 }
 
 func (g *group) add(s *sockdiag.Socket, port portPlace, draw uint32) {
@@ -84,9 +101,21 @@ func (g *group) add(s *sockdiag.Socket, port portPlace, draw uint32) {
 	if s.Inode != 0 {
 		g.inodes.add(s.Inode, draw)
 	}
+	if g.makerOf != nil && (s.State == tcp.TimeWait || s.State == tcp.FinWait2TimeWait) {
+		if m, known := g.makerOf(s); known {
+			g.made(m, 1)
+		}
+	}
 	if g.clients != nil {
 		g.clients.add(s.Remote, s.State)
 	}
+}
+
+func (g *group) made(m maker, n int) {
+	if g.makers == nil {
+		g.makers = map[maker]int{}
+	}
+	g.makers[m] += n
 }
 
 // unansweredFrom is from how many segments or probes in a row on the peer counts
@@ -158,6 +187,9 @@ func (g *group) merge(other *group) {
 			g.closes.PerSecond[i] += n
 		}
 		g.closes.Past += other.closes.Past
+	}
+	for m, n := range other.makers {
+		g.made(m, n)
 	}
 	for i, inode := range other.inodes.kept {
 		g.inodes.add(inode, uint32(i))
@@ -295,6 +327,8 @@ type grouper struct {
 	self       []tcp.Endpoint // of connections with themselves
 	draw       uint32
 	fan        *fan
+	// makerOf tells who made a time-wait socket, nil where nothing was traced.
+	makerOf func(*sockdiag.Socket) (maker, bool)
 }
 
 // fan counts the connections of unknown role by their ports.
@@ -370,7 +404,7 @@ func (gr *grouper) insert(into map[groupKey]*group, key groupKey, s *sockdiag.So
 	if len(gr.connectors)+len(gr.acceptors) >= 2*gr.capacity {
 		gr.fold()
 	}
-	g := &group{role: role, rule: rule, key: key, localPort: s.LocalPort}
+	g := &group{role: role, rule: rule, key: key, localPort: s.LocalPort, makerOf: gr.makerOf}
 	if role == tcp.Acceptor {
 		g.clients = newClients()
 	}

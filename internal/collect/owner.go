@@ -60,15 +60,19 @@ func (b *ownerBook) learn(found process.Ownership) {
 	}
 }
 
-// findOwners asks once for the owners of all listeners and of the sampled live
-// sockets.
-func (r *reading) findOwners(ctx context.Context) {
-	r.owners = &ownerBook{
+func newOwnerBook() *ownerBook {
+	return &ownerBook{
 		byInode:   map[uint64]process.Owner{},
 		processes: map[int32]process.Process{},
 		watched:   map[watchKey]map[int32]int{},
 		old:       map[*group]*oldCloseWait{},
 	}
+}
+
+// findOwners asks once for the owners of all listeners and of the sampled live
+// sockets.
+func (r *reading) findOwners(ctx context.Context) {
+	r.owners = newOwnerBook()
 	wanted := map[uint64]struct{}{}
 	for _, ns := range r.namespaces {
 		for _, inode := range ns.listenerInodes {
@@ -251,6 +255,9 @@ func (b *ownerBook) sampled(g *group) map[int32]int {
 
 // ownersOf returns the owners of a group, the busiest first.
 func (r *reading) ownersOf(ns *namespace, g *group) []snapshot.Owner {
+	if owners, _ := r.seen(ns, g.traceRole(), g.key, g); len(owners) > 0 {
+		return owners
+	}
 	if g.rule == tcp.ByLocalListener {
 		if owners := r.listening(ns, g.key.local, g.key.port); len(owners) > 0 {
 			return owners

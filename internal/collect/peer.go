@@ -71,7 +71,9 @@ func (r *reading) joinClients(ns *namespace, g *group, out *snapshot.Group) {
 		if other != nil {
 			c.Peer.Owners = r.ownersOf(at, other)
 		} else {
-			c.Peer.Owners = r.owners.inferred(at, key, g.closesGoOn())
+			if c.Peer.Owners, _ = r.seen(at, tcp.Connector, key, nil); len(c.Peer.Owners) == 0 {
+				c.Peer.Owners = r.owners.inferred(at, key, g.closesGoOn())
+			}
 		}
 		joined[from] += c.Sockets
 		if out.Peer == nil && 2*joined[from] > g.sockets {

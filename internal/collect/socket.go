@@ -59,6 +59,7 @@ func (r *reading) readSockets(ctx context.Context, ns *namespace, room *groupRoo
 	defer fans.Put(f)
 	capacity := room.take()
 	gr := newGrouper(r.index, ns.index, ports, capacity, f)
+	gr.makerOf = r.makersOf(ns)
 	err := ns.sockets.Dump(ctx, sockdiag.Request{States: connections}, gr.add)
 	ns.groups = gr.done()
 	ns.connectors, ns.acceptors = gr.connectors, gr.acceptors

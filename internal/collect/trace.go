@@ -68,12 +68,16 @@ type place struct {
 // StartTrace begins to follow connections. The error says what is missing where that cannot
 // be: the rights, or the kernel's support.
 func StartTrace(ctx context.Context, o TraceOptions) (*Trace, error) {
-	t := &Trace{options: o, processes: map[uint32]process.Label{}, containers: map[uint64]process.Label{}}
+	t := newTrace(o)
 	listeners, err := t.survey(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return t, t.load(trace.Options{Family: o.Command, Listeners: listeners})
+}
+
+func newTrace(o TraceOptions) *Trace {
+	return &Trace{options: o, processes: map[uint32]process.Label{}, containers: map[uint64]process.Label{}}
 }
 
 func (t *Trace) load(o trace.Options) (err error) {
@@ -126,7 +130,7 @@ func (t *Trace) survey(ctx context.Context) ([]trace.Listener, error) {
 		return nil, err
 	}
 	t.remember(r, chosen)
-	r.findOwners(ctx)
+	r.findListeners(ctx)
 	return r.listenersToTrace(), nil
 }
 
@@ -145,6 +149,20 @@ func (t *Trace) remember(r, chosen *reading) {
 // traceID is how tracing names a namespace.
 func (ns *namespace) traceID() trace.Netns {
 	return trace.Netns(cmp.Or(ns.facts.Cookie, ns.facts.Inode))
+}
+
+// findListeners asks for the owners of all listeners.
+func (r *reading) findListeners(ctx context.Context) {
+	r.owners = newOwnerBook()
+	wanted := map[uint64]struct{}{}
+	for _, ns := range r.namespaces {
+		for _, inode := range ns.listenerInodes {
+			wanted[uint64(inode)] = struct{}{}
+		}
+	}
+	// What may not be read is named as a gap by who looks for all owners, or costs a name.
+	found, _ := proc.Owners(ctx, wanted)
+	r.owners.learn(found)
 }
 
 // listenersToTrace name the owners of accepted connections.

@@ -29,11 +29,19 @@ var bindBeforeConnect = Rule{
 					continue
 				}
 				bound, told := p.bound(g)
+				if t := g.Traced; t != nil && t.Opens > 0 {
+					told = true
+				}
 				if !told {
 					v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "a BPF iterator: more than half of the ports to " + g.Remote.String() +
 						" are in use, and their parity no longer tells who chose them"})
 				}
 				exact := g.Takeover != nil && g.Takeover.Bound == bound
+				seen := g.Traced != nil && g.Traced.Opens > 0
+				if seen && (g.Takeover == nil || g.Traced.Bound > 0) {
+					// What was seen at connect() comes before what ports look like.
+					exact, bound = true, int(float64(g.InRange.Total())*float64(g.Traced.Bound)/float64(g.Traced.Opens))
+				}
 				if float64(bound) < sc.t.boundPorts || !exact && share(float64(bound), float64(g.InRange.Total())) < boundShare {
 					if bound > most {
 						most = bound
@@ -50,6 +58,9 @@ var bindBeforeConnect = Rule{
 				s.groups++
 				if g.Takeover != nil {
 					s.exact += g.Takeover.Bound
+				}
+				if seen {
+					s.opens, s.seen = s.opens+g.Traced.Opens, s.seen+g.Traced.Bound
 				}
 				if exact {
 					s.ports += bound
@@ -80,8 +91,9 @@ type boundSource struct {
 	largest       *snapshot.Group
 	groups        int
 	ports, parity int
-	exact         int  // of ports, those that TIME_WAIT sockets are known to hold by bind()
-	inferred      bool // some are told by their parity
+	exact         int    // of ports, those that TIME_WAIT sockets are known to hold by bind()
+	inferred      bool   // some are told by their parity
+	opens, seen   uint64 // traced, and those of them with a source port before connect()
 }
 
 // bound is how many of a group's ports bind() chose: exactly of those in TIME_WAIT,
@@ -140,6 +152,13 @@ func (sc *scene) bound(p *place, s *boundSource) finding {
 			Name: "parity of bind()", Value: float64(s.parity), Limit: limit(float64(s.ports)), Unit: "ports",
 			Source: fmt.Sprintf("sock_diag: ports whose parity is not that of %d, the low end of the range", within.Low),
 			Check:  p.in("ss -Htan src "+quote(ssAddress(g.Local))) + fmt.Sprintf(` | awk '{n=split($4,a,":"); if ((a[n]+%d)%%2) c++} END {print c+0}'`, within.Low%2),
+		})
+	}
+	if s.seen > 0 {
+		f.Evidence = append(f.Evidence, Evidence{
+			Name: "bound before connect()", Value: float64(s.seen), Limit: limit(float64(s.opens)), Unit: "connections",
+			Source: fmt.Sprintf("traced for %.3g s: connections that had a source port when connect() was called", float64(sc.TracedMS)/1000),
+			Check:  "linger trace -o jsonl | jq 'select(.bound_before_connect > 0) | {process, local, remote, opens, bound_before_connect}'",
 		})
 	}
 	if s.exact > 0 {

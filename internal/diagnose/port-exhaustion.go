@@ -87,7 +87,9 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 		if float64(free) <= b.Now*capacity.RecentSeconds {
 			f.FailingNow = true
 			f.Summary += "; connect() fails with EADDRNOTAVAIL"
-			f.doubt("no counter shows EADDRNOTAVAIL: that connects fail is concluded from the ports")
+			if g.Traced == nil {
+				f.doubt("no counter shows EADDRNOTAVAIL: that connects fail is concluded from the ports; `linger --trace 10s` counts them")
+			}
 		}
 	case b.SecondsLeft != nil:
 		f.Severity = Critical
@@ -106,6 +108,12 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 		f.Summary = fmt.Sprintf("%s: %s (%s) and %s it settles at %s", who, used, Percent(b.UsedPercent), at, Percent(b.PredictedPercent))
 	}
 
+	if t := g.Traced; t != nil {
+		if n := portFailures(t); n > 0 {
+			f.Severity, f.FailingNow = Critical, true
+			f.Summary += fmt.Sprintf(": %s in %.3g s%s", countOf(int(n), "connect"), float64(sc.TracedMS)/1000, byWhom(g.Owners))
+		}
+	}
 	if b.Held() > 0 || b.Now > 0 {
 		f.Why = fmt.Sprintf("A connection that this side closes first keeps its source port in TIME_WAIT for %.3g s: %s ports carry %s closes/s for ever",
 			b.HoldSeconds, Count(b.Ports), Rate(b.Sustainable))
@@ -130,7 +138,14 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 		f.Remedies = p.portRemedies(g, []RemedyID{KeepConnections})
 	}
 
-	f.Evidence = append(portEvidence(p, g, b), c.evidence(p, g, capacity.ConnectorBytes(c.timeWait))...)
+	if t := g.Traced; t != nil {
+		f.Evidence = append(f.Evidence, Evidence{
+			Name: "connects without a port", Value: float64(portFailures(t)), Limit: limit(float64(t.Opens + t.Failures())), Unit: "connects",
+			Source: fmt.Sprintf("traced for %.3g s: SYN_SENT to CLOSE with source port 0, of all connects", float64(sc.TracedMS)/1000),
+			Check:  "linger trace --events --ended-by no-port,port-taken",
+		})
+	}
+	f.Evidence = append(f.Evidence, append(portEvidence(p, g, b), c.evidence(p, g, capacity.ConnectorBytes(c.timeWait))...)...)
 	f.RuledOut = sc.acquit(p, g, "")
 	f.doubtOwners(g)
 	if p.BoundPorts == nil {
@@ -147,6 +162,27 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 	f.doubtHistory(g)
 	f.WillNotHelp = []Folklore{noFinTimeout, noRecycle, noFewerBuckets, noTimestamps, noBacklog, noSyncookies}
 	return f
+}
+
+// portFailures are the connects that were traced and found no source port.
+func portFailures(t *snapshot.TracedSums) uint64 { return t.Failed["no-port"] + t.Failed["port-taken"] }
+
+// byWhom names the program whose connects found no port, and counts others.
+func byWhom(owners []snapshot.Owner) string {
+	first, others := "", 0
+	for _, o := range owners {
+		switch {
+		case o.Traced == nil || portFailures(o.Traced) == 0:
+		case first == "":
+			first = " by " + o.Process
+		default:
+			others++
+		}
+	}
+	if others > 0 {
+		first += " and " + countOf(others, "other")
+	}
+	return first
 }
 
 // portless is a namespace whose range of source ports is all taken: no connect()

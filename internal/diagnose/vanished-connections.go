@@ -2,6 +2,9 @@ package diagnose
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
@@ -104,10 +107,13 @@ func (sc *scene) resets(p *place, resets uint64) finding {
 	} else {
 		f.Summary = fmt.Sprintf("peers reset %s established connections/s of this namespace", Rate(float64(received)/seconds))
 		f.Why = "EstabResets counts the resets of either direction; what this side's own counters of aborts do not explain came from a peer, or from a middlebox that speaks for it."
-		f.lower(Medium)
-		f.doubt("which peers: only tracing sees each reset")
+		if p.Traced == nil {
+			f.lower(Medium)
+			f.doubt("which peers: only tracing sees each reset (`linger --trace 10s`)")
+		}
 		f.Remedies = append([]RemedyID{IdleBelowPeer}, f.Remedies...)
 	}
+	sc.seeResets(p, &f)
 	if rise, told := p.Counters.Rose("TcpExtTCPAbortOnTimeout"); told && rise == 0 {
 		f.RuledOut = append(f.RuledOut, RuledOut{"silent peers", "TCPAbortOnTimeout did not rise: no connection ended for want of an answer"})
 	}
@@ -120,6 +126,59 @@ func (sc *scene) resets(p *place, resets uint64) finding {
 		{"SO_LINGER with zero against TIME_WAIT", "it is what makes such resets, and loses data"},
 	}
 	return f
+}
+
+// seeResets adds who drops and who resets connections, where that was traced.
+func (sc *scene) seeResets(p *place, f *finding) {
+	if p.Traced == nil {
+		return
+	}
+	seconds := float64(sc.TracedMS) / 1000
+	over := fmt.Sprintf("traced for %.3g s", seconds)
+	f.Evidence = append(f.Evidence, Evidence{
+		Name: "dropped here without a FIN", Value: float64(p.Traced.AbortedHere), Limit: limit(float64(p.Traced.Ended())), Unit: "connections",
+		Source: over + ": established connections that this side ended, of all that ended" + inReasons(p.Traced.Resets.Sent),
+		Check:  "linger trace --events --ended-by aborted-here",
+	}, Evidence{
+		Name: "reset by the peer", Value: float64(p.Traced.ResetThere), Limit: limit(float64(p.Traced.Ended())), Unit: "connections",
+		Source: over + ": established connections that a reset ended", Check: "linger trace --events --ended-by reset-there",
+	})
+	var most *snapshot.TracedGroup
+	for i := range p.TracedGroups {
+		if g := &p.TracedGroups[i]; most == nil || vanished(g) > vanished(most) {
+			most = g
+		}
+	}
+	if most == nil || vanished(most) == 0 {
+		return
+	}
+	service := "to " + most.Remote.String()
+	if most.Role == tcp.Acceptor {
+		service = "of " + most.Local.String()
+	}
+	f.Why += fmt.Sprintf(" Most were seen with connections %s: %s dropped here and %s reset by the peer in %.3g s.",
+		service, Count(most.AbortedHere), Count(most.ResetThere), seconds)
+	if most.Process != "" {
+		f.Owners = []snapshot.Owner{{
+			Process: most.Process, PID: most.PID, Container: most.Container, Pod: most.Pod,
+			How: snapshot.Seen, Traced: most.Sums(),
+		}}
+	}
+}
+
+// vanished are the connections that ended without a FIN.
+func vanished(t *snapshot.TracedGroup) uint64 { return t.AbortedHere + t.ResetThere + t.TimedOut }
+
+// inReasons lists why resets were sent, in the kernel's words.
+func inReasons(sent map[string]uint64) string {
+	var words []string
+	for _, reason := range slices.Sorted(maps.Keys(sent)) {
+		words = append(words, fmt.Sprintf("%s %s", Count(sent[reason]), reason))
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return "; resets sent: " + strings.Join(words, ", ")
 }
 
 func distinct(ids []RemedyID) []RemedyID {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"linger/internal/diagnose"
@@ -198,6 +199,9 @@ func owner(o snapshot.Owner) string {
 func because(o snapshot.Owner, inFull bool) string {
 	switch o.How {
 	case snapshot.Seen:
+		if o.Traced != nil {
+			return seen(o)
+		}
 		if o.Sockets > 0 {
 			return "has " + diagnose.Count(o.Sockets) + " of these sockets"
 		}
@@ -210,6 +214,30 @@ func because(o snapshot.Owner, inFull bool) string {
 		}
 		return "inferred"
 	}
+}
+
+// seen tells what a program was seen to do while connections were traced.
+func seen(o snapshot.Owner) string {
+	t := o.Traced
+	var parts []string
+	if ended := t.Ended(); ended > 0 {
+		parts = append(parts, fmt.Sprintf("closes %s of %s first", diagnose.Percent(100*float64(t.ClosedHere)/float64(ended)), count(int(ended), "connection", "connections")))
+		if ms := t.LifeMS.P50; ms != nil {
+			parts = append(parts, "which live "+elapsed(time.Duration(*ms*float64(time.Millisecond)))+" (median)")
+		}
+	} else if t.Opens > 0 {
+		parts = append(parts, "opened "+count(int(t.Opens), "connection", "connections"))
+	}
+	if n := t.AbortedHere; n > 0 {
+		parts = append(parts, "drops "+diagnose.Count(n)+" without a FIN")
+	}
+	if n := t.Failures(); n > 0 {
+		parts = append(parts, count(int(n), "connect fails", "connects fail"))
+	}
+	if o.Sockets > 0 {
+		parts = append(parts, "made "+diagnose.Count(o.Sockets)+" of these TIME_WAIT sockets")
+	}
+	return "seen: " + strings.Join(parts, ", ")
 }
 
 // owners names the first owner, and counts the others.

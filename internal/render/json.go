@@ -25,6 +25,7 @@ func (JSON) Print(w io.Writer, d *Document) error {
 		s.member("taken_at", d.Snapshot.TakenAt)
 		s.member("elapsed_ms", d.Elapsed.Milliseconds())
 		s.member("window_ms", d.Snapshot.WindowMS)
+		s.member("traced_ms", d.Snapshot.TracedMS)
 		s.member("host", d.Snapshot.Host)
 		s.name("namespaces")
 		s.array(func() {
@@ -71,6 +72,7 @@ func namespace(s *stream, ns *snapshot.Namespace) {
 		})
 		s.member("bound_time_wait", ns.BoundTimeWait)
 		s.member("wanted", some(ns.Wanted))
+		s.member("traced", ns.Traced)
 		s.member("self_connected", some(ns.SelfConnected))
 		s.name("groups")
 		s.array(func() {

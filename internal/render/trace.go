@@ -295,31 +295,15 @@ func newTraceHead(kind string, t *snapshot.Traced) traceHead {
 type tracedGroup struct {
 	traceHead
 	*snapshot.TracedGroup
-	LifeMS *lifeMS `json:"life_ms"`
+	LifeMS snapshot.Spread `json:"life_ms"`
 }
 
 // tracedTotal is the sum over all groups since the beginning.
 type tracedTotal struct {
 	traceHead
 	*snapshot.TracedCounts
-	LifeMS *lifeMS `json:"life_ms"`
-	Missed *uint64 `json:"missed_events"`
-}
-
-type lifeMS struct {
-	P50 *float64 `json:"p50"`
-	P99 *float64 `json:"p99"`
-}
-
-func lifeOf(c *snapshot.TracedCounts) *lifeMS {
-	var l lifeMS
-	if ms, known := c.Lives.Quantile(0.5); known {
-		l.P50 = &ms
-	}
-	if ms, known := c.Lives.Quantile(0.99); known {
-		l.P99 = &ms
-	}
-	return &l
+	LifeMS snapshot.Spread `json:"life_ms"`
+	Missed *uint64         `json:"missed_events"`
 }
 
 // TraceLines writes what was traced as JSON, one object to a line.
@@ -339,7 +323,7 @@ func (TraceLines) Interval(w io.Writer, t *snapshot.Traced) error {
 		if g.None() {
 			continue
 		}
-		if err := out.Encode(tracedGroup{newTraceHead("interval", t), g, lifeOf(&g.TracedCounts)}); err != nil {
+		if err := out.Encode(tracedGroup{newTraceHead("interval", t), g, g.Lives.Spread()}); err != nil {
 			return err
 		}
 	}
@@ -351,7 +335,7 @@ func (TraceLines) Total(w io.Writer, t *snapshot.Traced) error {
 	out := json.NewEncoder(w)
 	out.SetEscapeHTML(false)
 	sum := t.Total()
-	return out.Encode(tracedTotal{newTraceHead("total", t), &sum, lifeOf(&sum), t.Missed})
+	return out.Encode(tracedTotal{newTraceHead("total", t), &sum, sum.Lives.Spread(), t.Missed})
 }
 
 // traceEnd is one ended connection for a program.

@@ -20,9 +20,12 @@ const Schema = "linger.snapshot/1"
 // Snapshot is one instant of a host. Counters were read twice, WindowMS apart as
 // measured, unless that is zero.
 type Snapshot struct {
-	Schema     string      `json:"schema"`
-	TakenAt    time.Time   `json:"taken_at"`
-	WindowMS   int64       `json:"window_ms"`
+	Schema   string    `json:"schema"`
+	TakenAt  time.Time `json:"taken_at"`
+	WindowMS int64     `json:"window_ms"`
+	// TracedMS is how long the kernel followed connections before the sockets were read, 0 where
+	// it did not.
+	TracedMS   int64       `json:"traced_ms,omitempty"`
 	Host       Host        `json:"host"`
 	Namespaces []Namespace `json:"namespaces"`
 	Gaps       []Gap       `json:"gaps"`
@@ -141,6 +144,11 @@ type Namespace struct {
 	SelfConnected []tcp.Endpoint `json:"self_connected,omitempty"`
 	// Wanted are ports of services on which nobody listens, and what sits on them.
 	Wanted []Wanted `json:"wanted,omitempty"`
+	// Traced is the sum over all connections that were traced, nil where none was.
+	Traced *TracedSums `json:"traced,omitempty"`
+	// TracedGroups are the busiest of these, at most 20: a connection that was reset leaves no
+	// socket, and so no group.
+	TracedGroups []TracedGroup `json:"traced_groups,omitempty"`
 	// Groups are in falling order of their sockets.
 	Groups []Group `json:"groups"`
 	// Other holds what did not fit into Groups, the smallest groups first.
@@ -293,6 +301,9 @@ type Group struct {
 	// none was taken.
 	CloseWait *CloseWait `json:"close_wait,omitempty"`
 
+	// Traced is what became of its connections while they were traced, nil where nothing did.
+	Traced *TracedSums `json:"traced,omitempty"`
+
 	// Owners are of this end, Peer of the other end where it lies in a namespace
 	// that was read; of an acceptor's, where most of its sockets have the same.
 	Owners []Owner `json:"owners,omitempty"`
@@ -377,7 +388,7 @@ type Other struct {
 type How string
 
 const (
-	// Seen: the kernel named the owner of these very sockets.
+	// Seen: the kernel named the owner of these very sockets, or was seen at work for it.
 	Seen How = "seen"
 	// Inferred: the owner opens connections to the same destination, or has some open.
 	Inferred How = "inferred"
@@ -397,6 +408,8 @@ type Owner struct {
 	// Sockets is how many of the group's sockets it has; for a group of many an
 	// estimate from a sample.
 	Sockets int `json:"sockets,omitempty"`
+	// Traced is what it did with connections of the group while they were traced.
+	Traced *TracedSums `json:"traced,omitempty"`
 	// Descriptors in use and the soft RLIMIT_NOFILE, nil where not readable.
 	Descriptors     *int64 `json:"descriptors,omitempty"`
 	DescriptorLimit *int64 `json:"descriptor_limit,omitempty"`

@@ -221,6 +221,32 @@ func (l Lives) Quantile(q float64) (ms float64, known bool) {
 	return float64(l[len(l)-1].US) / 1000, true
 }
 
+// Spread is how long connections lived, in milliseconds; nil where none has ended.
+type Spread struct {
+	P50 *float64 `json:"p50"`
+	P99 *float64 `json:"p99"`
+}
+
+// Spread is the median and what one in a hundred exceeds.
+func (l Lives) Spread() (s Spread) {
+	if ms, known := l.Quantile(0.5); known {
+		s.P50 = &ms
+	}
+	if ms, known := l.Quantile(0.99); known {
+		s.P99 = &ms
+	}
+	return s
+}
+
+// TracedSums are counts with what is told of lives.
+type TracedSums struct {
+	TracedCounts
+	LifeMS Spread `json:"life_ms"`
+}
+
+// Sums adds the spread of lives.
+func (c TracedCounts) Sums() *TracedSums { return &TracedSums{c, c.Lives.Spread()} }
+
 // EndedConnection is one end of a connection that has ended, as it was seen while the kernel
 // followed it.
 type EndedConnection struct {
