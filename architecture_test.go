@@ -25,7 +25,7 @@ var arrows = map[string][]string{
 	"internal/remedy":   {"internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/plan":     {"internal/remedy", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/kernel/*": {"internal/tcp"},
-	"internal/change":   {"internal/plan", "internal/kernel/*", "internal/tcp"},
+	"internal/change":   {"internal/plan", "internal/diagnose", "internal/kernel/*", "internal/tcp"},
 	"internal/collect":  {"internal/kernel/*", "internal/snapshot", "internal/tcp"},
 	"internal/lab/wire": {"internal/kernel/*"},
 	"internal/lab":      {"internal/lab/wire", "internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/tcp"},
