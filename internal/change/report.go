@@ -135,6 +135,9 @@ func (v Value) InForce() bool { return v.Now != nil && plan.Same(*v.Now, v.New) 
 // command is a command line of linger that works in any shell of this host: by its
 // name where that is found, else by the copy in the state directory.
 func command(dir, rest string) string {
+	if whole, err := filepath.Abs(dir); err == nil {
+		dir = whole // it is typed elsewhere
+	}
 	program := "linger"
 	if _, err := exec.LookPath(program); err != nil {
 		if copies, _ := filepath.Glob(filepath.Join(dir, "linger-*")); len(copies) > 0 {
