@@ -108,7 +108,7 @@ func (j *Journal) prepare(dir string, isNew bool) error {
 }
 
 // ReadJournal reads the journal without a lock and without making one: no file is no
-// record.
+// record. Of a damaged one it returns the records before the damage, with the error.
 func ReadJournal(dir string) ([]Record, error) {
 	path := filepath.Join(dir, journalName)
 	text, err := os.ReadFile(path)
@@ -120,7 +120,7 @@ func ReadJournal(dir string) ([]Record, error) {
 	}
 	records, _, err := parseJournal(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return records, fmt.Errorf("%s: %w", path, err)
 	}
 	return records, nil
 }

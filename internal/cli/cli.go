@@ -63,7 +63,9 @@ network namespace and names every process.`
 		return &usageError{err: err, hint: fmt.Sprintf("see `%s --help`", c.CommandPath())}
 	})
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newDiagnose(streams, code), newSockets(streams), newTrace(streams, code), newExplain(streams), newThresholds(streams), newVersion(streams))
+	root.AddCommand(newDiagnose(streams, code), newSockets(streams), newTrace(streams, code), newPlan(streams, code), newApply(streams), newConfirm(streams),
+		newRollback(streams), newStatus(streams), newHistory(streams), newDiff(streams), newWatch(),
+		newExplain(streams), newThresholds(streams), newVersion(streams))
 	return root
 }
 

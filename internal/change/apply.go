@@ -1,0 +1,258 @@
+package change
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"linger/internal/kernel/netns"
+	"linger/internal/plan"
+)
+
+// Options say how a plan is applied.
+type Options struct {
+	StateDir string
+	// Within is how long there is to confirm, a second at least.
+	Within time.Duration
+	Guard  GuardMode
+	// Live allows namespaces other than the caller's.
+	Live bool
+	// Wait is told why Apply waits before it begins.
+	Wait func(why string)
+}
+
+// leastWithin is the shortest time to confirm.
+const leastWithin = time.Second
+
+// baseLine is how long the guard wants to have looked before the change, where it may
+// act by itself.
+const baseLine = 10 * time.Second
+
+// Apply writes a plan's values at run time, and returns when a process of its own
+// watches over the deadline. On an error nothing is changed: what was written before
+// it is written back.
+func Apply(ctx context.Context, p *plan.Plan, o Options) (*Entry, error) {
+	if o.Within < leastWithin {
+		return nil, fmt.Errorf("%s to confirm: want a second at least", o.Within)
+	}
+	if len(p.Changes) == 0 {
+		return nil, errors.New("the plan changes nothing")
+	}
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	if err := isThisHost(p.Host); err != nil {
+		return nil, err
+	}
+	places, err := openPlaces(p, o.Live)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(places)
+	if err := waitForBaseLine(ctx, p, o); err != nil {
+		return nil, err
+	}
+
+	j, err := OpenJournal(o.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	defer j.Close()
+	if err := recoverAll(j, o.StateDir); err != nil {
+		return nil, err
+	}
+	if err := isFree(j, p); err != nil {
+		return nil, err
+	}
+	if err := areOld(p, places); err != nil {
+		return nil, err
+	}
+	return apply(j, p, places, o)
+}
+
+// isThisHost refuses the plan of another host, or of a boot that is over.
+func isThisHost(h plan.Host) error {
+	boot, _, err := clock()
+	if err != nil {
+		return err
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	switch {
+	case h.Name != name:
+		return fmt.Errorf("the plan is of host %s, and this is %s: plan again here", h.Name, name)
+	case h.BootID != boot:
+		return errors.New("the plan is of another boot of this host: plan again")
+	}
+	return nil
+}
+
+// openPlaces opens the namespace of each change.
+func openPlaces(p *plan.Plan, live bool) ([]*netns.Handle, error) {
+	var places []*netns.Handle
+	for i := range p.Changes {
+		h, own, err := open(p.Changes[i].Scope)
+		if err != nil {
+			closeAll(places)
+			return nil, fmt.Errorf("the plan no longer fits: %w", err)
+		}
+		places = append(places, h)
+		if !own && !live {
+			closeAll(places)
+			return nil, fmt.Errorf("%s is not the namespace of this shell: --live changes it while its programs run", p.Changes[i].Scope)
+		}
+	}
+	return places, nil
+}
+
+func closeAll(places []*netns.Handle) {
+	for _, h := range places {
+		h.Close()
+	}
+}
+
+// waitForBaseLine lets the guard see ten seconds of the time before, where it may act.
+func waitForBaseLine(ctx context.Context, p *plan.Plan, o Options) error {
+	left := baseLine - time.Since(p.MadeAt)
+	if o.Guard != GuardRollback || left <= 0 {
+		return nil
+	}
+	left = min(left, baseLine) // the wall clock may have been set back
+	if o.Wait != nil {
+		o.Wait(fmt.Sprintf("%d s more, for the guard's base line", int(left.Seconds())+1))
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(left):
+		return nil
+	}
+}
+
+// isFree refuses keys that another change has not settled.
+func isFree(j *Journal, p *plan.Plan) error {
+	entries, err := Entries(j.Records())
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Settled() {
+			continue
+		}
+		for i := range p.Changes {
+			c := &p.Changes[i]
+			if slices.ContainsFunc(e.Plan.Changes, func(o plan.Change) bool { return o.Key == c.Key && o.Scope.Same(c.Scope) }) {
+				return fmt.Errorf("%s in %s is pending in change %s: `linger confirm %s` or `linger rollback %s` first", c.Key, c.Scope, e.ID, e.ID, e.ID)
+			}
+		}
+	}
+	return nil
+}
+
+// areOld refuses a plan whose old values are not those of the kernel.
+func areOld(p *plan.Plan, places []*netns.Handle) error {
+	var problems []error
+	for i := range p.Changes {
+		c := &p.Changes[i]
+		now, err := read(places[i], c.Key)
+		switch {
+		case err != nil:
+			problems = append(problems, fmt.Errorf("%s: %w", c.Scope, err))
+		case !plan.Same(now, c.Old):
+			problems = append(problems, fmt.Errorf("%s in %s is %q, and was %q when the plan was made: plan again", c.Key, c.Scope, now, c.Old))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// apply writes the values. The journal says what will be done, and a watcher lives,
+// before the first is written; the watcher waits for the journal's lock, so that it
+// takes over at once if this process dies.
+func apply(j *Journal, p *plan.Plan, places []*netns.Handle, o Options) (*Entry, error) {
+	program, err := installWatcher(o.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	if err := j.Reserve(); err != nil {
+		return nil, err
+	}
+	_, now, err := clock()
+	if err != nil {
+		return nil, err
+	}
+	id := newID()
+	deadline := now + o.Within
+	err = record(j, Pending, id, pendingDetail{
+		Plan: p, DeadlineNS: int64(deadline), Deadline: time.Now().Add(o.Within).UTC().Truncate(time.Millisecond),
+		Guard: o.Guard, Counters: counters(p), User: user(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	e, err := entryOf(j.Records(), id)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeAll(j, e, places, program, o.StateDir); err != nil {
+		return nil, errors.Join(err, takeBack(j, e, "it could not be applied: "+err.Error()))
+	}
+	return entryOf(j.Records(), id)
+}
+
+func writeAll(j *Journal, e *Entry, places []*netns.Handle, program, dir string) error {
+	if err := startWatcher(program, dir, e.ID, time.Duration(e.deadlineNS)); err != nil {
+		return err
+	}
+	for i := range e.Plan.Changes {
+		c := &e.Plan.Changes[i]
+		if err := write(places[i], c.Key, c.New); err != nil {
+			return fmt.Errorf("%s: %w", c.Scope, err)
+		}
+		if err := record(j, Written, e.ID, writtenDetail{c.Key, c.Scope, c.New}); err != nil {
+			return err
+		}
+	}
+	return record(j, Applied, e.ID, nil)
+}
+
+// takeBack undoes what a failed apply wrote, and says so where it could not.
+func takeBack(j *Journal, e *Entry, reason string) error {
+	outcomes, err := undo(j, e, reason, false)
+	if failed := failures(outcomes); failed != "" {
+		return fmt.Errorf("and %s", failed)
+	}
+	if err != nil {
+		return fmt.Errorf("all values are the old ones again; and %w", err)
+	}
+	return nil
+}
+
+// record is Append, at moments at which a test may end the process.
+func record(j *Journal, kind Kind, id string, detail any) error {
+	step("before " + string(kind))
+	err := j.Append(kind, id, detail)
+	step("after " + string(kind))
+	return err
+}
+
+// newID names a change by the day, so that a history can be read, and by chance.
+func newID() string {
+	random := make([]byte, 4)
+	rand.Read(random)
+	return time.Now().UTC().Format("20060102") + "-" + hex.EncodeToString(random)
+}
+
+func user() string {
+	if name := os.Getenv("SUDO_USER"); name != "" && !strings.ContainsAny(name, "\n\x1b") {
+		return name
+	}
+	return fmt.Sprintf("uid %d", os.Getuid())
+}

@@ -1,0 +1,358 @@
+package change
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// WatchCommand is the hidden command of linger that a watcher runs:
+//
+//	linger watch --state-dir DIR ID
+const WatchCommand = "watch"
+
+const (
+	// tick is how often a watcher looks at the journal, the guard and the clock. It
+	// sleeps by CLOCK_MONOTONIC, which stands still in suspend, so that this is also how
+	// late it may be after one.
+	tick = time.Second
+	// startPatience is how long a watcher may take to live.
+	startPatience = 15 * time.Second
+	// retryFor is for how long a watcher tries to write back what it cannot.
+	retryFor = 10 * time.Minute
+)
+
+// installWatcher copies the running program into the state directory: the one under
+// go run is gone when its caller is, and an upgrade replaces another.
+func installWatcher(dir string) (string, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("state directory: %w", err)
+	}
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return "", fmt.Errorf("copy the watcher: %w", err)
+	}
+	defer self.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, self); err != nil {
+		return "", fmt.Errorf("copy the watcher: %w", err)
+	}
+	path, err := filepath.Abs(filepath.Join(dir, "linger-"+hex.EncodeToString(sum.Sum(nil))[:16]))
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(path); err == nil {
+		return path, nil // it got its name when it was whole
+	}
+	if _, err := self.Seek(0, io.SeekStart); err != nil {
+		return "", fmt.Errorf("copy the watcher: %w", err)
+	}
+	if err := copyProgram(self, dir, path); err != nil {
+		return "", fmt.Errorf("copy the watcher: %w", err)
+	}
+	return path, nil
+}
+
+func copyProgram(from io.Reader, dir, path string) (err error) {
+	f, err := os.CreateTemp(dir, ".linger-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = io.Copy(f, from)
+	if err = errors.Join(err, f.Chmod(0o700), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// The paths of systemd, as sd_booted(3) tells it; changed by tests alone.
+var (
+	systemdBooted = "/run/systemd/system"
+	systemdRun    = "systemd-run"
+)
+
+// startWatcher starts a process that outlives this one, and returns when it lives. It
+// is a service of systemd where that runs, for a login session's end may kill what the
+// session started; elsewhere a child in a session of its own.
+func startWatcher(program, dir, id string, deadline time.Duration) error {
+	step("before watcher")
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	arguments := []string{program, WatchCommand, "--state-dir", dir, id}
+	var ended <-chan error
+	if _, err := os.Stat(systemdBooted); err == nil {
+		err = startServices(arguments, id, deadline)
+		if err != nil {
+			return fmt.Errorf("start the watcher: %w", err)
+		}
+	} else {
+		c := exec.Command(arguments[0], arguments[1:]...)
+		c.Dir = "/"
+		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := c.Start(); err != nil {
+			return fmt.Errorf("start the watcher: %w", err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- c.Wait() }()
+		ended = done
+	}
+	err = awaitWatcher(dir, id, ended)
+	step("after watcher")
+	return err
+}
+
+// startServices starts the watcher as a transient service, and a timer that looks
+// again at the deadline, should the service have been killed.
+func startServices(arguments []string, id string, deadline time.Duration) error {
+	_, now, err := clock()
+	if err != nil {
+		return err
+	}
+	late := max(deadline-now, 0) + tick
+	for _, options := range [][]string{
+		{"--unit=linger-watch-" + id, "--description=linger: takes change " + id + " back unless it is confirmed"},
+		{
+			"--unit=linger-deadline-" + id, "--description=linger: looks again when change " + id + " is due",
+			fmt.Sprintf("--on-active=%dms", late.Milliseconds()), "--timer-property=AccuracySec=100ms",
+		},
+	} {
+		c := exec.Command(systemdRun, append(append([]string{"--quiet", "--collect", "--no-ask-password"}, options...), arguments...)...)
+		if out, err := c.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", strings.Join(c.Args[:4], " "), err, strings.TrimSpace(string(out)))
+		}
+	}
+	return nil
+}
+
+// awaitWatcher waits until the watcher has its lock, or has ended.
+func awaitWatcher(dir, id string, ended <-chan error) error {
+	for deadline := time.Now().Add(startPatience); !isWatched(dir, id); time.Sleep(2 * time.Millisecond) {
+		select {
+		case err := <-ended:
+			return fmt.Errorf("the watcher ended at once: %v", err)
+		default:
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the watcher did not begin within %s", startPatience)
+		}
+	}
+	return nil
+}
+
+// watchLock is the file that a watcher holds locked as long as it lives.
+func watchLock(dir, id string) string { return filepath.Join(dir, "watch-"+id) }
+
+func isWatched(dir, id string) bool {
+	f, err := os.Open(watchLock(dir, id))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(flock(f, unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
+// Watch takes a change back at its deadline, or when the guard wants it, unless it is
+// confirmed. It returns when the change is settled, or at once if another watches.
+func Watch(ctx context.Context, dir, id string) error {
+	f, err := os.OpenFile(watchLock(dir, id), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		// Who asks whether this lives holds the lock for a moment.
+		if err = flock(f, unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			break
+		}
+		if time.Since(begin) > time.Second {
+			return nil
+		}
+	}
+	step("watching")
+	w := &watcher{dir: dir, id: id}
+	if err := w.run(ctx); err != nil {
+		return err
+	}
+	return os.Remove(watchLock(dir, id))
+}
+
+type watcher struct {
+	dir, id string
+	entry   *Entry
+	size    int64 // of the journal when it was read
+	warned  bool
+}
+
+func (w *watcher) run(ctx context.Context) error {
+	var stuckUntil time.Time
+	for {
+		due, err := w.look()
+		if err == nil && w.entry.Settled() {
+			return nil
+		}
+		if err == nil && due != "" {
+			if err = w.settle(due); err == nil {
+				return nil
+			}
+			if errors.Is(err, errNotYet) {
+				err = nil
+			}
+		}
+		if err == nil {
+			stuckUntil = time.Time{}
+		} else {
+			// A value that cannot be written now may be later: the disk has room again, or
+			// /proc/sys can be written.
+			if stuckUntil.IsZero() {
+				stuckUntil = time.Now().Add(retryFor)
+			}
+			if time.Now().After(stuckUntil) {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(w.nap()):
+		}
+	}
+}
+
+// nap is until the deadline, and a tick at most.
+func (w *watcher) nap() time.Duration {
+	_, now, err := clock()
+	if err != nil || w.entry == nil {
+		return tick
+	}
+	left := time.Duration(w.entry.deadlineNS) - now
+	if left <= 0 { // it is being tried again
+		return tick
+	}
+	return min(left, tick)
+}
+
+// look reads the journal where it has grown, and returns why the change is to be taken
+// back now, empty if it is not.
+func (w *watcher) look() (due string, err error) {
+	info, err := os.Stat(filepath.Join(w.dir, journalName))
+	if err == nil && (w.entry == nil || info.Size() != w.size) {
+		// Of a damaged journal, what stands before the damage still counts.
+		var records []Record
+		records, err = ReadJournal(w.dir)
+		e, unknown := entryOf(records, w.id)
+		if unknown == nil {
+			w.entry = e
+		}
+		if err = errors.Join(err, unknown); err == nil {
+			w.size = info.Size()
+		}
+	}
+	switch late, clockErr := w.isLate(); {
+	case w.entry == nil:
+		return "", err
+	case clockErr != nil:
+		return "", clockErr
+	case err != nil && late:
+		// The journal is damaged or gone, so that nobody can have confirmed since.
+		return "it was not confirmed in time, and the journal cannot be read", nil
+	case err != nil:
+		return "", err
+	case w.entry.applying() || w.entry.State == Undoing:
+		return "the process that changed it was killed", nil
+	case late:
+		return "it was not confirmed in time", nil
+	}
+	return w.guard(), nil
+}
+
+func (w *watcher) isLate() (bool, error) {
+	if w.entry == nil {
+		return false, nil
+	}
+	return w.entry.isLate()
+}
+
+// guard looks whether more connections fail than before.
+func (w *watcher) guard() (due string) {
+	e := w.entry
+	if e.State != Applied || e.Guard == GuardOff || e.Warning != "" || w.warned {
+		return ""
+	}
+	seen := e.watched()
+	if !seen.Worse {
+		return ""
+	}
+	if e.Guard == GuardRollback {
+		return "the guard: " + seen.String()
+	}
+	w.warned = true
+	if j, err := OpenJournal(w.dir); err == nil {
+		defer j.Close()
+		if now, err := entryOf(j.Records(), w.id); err == nil && now.State == Applied {
+			_ = record(j, Warned, w.id, reasonDetail{seen.String()}) // a warning that is lost hinders nothing
+		}
+	}
+	return ""
+}
+
+// settle takes the change back, unless that has been decided otherwise while this
+// waited for the journal.
+func (w *watcher) settle(reason string) error {
+	j, err := OpenJournal(w.dir)
+	if err != nil {
+		// Nobody can have confirmed in a journal that cannot be opened. The values are
+		// what counts; the file says what the journal does not.
+		if late, clockErr := w.isLate(); clockErr != nil || !late {
+			return err
+		}
+		outcomes := restore(w.entry.Plan, false)
+		text := fmt.Sprintf("change %s was taken back: %s: %v\n%+v\n", w.id, reason, err, outcomes)
+		return errors.Join(os.WriteFile(filepath.Join(w.dir, "unrecorded-"+w.id), []byte(text), 0o600), failuresError(outcomes))
+	}
+	defer j.Close()
+	step("watcher has the journal")
+	e, err := entryOf(j.Records(), w.id)
+	if err != nil {
+		return err
+	}
+	late, err := e.isLate()
+	if err != nil {
+		return err
+	}
+	switch {
+	case e.Settled():
+		return nil
+	case e.State == Applied && !late && !strings.HasPrefix(reason, "the guard"):
+		w.entry = e
+		return errNotYet
+	}
+	return e.settle(j, reason)
+}
+
+// errNotYet: the process that changes was not killed, but had not ended.
+var errNotYet = errors.New("not due yet")
+
+func failuresError(outcomes []Outcome) error {
+	if failed := failures(outcomes); failed != "" {
+		return errors.New(failed)
+	}
+	return nil
+}
