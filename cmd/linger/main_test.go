@@ -16,9 +16,12 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"linger/internal/lab"
 )
 
 func TestMain(m *testing.M) {
+	lab.Worker() // linger lab starts its own program again
 	testscript.Main(m, map[string]func(){"linger": main})
 }
 
