@@ -9,7 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,6 +115,10 @@ func (d deed) run(env ...string) (id string, killed bool, err error) {
 	}
 	c := exec.Command("/proc/self/exe")
 	c.Env = append(append(os.Environ(), doEnv+"="+string(text)), env...)
+	if slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, roEnv) }) {
+		// Before the process has threads: all of them see what one of them mounts.
+		c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	}
 	var stdout, stderr strings.Builder
 	// Files, not pipes: a watcher that is left must not hold Wait up.
 	out, err := os.CreateTemp(d.Dir, "out")
@@ -273,9 +279,6 @@ func (w *world) await(what string, done func() bool) {
 // readOnlySysctls makes /proc/sys read-only in a mount namespace of this process.
 func readOnlySysctls() error {
 	const sys = "/proc/sys"
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return err
-	}
 	return errors.Join(
 		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
 		unix.Mount(sys, sys, "", unix.MS_BIND, ""),
