@@ -45,12 +45,17 @@ func TestStories(t *testing.T) {
 	})
 }
 
-// followsSchema FILE: the file is JSON and follows docs/diagnosis.schema.json.
+// followsSchema FILE [SCHEMA]: the file is JSON and follows docs/SCHEMA, which is
+// diagnosis.schema.json unless it is named.
 func followsSchema(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: follows-schema FILE")
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: follows-schema FILE [SCHEMA]")
 	}
-	schema, err := jsonschema.NewCompiler().Compile("../../docs/diagnosis.schema.json")
+	name := "diagnosis.schema.json"
+	if len(args) == 2 {
+		name = args[1]
+	}
+	schema, err := jsonschema.NewCompiler().Compile("../../docs/" + name)
 	ts.Check(err)
 	document, err := jsonschema.UnmarshalJSON(strings.NewReader(ts.ReadFile(args[0])))
 	ts.Check(err)
