@@ -38,11 +38,18 @@ type BootValue struct {
 // The kernel's command line, the initial file system and systemd's credentials are
 // not looked at. A root other than / needs openat2(2), from Linux 5.6 on.
 func Boot(root string, keys []string) ([]BootValue, []error) {
+	return BootWith(root, keys, "", "")
+}
+
+// BootWith is Boot as it would be with one more file, such as
+// /etc/sysctl.d/90-linger.conf.
+func BootWith(root string, keys []string, file, text string) ([]BootValue, []error) {
 	t, err := openTree(root)
 	if err != nil {
 		return nil, []error{fmt.Errorf("read boot settings: %w", err)}
 	}
 	defer t.close()
+	t.planned, t.text = file, text
 
 	files, problems := t.configuration()
 	var systemd, procps []assignment

@@ -30,6 +30,8 @@ var directories = []string{
 type tree struct {
 	root *os.File // nil for the running one
 	path string   // of root, empty for the running one
+	// planned is a file that is not there yet, and its text; "" for none.
+	planned, text string
 }
 
 func openTree(root string) (*tree, error) {
@@ -80,6 +82,9 @@ func (t *tree) configuration() (files []string, problems []error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			problems = append(problems, fmt.Errorf("read boot settings: %w", err))
 		}
+		if t.planned != "" && path.Dir(t.planned) == dir {
+			names = append(names, path.Base(t.planned))
+		}
 		for _, name := range names {
 			if strings.HasSuffix(name, ".conf") && !seen[name] {
 				seen[name] = true
@@ -104,6 +109,9 @@ func (t *tree) names(dir string) ([]string, error) {
 // empty: so a link to /dev/null masks the files of the same name, and so does a link
 // to nowhere.
 func (t *tree) read(name string) (text []byte, where string, err error) {
+	if t.planned != "" && name == t.planned {
+		return []byte(t.text), name, nil
+	}
 	f, err := t.open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, name, nil

@@ -1,0 +1,247 @@
+package change
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"linger/internal/kernel/sysctl"
+)
+
+const keyReuse = "net.ipv4.tcp_tw_reuse"
+
+var reuseOn = []Setting{{keyReuse, "1"}, {"net.ipv4.ip_local_port_range", "20000 60999"}}
+
+// disk makes a root. A content that begins with -> is a link.
+func disk(t *testing.T, files map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	for name, text := range files {
+		at := filepath.Join(root, name)
+		err := os.MkdirAll(filepath.Dir(at), 0o755)
+		if to, link := strings.CutPrefix(text, "-> "); err == nil && link {
+			err = os.Symlink(to, at)
+		} else if err == nil {
+			err = os.WriteFile(at, []byte(text), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// roots are hosts, with the name of the file that wins there, "" where none does.
+var roots = map[string]struct {
+	files map[string]string
+	wins  string
+}{
+	"no file at all":                 {nil, "90-linger-7"},
+	"an earlier file":                {map[string]string{"/etc/sysctl.d/10-net.conf": keyReuse + "=0\n"}, "90-linger-7"},
+	"a distribution's, later":        {map[string]string{"/usr/lib/sysctl.d/95-net.conf": keyReuse + "=2\n"}, "99-linger-7"},
+	"an administrator's, last":       {map[string]string{"/etc/sysctl.d/99-net.conf": keyReuse + "=0\n"}, "99-zz-linger-7"},
+	"one that wants to be last":      {map[string]string{"/etc/sysctl.d/zz-last.conf": keyReuse + "=0\n"}, "zz-linger-7"},
+	"run":                            {map[string]string{"/run/sysctl.d/91.conf": keyReuse + "=0\n"}, "99-linger-7"},
+	"a pattern, later":               {map[string]string{"/etc/sysctl.d/99-net.conf": "net.ipv4.tcp_tw_reus?=0\n"}, "90-linger-7"},
+	"sysctl.conf says the same":      {map[string]string{"/etc/sysctl.conf": keyReuse + "=1\n"}, "90-linger-7"},
+	"sysctl.conf about other things": {map[string]string{"/etc/sysctl.conf": "net.ipv4.tcp_syncookies=1\n", "/etc/sysctl.d/99-sysctl.conf": "-> ../sysctl.conf"}, "90-linger-7"},
+	"sysctl.conf":                    {map[string]string{"/etc/sysctl.conf": "\n" + keyReuse + "=0\n"}, ""},
+	"sysctl.conf, linked":            {map[string]string{"/etc/sysctl.conf": keyReuse + "=0\n", "/etc/sysctl.d/99-sysctl.conf": "-> ../sysctl.conf"}, ""},
+}
+
+func TestPlanDropIn(t *testing.T) {
+	for name, c := range roots {
+		t.Run(name, func(t *testing.T) {
+			d, err := PlanDropIn(disk(t, c.files), "7", reuseOn)
+			if c.wins == "" {
+				var outvoted *OutvotedError
+				if !errors.As(err, &outvoted) || outvoted.By.File != "/etc/sysctl.conf" || !strings.Contains(err.Error(), "sed -i") {
+					t.Errorf("%v", err)
+				}
+				return
+			}
+			if err != nil || d.Path != "/etc/sysctl.d/"+c.wins+".conf" {
+				t.Errorf("%s, %v", d.Path, err)
+			}
+		})
+	}
+}
+
+// What PlanDropIn says, the two programs do: after each of them the kernel has the
+// values, in a network namespace of its own, with the files of this root alone.
+func TestKeptValuesAreInForceAfterTheRealLoaders(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("not root: no namespace can be made")
+	}
+	loaders := map[string][]string{sysctl.Systemd: {"/usr/lib/systemd/systemd-sysctl"}, sysctl.Procps: {"/usr/sbin/sysctl", "--system"}}
+	for _, argv := range loaders {
+		if _, err := os.Stat(argv[0]); err != nil {
+			t.Skipf("%v: scripts/test-peers installs it", err)
+		}
+	}
+	for name, c := range roots {
+		t.Run(name, func(t *testing.T) {
+			root := disk(t, c.files)
+			d, err := PlanDropIn(root, "7", reuseOn)
+			if c.wins == "" {
+				if err == nil {
+					t.Fatal("planned")
+				}
+				// What it says of the mend is true: with that line out, a file wins.
+				var outvoted *OutvotedError
+				errors.As(err, &outvoted)
+				if out, err := exec.Command("sed", "-i", fmt.Sprintf("%ds/^/# /", outvoted.By.Line), filepath.Join(root, outvoted.By.File)).CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+				d, err = PlanDropIn(root, "7", reuseOn)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := d.Write(); err != nil {
+				t.Fatal(err)
+			}
+			for loader, argv := range loaders {
+				if got := load(t, root, argv); got != "1 20000 60999" {
+					t.Errorf("after %s: %q", loader, got)
+				}
+			}
+		})
+	}
+}
+
+// load runs a loader over the files of a root, in namespaces of its own, and returns
+// the two values that the kernel then has there.
+func load(t *testing.T, root string, argv []string) string {
+	t.Helper()
+	const script = `set -e
+root=$1; shift
+for dir in etc/sysctl.d usr/lib/sysctl.d usr/local/lib/sysctl.d run/sysctl.d; do mkdir -p "$root/$dir"; done
+touch -a "$root/etc/sysctl.conf"
+# The host's own files are not to be read: each directory is covered, or is not there.
+mount --bind "$root/run" /run
+for dir in etc/sysctl.d usr/lib/sysctl.d usr/local/lib/sysctl.d; do
+	if [ -d "/$dir" ]; then mount --bind "$root/$dir" "/$dir"; fi
+done
+if [ -e /etc/sysctl.conf ]; then mount --bind "$root/etc/sysctl.conf" /etc/sysctl.conf; fi
+"$@" >&2
+cat /proc/sys/net/ipv4/tcp_tw_reuse /proc/sys/net/ipv4/ip_local_port_range`
+	command := exec.Command("sh", append([]string{"-c", script, "sh", root}, argv...)...)
+	command.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET}
+	var said bytes.Buffer
+	command.Stderr = &said
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("%v: %v: %s", argv, err, said.String())
+	}
+	return strings.Join(strings.Fields(string(out)), " ")
+}
+
+func TestDropInIsRemovedOnlyWhileItIsLingers(t *testing.T) {
+	root := disk(t, nil)
+	d, err := PlanDropIn(root, "7", reuseOn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Write(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Write(); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	file := filepath.Join(root, d.Path)
+	text, err := os.ReadFile(file)
+	if err != nil || !strings.Contains(string(text), "change 7") || !strings.Contains(string(text), "\n"+keyReuse+" = 1\n") {
+		t.Errorf("%s, %v", text, err)
+	}
+	left, err := os.ReadDir(filepath.Dir(file))
+	if err != nil || len(left) != 1 {
+		t.Errorf("%v, %v", left, err)
+	}
+
+	// A later change has the last word while it is there.
+	later, err := PlanDropIn(root, "8", []Setting{{keyReuse, "0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := later.Write(); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := later.Remove(); err != nil || !removed {
+		t.Errorf("%t, %v", removed, err)
+	}
+
+	if err := os.WriteFile(file, append(text, "net.ipv4.tcp_syncookies = 1\n"...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := d.Remove(); removed || !errors.Is(err, ErrNotOurs) {
+		t.Errorf("%t, %v", removed, err)
+	}
+	if err := d.Write(); !errors.Is(err, ErrNotOurs) {
+		t.Errorf("written over: %v", err)
+	}
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := d.At(root).Remove(); err != nil || !removed {
+		t.Errorf("%t, %v", removed, err)
+	}
+	if removed, err := d.Remove(); err != nil || removed {
+		t.Errorf("%t, %v", removed, err)
+	}
+}
+
+// Someone who writes a later file between plan and write is not overruled in silence.
+func TestWriteLooksAgain(t *testing.T) {
+	root := disk(t, nil)
+	d, err := PlanDropIn(root, "7", reuseOn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "etc/sysctl.conf"), []byte(keyReuse+" = 0\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var outvoted *OutvotedError
+	if err := d.Write(); !errors.As(err, &outvoted) {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(filepath.Join(root, d.Path)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file is still there: %v", err)
+	}
+}
+
+func TestOwnersAreNamed(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		files map[string]string
+		want  string // "" for none
+	}{
+		{"nobody", map[string]string{"/etc/sysctl.d/10.conf": "# by hand\n" + keyReuse + "=0\n"}, ""},
+		{"Ansible", map[string]string{"/etc/sysctl.d/10.conf": "# Ansible managed\n" + keyReuse + "=0\n"}, "Ansible seems to write /etc/sysctl.d/10.conf"},
+		{"Salt", map[string]string{"/etc/sysctl.d/99-salt.conf": keyReuse + "=0\n"}, "Salt seems to write"},
+		{"tuned", map[string]string{
+			"/etc/tuned/active_profile": "mine\n", "/etc/tuned/mine/tuned.conf": "[main]\ninclude=net\n",
+			"/usr/lib/tuned/net/tuned.conf": "[sysctl]\n" + keyReuse + "=1\n",
+		}, "tuned's active profile sets " + keyReuse + " (/usr/lib/tuned/net/tuned.conf)"},
+		{"tuned, about another key", map[string]string{"/etc/tuned/active_profile": "mine\n", "/etc/tuned/mine/tuned.conf": "[sysctl]\nvm.swappiness=1\n"}, ""},
+		{"cloud-init", map[string]string{"/etc/cloud/cloud.cfg.d/50.cfg": "runcmd:\n - sysctl -w " + keyReuse + "=0\n"}, "cloud-init may set"},
+		{"Puppet", map[string]string{"/opt/puppetlabs/puppet/cache/client_data/catalog/a.json": `{"title":"` + keyReuse + `"}`}, "Puppet's catalogue"},
+	} {
+		d, err := PlanDropIn(disk(t, c.files), "7", reuseOn)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if got := strings.Join(d.Warnings, "\n"); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package plan
+
+import (
+	"fmt"
+	"strings"
+)
+
+// The forms in which a plan's settings are written for others to keep.
+const (
+	EmitSysctl  = "sysctl"
+	EmitK8s     = "k8s"
+	EmitAnsible = "ansible"
+)
+
+// safe are the sysctls of linger's that a pod may set unless the cluster forbids it,
+// and from which Kubernetes on (pkg/kubelet/sysctl/safe_sysctls.go). All others need
+// the kubelet's --allowed-unsafe-sysctls.
+var safe = map[string]string{
+	KeyRange:                        "1.0",
+	"net.ipv4.tcp_syncookies":       "1.0",
+	KeyReserved:                     "1.27",
+	"net.ipv4.tcp_keepalive_time":   "1.29",
+	keyFinTimeout:                   "1.29",
+	"net.ipv4.tcp_keepalive_intvl":  "1.29",
+	"net.ipv4.tcp_keepalive_probes": "1.29",
+}
+
+// Emit writes the settings of a plan as a snippet for a file of sysctl.d(5), for a
+// pod's manifest, or for Ansible. One snippet is for one place: where the plan's
+// changes are of several namespaces, or of a place that the form cannot set, it is an
+// error that says so.
+func Emit(form string, changes []Change) (string, error) {
+	place := ""
+	for _, c := range changes {
+		switch {
+		case form == EmitK8s && c.Scope.HostWide:
+			return "", fmt.Errorf("%s is the whole host's: no pod can set it; use --emit %s on the node", c.Key, EmitSysctl)
+		case c.Scope.HostWide:
+		case place != "" && place != c.Scope.Label:
+			return "", fmt.Errorf("the changes are of %s and of %s: name one with --netns", place, c.Scope.Label)
+		default:
+			place = c.Scope.Label
+		}
+	}
+	var b strings.Builder
+	switch form {
+	case EmitSysctl:
+		b.WriteString("# /etc/sysctl.d/90-linger.conf\n")
+		for _, c := range changes {
+			fmt.Fprintf(&b, "%s = %s\n", c.Key, c.New)
+		}
+	case EmitK8s:
+		b.WriteString("# a patch of a Deployment, StatefulSet or DaemonSet: kubectl patch deployment NAME --patch-file FILE\n" +
+			"spec:\n  template:\n    spec:\n      securityContext:\n        sysctls:\n")
+		for _, c := range changes {
+			if from, ok := safe[c.Key]; !ok {
+				fmt.Fprintf(&b, "        # not among the safe sysctls: the kubelet must allow it, --allowed-unsafe-sysctls=%s\n", c.Key)
+			} else if from != "1.0" {
+				fmt.Fprintf(&b, "        # safe from Kubernetes %s on\n", from)
+			}
+			fmt.Fprintf(&b, "        - name: %s\n          value: %q\n", c.Key, c.New)
+		}
+	case EmitAnsible:
+		for _, c := range changes {
+			fmt.Fprintf(&b, "- name: %s\n  ansible.posix.sysctl:\n    name: %s\n    value: %q\n    sysctl_file: /etc/sysctl.d/90-linger.conf\n    sysctl_set: true\n    state: present\n",
+				c.Key, c.Key, c.New)
+		}
+	default:
+		return "", fmt.Errorf("%q is no form of a snippet: %s, %s or %s", form, EmitSysctl, EmitK8s, EmitAnsible)
+	}
+	return b.String(), nil
+}
