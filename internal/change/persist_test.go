@@ -245,3 +245,42 @@ func TestOwnersAreNamed(t *testing.T) {
 		}
 	}
 }
+
+// The journal finds the file again, and knows when it is gone.
+func TestKeepAndForget(t *testing.T) {
+	dir, root := t.TempDir(), disk(t, nil)
+	d, err := PlanDropIn(root, "7", reuseOn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if path, err := Forget(dir, root, "7"); path != "" || err != nil {
+		t.Errorf("forgotten before it was kept: %q, %v", path, err)
+	}
+	if err := Keep(dir, &d); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(root, d.Path)); err != nil {
+		t.Error(err)
+	}
+	if path, err := Forget(dir, root, "7"); path != d.Path || err != nil {
+		t.Errorf("%q, %v", path, err)
+	}
+	if _, err := os.Stat(filepath.Join(root, d.Path)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file is still there: %v", err)
+	}
+	if path, err := Forget(dir, root, "7"); path != "" || err != nil {
+		t.Errorf("forgotten twice: %q, %v", path, err)
+	}
+
+	// Killed between the journal and the file: nothing to take away, and no error.
+	j, err := OpenJournal(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(j.Append(Keeping, "8", DropIn{ID: "8", Path: "/etc/sysctl.d/90-linger-8.conf", Settings: reuseOn}), j.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if path, err := Forget(dir, root, "8"); path != "" || err != nil {
+		t.Errorf("%q, %v", path, err)
+	}
+}
