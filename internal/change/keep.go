@@ -27,8 +27,8 @@ func Keep(dir string, d *DropIn) error {
 	return d.Write()
 }
 
-// Kept is the file that keeps a change, nil where there is none.
-func Kept(records []Record, id string) (*DropIn, error) {
+// FileOf is the file that keeps a change, nil where there is none.
+func FileOf(records []Record, id string) (*DropIn, error) {
 	var kept *DropIn
 	for _, r := range records {
 		switch {
@@ -53,7 +53,7 @@ func Forget(dir, root, id string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	d, err := Kept(records, id)
+	d, err := FileOf(records, id)
 	if err != nil || d == nil {
 		return "", err
 	}
