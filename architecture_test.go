@@ -108,6 +108,27 @@ func TestSlugs(t *testing.T) {
 	}
 }
 
+// Only the room of change and the laboratory write settings.
+func TestWhoWrites(t *testing.T) {
+	writers := map[string]bool{}
+	err := filepath.WalkDir(".", func(file string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(file)
+		if strings.Contains(string(text), "sysctl.Write(") {
+			writers[path.Dir(filepath.ToSlash(file))] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(writers) != 2 || !writers["internal/change"] || !writers["internal/lab"] {
+		t.Errorf("settings are written in %v", writers)
+	}
+}
+
 // Text that a person reads as a limit of the project.
 func TestSizes(t *testing.T) {
 	for file, most := range map[string]int{"Makefile": 60, "ARCHITECTURE.md": 120} {

@@ -140,7 +140,7 @@ func command(dir, rest string) string {
 	}
 	program := "linger"
 	if _, err := exec.LookPath(program); err != nil {
-		if copies, _ := filepath.Glob(filepath.Join(dir, "linger-*")); len(copies) > 0 {
+		if copies, _ := filepath.Glob(filepath.Join(dir, "program-*", "linger")); len(copies) > 0 {
 			program = copies[len(copies)-1]
 		}
 	}

@@ -48,7 +48,7 @@ func installWatcher(dir string) (string, error) {
 	if _, err := io.Copy(sum, self); err != nil {
 		return "", fmt.Errorf("copy the watcher: %w", err)
 	}
-	path, err := filepath.Abs(filepath.Join(dir, "linger-"+hex.EncodeToString(sum.Sum(nil))[:16]))
+	path, err := filepath.Abs(filepath.Join(dir, "program-"+hex.EncodeToString(sum.Sum(nil))[:16], "linger"))
 	if err != nil {
 		return "", err
 	}
@@ -58,14 +58,17 @@ func installWatcher(dir string) (string, error) {
 	if _, err := self.Seek(0, io.SeekStart); err != nil {
 		return "", fmt.Errorf("copy the watcher: %w", err)
 	}
-	if err := copyProgram(self, dir, path); err != nil {
+	if err := copyProgram(self, path); err != nil {
 		return "", fmt.Errorf("copy the watcher: %w", err)
 	}
 	return path, nil
 }
 
-func copyProgram(from io.Reader, dir, path string) (err error) {
-	f, err := os.CreateTemp(dir, ".linger-*")
+func copyProgram(from io.Reader, path string) (err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".linger-*")
 	if err != nil {
 		return err
 	}

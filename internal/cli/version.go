@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"linger/internal/change"
+	"linger/internal/plan"
 	"linger/internal/render"
 )
 
@@ -25,7 +27,7 @@ type build struct {
 func buildOf() build {
 	b := build{
 		Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Schemas: []string{render.Schema, render.SocketsSchema, render.TraceSchema, render.LabSchema},
+		Schemas: []string{render.Schema, render.SocketsSchema, render.TraceSchema, plan.Schema, change.Schema, change.ListSchema, render.LabSchema},
 	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		b.Version = info.Main.Version
