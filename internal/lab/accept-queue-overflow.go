@@ -3,6 +3,8 @@ package lab
 import (
 	"context"
 	"net/netip"
+
+	"linger/internal/proof"
 )
 
 // shortBacklog is filled in a second.
@@ -37,5 +39,50 @@ var acceptQueueOverflow = Scenario{
 		}
 		dial.Count, dial.Rate = 0, 10
 		return p.client.Begin(ctx, dial)
+	},
+}
+
+// queued tries 40 connects to a service that does not accept, and gives each a tenth
+// of a second: less than the kernel takes to send a SYN again.
+func queued(serve ServeSpec, set ...setting) func(context.Context, *Trial) error {
+	return func(ctx context.Context, t *Trial) error {
+		s, err := t.stage(ctx, serve, set...)
+		if err != nil {
+			return err
+		}
+		patience := int64(150)
+		if serve.Close != AcceptNever {
+			patience = 5000 // a service that accepts may be late on a busy machine
+		}
+		done, err := s.parties.client.Hold(ctx, DialSpec{To: []netip.AddrPort{s.service}, Count: 40, PatienceMS: patience})
+		if err != nil {
+			return err
+		}
+		t.record(done)
+		overflows, err := s.server.counter("TcpExtListenOverflows")
+		if err != nil {
+			return err
+		}
+		t.Record("overflows", overflows)
+		return nil
+	}
+}
+
+var acceptQueueOverflowProof = Experiment{
+	Name: "accept-queue-overflow", Problem: "accept-queue-overflow",
+	Title:    "A listener's queue is full",
+	Question: "Connects time out, and TIME_WAIT is blamed. What helps?",
+	Setup:    "a service with a backlog of 16 that accepts nothing; 40 connects",
+	Load:     Waits,
+	Quantities: []proof.Quantity{
+		failures, succeeded, {Name: "overflows", Title: "ListenOverflows", Unit: "segments"},
+	},
+	Arms: []Arm{
+		{Arm: base("nobody accepts", proof.Exactly("failed", 23), proof.Exactly("opened", 17)), Seconds: 5, Run: queued(ServeSpec{Close: AcceptNever, Backlog: shortBacklog})},
+		{Arm: remedy("accept", "Let the service accept", "it calls accept()", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: queued(ServeSpec{Close: CloseSecond, Backlog: shortBacklog})},
+		{Arm: remedy("backlog", "A longer queue", "listen(fd, 128)", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: queued(ServeSpec{Close: AcceptNever, Backlog: 128})},
+		{Arm: folklore("somaxconn", "net.core.somaxconn alone", "net.core.somaxconn=65535", proof.NoEffect), Seconds: 5, Run: queued(ServeSpec{Close: AcceptNever, Backlog: shortBacklog}, setting{atServer, "net.core.somaxconn", "65535"})},
+		{Arm: folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), Seconds: 5, Run: queued(ServeSpec{Close: AcceptNever, Backlog: shortBacklog}, setting{atServer, "net.ipv4.tcp_tw_reuse", "1"})},
+		{Arm: folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), Seconds: 5, Run: queued(ServeSpec{Close: AcceptNever, Backlog: shortBacklog}, setting{atServer, "net.ipv4.tcp_fin_timeout", "5"})},
 	},
 }

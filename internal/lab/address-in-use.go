@@ -4,7 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"linger/internal/proof"
 	"linger/internal/tcp"
 )
 
@@ -49,5 +54,56 @@ var addressInUse = Scenario{
 		b.Expect.Owner = clientProcess
 		b.Expect.Local = tcp.Endpoint{Addr: p.service.Addr(), Port: servicePort}
 		return err
+	},
+}
+
+// restarted stops a service that has closed a connection first, and starts it again.
+func restarted(oldReuses, newReuses bool, wait time.Duration, set ...setting) func(context.Context, *Trial) error {
+	return func(ctx context.Context, t *Trial) error {
+		s, err := t.stage(ctx, ServeSpec{Close: CloseFirst, NoReuseAddress: !oldReuses}, set...)
+		if err != nil {
+			return err
+		}
+		if err := burst(ctx, s.parties, DialSpec{To: []netip.AddrPort{s.service}, Count: 10, PeerCloses: true}); err != nil {
+			return err
+		}
+		if err := settled(ctx, s.client, s.server); err != nil {
+			return err
+		}
+		if err := s.parties.server.Close(); err != nil {
+			return err
+		}
+		sleep(ctx, wait)
+		again, err := s.server.Start(ctx, serverProcess)
+		if err != nil {
+			return err
+		}
+		refused := 0.0
+		if _, err := again.Serve(ctx, ServeSpec{Endpoints: []netip.AddrPort{s.service}, NoReuseAddress: !newReuses}); err != nil {
+			if !strings.Contains(err.Error(), unix.EADDRINUSE.Error()) {
+				return err
+			}
+			refused = 1
+		}
+		t.Record("refused", refused)
+		return t.recordStates(ctx, servicePort, tcp.TimeWait, map[string]*Node{"server_time_wait": s.server})
+	}
+}
+
+var addressInUseProof = Experiment{
+	Name: "address-in-use", Problem: "address-in-use",
+	Title:    "A service cannot bind its port again",
+	Question: "bind() says EADDRINUSE after a restart. What lets it through?",
+	Setup:    "a service that has closed 10 connections first, stopped and started again",
+	Load:     Waits,
+	Quantities: []proof.Quantity{
+		{Name: "refused", Title: "restarts that fail with EADDRINUSE", Unit: "restarts", Better: proof.Less}, serverHolds,
+	},
+	Arms: []Arm{
+		{Arm: base("without SO_REUSEADDR", proof.Exactly("refused", 1)), Seconds: 1, Run: restarted(false, false, 0)},
+		{Arm: remedy("reuseaddr", "SO_REUSEADDR on the listener, before and after", "setsockopt(SO_REUSEADDR)", proof.Works, proof.Exactly("refused", 0)), Seconds: 1, Run: restarted(true, true, 0)},
+		{Arm: observe("new-one-only", "SO_REUSEADDR on the new listener alone", "setsockopt(SO_REUSEADDR) after the restart", proof.NoEffect), Seconds: 1, Run: restarted(false, true, 0)},
+		{Arm: folklore("fin-timeout", "tcp_fin_timeout=1, and 3 s of waiting", "net.ipv4.tcp_fin_timeout=1", proof.NoEffect), Seconds: 4, Run: restarted(false, false, 3*time.Second, setting{atServer, "net.ipv4.tcp_fin_timeout", "1"})},
+		{Arm: folklore("tw-reuse", "tcp_tw_reuse, and 3 s of waiting", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), Seconds: 4, Run: restarted(false, false, 3*time.Second, setting{atServer, "net.ipv4.tcp_tw_reuse", "1"})},
 	},
 }

@@ -2,8 +2,12 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
+
+	"linger/internal/proof"
+	"linger/internal/tcp"
 )
 
 var clientClosesFirst = Scenario{
@@ -31,5 +35,83 @@ var clientClosesFirst = Scenario{
 		// Until then it would look as if the range were to run out within the minute.
 		b.RipeAt = time.Now().Add(quietAfterBurst)
 		return nil
+	},
+}
+
+// sendAndClose has a client send a hundred messages, each on a connection of its own,
+// to a service that is slow to read, and records what arrives and who holds TIME_WAIT.
+func sendAndClose(abort bool) func(context.Context, *Trial) error {
+	return func(ctx context.Context, t *Trial) error {
+		// A small window, so that most of a message waits in the send buffer at close().
+		s, err := t.stage(ctx, ServeSpec{Close: CloseSecond, Sink: true, SlowMS: 5}, setting{atServer, "net.ipv4.tcp_rmem", "4096 16384 16384"})
+		if err != nil {
+			return err
+		}
+		const messages, size = 40, 128 << 10
+		done, err := s.parties.client.Churn(ctx, DialSpec{To: []netip.AddrPort{s.service}, Count: messages, Batch: 8, Send: size, Abort: abort})
+		if err != nil {
+			return err
+		}
+		if done.Opened != messages {
+			return fmt.Errorf("%d of %d messages were sent: %s", done.Opened, messages, done.FirstFailure)
+		}
+		if err := settled(ctx, s.client); err != nil {
+			return err
+		}
+		if err := awaitEnds(ctx, s.parties.server, messages); err != nil {
+			return err
+		}
+		served, err := s.parties.server.Served(ctx)
+		if err != nil {
+			return err
+		}
+		t.Record("bytes_lost", float64(messages*size)-float64(served.Bytes))
+		t.Record("peer_resets", float64(served.Reset))
+		return t.recordStates(ctx, servicePort, tcp.TimeWait, map[string]*Node{"client_time_wait": s.client})
+	}
+}
+
+// awaitEnds waits until a service has seen the end of n connections.
+func awaitEnds(ctx context.Context, server *WorkerProcess, n int64) error {
+	for deadline := time.Now().Add(30 * time.Second); ; sleep(ctx, 10*time.Millisecond) {
+		served, err := server.Served(ctx)
+		if err != nil || served.Ended >= n {
+			return err
+		}
+		// A connection that is reset before it was accepted is never seen.
+		if queue := served.Accepted; time.Now().After(deadline) || ctx.Err() != nil {
+			return fmt.Errorf("%d of %d connections have ended, %d were accepted", served.Ended, n, queue)
+		}
+	}
+}
+
+var clientClosesFirstProof = Experiment{
+	Name: "client-closes-first", Problem: "client-closes-first",
+	Title:      "A client closes each connection first",
+	Question:   "What takes the TIME_WAIT away from a client?",
+	Setup:      "1,000 requests (400 if quick), each on a connection that the client closes first",
+	Quantities: []proof.Quantity{less(clientHolds), serverHolds, failures},
+	Arms: []Arm{
+		{Arm: base("a connection for each request, closed by the client", proof.Exactly("failed", 0)), Seconds: 2, Run: churned(clientCloses, DialSpec{}, false)},
+		{Arm: remedy("pool", "Keep a pool of connections", "20 connections, used again and again", proof.Works, proof.Exactly("client_time_wait", 0)), Seconds: 2, Run: churned(clientCloses, DialSpec{}, true)},
+		{Arm: remedy("peer-closes", "Let the service close first", "the client waits for the end of the answer", proof.Works, proof.Between("client_time_wait", 0, 5)), Seconds: 2, Run: churned(serverCloses, untilClosed, false)},
+		{Arm: folklore("tw-reuse", "tcp_tw_reuse, to have fewer of them", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), Seconds: 2, Run: churned(clientCloses, DialSpec{}, false, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"})},
+		{Arm: folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), Seconds: 2, Run: churned(clientCloses, DialSpec{}, false, setting{atClient, "net.ipv4.tcp_fin_timeout", "5"})},
+	},
+}
+
+var lingerZeroProof = Experiment{
+	Name: "linger-zero", Problem: "client-closes-first",
+	Title:    "SO_LINGER with a time-out of zero",
+	Question: "A reset leaves no TIME_WAIT. What else does it leave behind?",
+	Setup:    "40 messages of 128 KiB to a service that reads slowly; the client closes after its last write()",
+	Quantities: []proof.Quantity{
+		{Name: "client_time_wait", Title: "TIME_WAIT at the client", Unit: "sockets", Better: proof.Less, Margin: proof.Margin{Absolute: 5}},
+		{Name: "bytes_lost", Title: "bytes lost", Unit: "bytes", Better: proof.Less},
+		{Name: "peer_resets", Title: "connections that the service saw reset", Unit: "connections"},
+	},
+	Arms: []Arm{
+		{Arm: base("close() as it is", proof.Exactly("bytes_lost", 0), proof.Exactly("peer_resets", 0), proof.Between("client_time_wait", 35, 40)), Seconds: 3, Run: sendAndClose(false)},
+		{Arm: folklore("so-linger", "SO_LINGER {1, 0}", "setsockopt(SO_LINGER, {1, 0})", proof.Harmful, proof.Exactly("client_time_wait", 0)), Seconds: 3, Run: sendAndClose(true)},
 	},
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"linger/internal/kernel/sysctl"
+	"linger/internal/proof"
 )
 
 var conntrackFull = Scenario{
@@ -137,4 +138,70 @@ func trackedEntry(ipv6 bool, i int) ([]byte, error) {
 		return nil, err
 	}
 	return append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attributes...), nil
+}
+
+// trackedConnects fills the table of a namespace to a share of its limit, in percent,
+// and connects to a service there twenty times.
+func trackedConnects(percent int, untracked bool, set ...setting) func(context.Context, *Trial) error {
+	return func(ctx context.Context, t *Trial) error {
+		s, err := t.stage(ctx, ServeSpec{Close: CloseSecond}, set...)
+		if err != nil {
+			return err
+		}
+		if err := s.server.refuseUnknown(); err != nil {
+			return err
+		}
+		if untracked {
+			if err := s.server.leaveUntracked(); err != nil {
+				return err
+			}
+		}
+		most, err := s.server.number("net.netfilter.nf_conntrack_max")
+		if err != nil {
+			return err
+		}
+		// A few more than fit, so that the table is full to the last entry.
+		if err := s.server.track(ctx, false, most*percent/100); err != nil && percent < 100 {
+			return err
+		}
+		done, err := s.parties.client.Hold(ctx, DialSpec{To: []netip.AddrPort{s.service}, Count: 20, PatienceMS: 150})
+		if err != nil {
+			return err
+		}
+		t.record(done)
+		entries, err := s.server.number("net.netfilter.nf_conntrack_count")
+		if err != nil {
+			return err
+		}
+		t.Record("entries_percent", 100*float64(entries)/float64(most))
+		return nil
+	}
+}
+
+// number is a setting of the node that is one number.
+func (n *Node) number(key string) (value int, err error) {
+	err = n.Do(func() error {
+		text, err := sysctl.Read(key)
+		if err == nil {
+			value, err = strconv.Atoi(text)
+		}
+		return err
+	})
+	return value, err
+}
+
+var conntrackFullProof = Experiment{
+	Name: "conntrack-full", Problem: "conntrack-full",
+	Title:    "The connection-tracking table is full",
+	Question: "New connections are dropped in silence. What lets them through?",
+	Setup:    "the namespace's own table filled with made-up entries that are assured (ctnetlink); 20 connects. nf_conntrack_max is the host's and is not written",
+	Quantities: []proof.Quantity{
+		failures, succeeded, {Name: "entries_percent", Title: "the table is full to", Unit: "%"},
+	},
+	Arms: []Arm{
+		{Arm: base("the table is full", proof.Exactly("failed", 20)), Seconds: 12, Run: trackedConnects(101, false)},
+		{Arm: remedy("fewer", "A tenth as many entries", "fewer connections, or a limit ten times as large", proof.Works, proof.Exactly("failed", 0)), Seconds: 3, Run: trackedConnects(10, false)},
+		{Arm: remedy("notrack", "Leave the service untracked", "nft: notrack in raw prerouting and output", proof.Works, proof.Exactly("failed", 0)), Seconds: 12, Run: trackedConnects(101, true)},
+		{Arm: folklore("fin-timeout", "A lower tcp_fin_timeout, and tcp_tw_reuse", "net.ipv4.tcp_fin_timeout=5, tcp_tw_reuse=1", proof.NoEffect), Seconds: 12, Run: trackedConnects(101, false, setting{atServer, "net.ipv4.tcp_fin_timeout", "5"}, setting{atServer, "net.ipv4.tcp_tw_reuse", "1"})},
+	},
 }

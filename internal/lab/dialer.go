@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,17 @@ type DialSpec struct {
 
 	// BindPort binds a source address and port 0, so that bind() chooses the port.
 	BindPort bool `json:"bind_port,omitempty"`
+	// ReuseAddress sets SO_REUSEADDR before bind().
+	ReuseAddress bool `json:"reuse_address,omitempty"`
+	// KeepAliveSeconds sets SO_KEEPALIVE, with a probe after so many idle seconds.
+	KeepAliveSeconds int `json:"keep_alive_seconds,omitempty"`
+	// Send is how many bytes are sent on each connection before it is closed, in one
+	// write that the send buffer takes whole.
+	Send int `json:"send,omitempty"`
+	// Abort closes by a reset (SO_LINGER with a time-out of zero).
+	Abort bool `json:"abort,omitempty"`
+	// Latencies asks how long each connect() took.
+	Latencies bool `json:"latencies,omitempty"`
 
 	// Count is how many connections to open. For a churn in the background it may
 	// be 0: until it is ended.
@@ -54,6 +66,8 @@ type Dialed struct {
 	Failed       int     `json:"failed"`
 	FirstFailure string  `json:"first_failure,omitempty"`
 	Seconds      float64 `json:"seconds"`
+	// Micros is how long each connect() that succeeded took, in µs, if it was asked.
+	Micros []float64 `json:"micros,omitempty"`
 }
 
 // defaultBatch is small enough for a batch's sockets to stay in a CPU's cache.
@@ -167,6 +181,11 @@ func (d *dialer) openOne() {
 	i := d.next
 	d.next++
 	fd, err := d.connect(i)
+	if err == nil && d.spec.Send > 0 {
+		if err = d.send(fd); err != nil {
+			unix.Close(fd)
+		}
+	}
 	switch {
 	case err == nil:
 		d.done.Opened++
@@ -199,17 +218,94 @@ func (d *dialer) connect(i int) (int, error) {
 			return -1, fmt.Errorf("SO_SNDTIMEO: %w", err)
 		}
 	}
+	if err := d.prepare(fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	began := time.Now()
 	if err := connectTo(fd, d.to[i%len(d.to)]); err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("connect: %w", err)
 	}
+	if d.spec.Latencies {
+		d.done.Micros = append(d.done.Micros, float64(time.Since(began).Nanoseconds())/1000)
+	}
 	return fd, nil
+}
+
+// prepare sets the options that a connection is to have.
+func (d *dialer) prepare(fd int) error {
+	if d.spec.KeepAliveSeconds > 0 {
+		for _, o := range []struct{ level, name, value int }{
+			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, d.spec.KeepAliveSeconds},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, d.spec.KeepAliveSeconds},
+		} {
+			if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+				return fmt.Errorf("SO_KEEPALIVE: %w", err)
+			}
+		}
+	}
+	if d.spec.Send > 0 {
+		// The kernel doubles it, at most to twice net.core.wmem_max (socket(7)).
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 2*d.spec.Send); err != nil {
+			return fmt.Errorf("SO_SNDBUF: %w", err)
+		}
+	}
+	if d.spec.Abort {
+		if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+			return fmt.Errorf("SO_LINGER: %w", err)
+		}
+	}
+	return nil
+}
+
+// send writes what is to be sent, in parts that the buffer takes.
+func (d *dialer) send(fd int) error {
+	for left := d.spec.Send; left > 0; {
+		n := min(left, len(d.buffer))
+		if err := writeAll(fd, d.buffer[:n]); err != nil {
+			return fmt.Errorf("send: %w", err)
+		}
+		left -= n
+	}
+	return nil
+}
+
+// probe sends a byte on each open connection and counts those on which it comes back
+// in time.
+func (d *dialer) probe(patience time.Duration) (alive, dead int) {
+	polled := make([]unix.PollFd, 0, len(d.open))
+	for _, fd := range d.open {
+		if writeAll(fd, []byte{'.'}) == nil {
+			polled = append(polled, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+		}
+	}
+	deadline := time.Now().Add(patience)
+	for len(polled) > 0 && time.Now().Before(deadline) {
+		if _, err := unix.Poll(polled, int(time.Until(deadline).Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
+			break
+		}
+		polled = slices.DeleteFunc(polled, func(p unix.PollFd) bool {
+			if p.Revents == 0 {
+				return false
+			}
+			if n, err := readSome(int(p.Fd), d.buffer); n > 0 && err == nil {
+				alive++
+			}
+			return true
+		})
+	}
+	return alive, len(d.open) - alive
 }
 
 func (d *dialer) bind(fd int, from unix.Sockaddr) error {
 	options := []struct{ level, name int }{{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT}}
 	if d.spec.BindPort {
 		options = nil
+	}
+	if d.spec.ReuseAddress {
+		options = append(options, struct{ level, name int }{unix.SOL_SOCKET, unix.SO_REUSEADDR})
 	}
 	if d.spec.FromPort != 0 {
 		options = []struct{ level, name int }{{unix.SOL_SOCKET, unix.SO_REUSEADDR}, {unix.SOL_SOCKET, unix.SO_REUSEPORT}}

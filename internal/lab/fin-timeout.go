@@ -2,7 +2,12 @@ package lab
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
 	"time"
+
+	"linger/internal/proof"
+	"linger/internal/tcp"
 )
 
 var finTimeout = Scenario{
@@ -25,5 +30,93 @@ var finTimeout = Scenario{
 		b.Expect = Expectation{Node: b.server}
 		b.RipeAt = time.Now()
 		return pool(ctx, p, o.Size)
+	},
+}
+
+// waitFor closes 50 connections at the client and records how long the first and the
+// last of them stay, as the client's table of sockets tells.
+func waitFor(state, until tcp.State, closing Closing, limit time.Duration, set ...setting) func(context.Context, *Trial) error {
+	return func(ctx context.Context, t *Trial) error {
+		s, err := t.stage(ctx, ServeSpec{Close: closing}, set...)
+		if err != nil {
+			return err
+		}
+		done, err := s.parties.client.Hold(ctx, DialSpec{To: []netip.AddrPort{s.service}, Count: 50})
+		if err != nil {
+			return err
+		}
+		if done.Opened != 50 {
+			return fmt.Errorf("%d of 50 connections were opened: %s", done.Opened, done.FirstFailure)
+		}
+		if err := s.parties.client.Drop(ctx); err != nil {
+			return err
+		}
+		began := time.Now()
+		curve := proof.Series{Name: state.String() + " that are left", XUnit: "s", YUnit: "sockets"}
+		for most, half := 0, 0.0; ; sleep(ctx, 100*time.Millisecond) {
+			if err := ctx.Err(); err != nil {
+				return context.Cause(ctx)
+			}
+			// With those on their way there: at the first look none may have arrived.
+			n, err := s.client.count(ctx, servicePort, tcp.FinWait1, tcp.FinWait2, state, until)
+			if err != nil {
+				return err
+			}
+			at := time.Since(began).Seconds()
+			curve.X, curve.Y = append(curve.X, at), append(curve.Y, float64(n))
+			most = max(most, n)
+			if half == 0 && n <= most/2 {
+				half = at
+			}
+			if n == 0 {
+				t.Record("seconds", half)
+				t.Record("last", at)
+				break
+			}
+			if at > limit.Seconds() {
+				return fmt.Errorf("%d of %d sockets are still there after %s", n, most, limit)
+			}
+		}
+		t.Plot(thin(curve))
+		return nil
+	}
+}
+
+// thin keeps the points at which something changes.
+func thin(s proof.Series) proof.Series {
+	kept := proof.Series{Name: s.Name, XUnit: s.XUnit, YUnit: s.YUnit}
+	for i := range s.X {
+		if i == 0 || i == len(s.X)-1 || s.Y[i] != s.Y[i-1] || s.Y[i] != s.Y[i+1] {
+			kept.X, kept.Y = append(kept.X, s.X[i]), append(kept.Y, s.Y[i])
+		}
+	}
+	return kept
+}
+
+func timeWaitLasts(seconds string) func(context.Context, *Trial) error {
+	return waitFor(tcp.TimeWait, tcp.TimeWait, CloseSecond, 90*time.Second, setting{atClient, "net.ipv4.tcp_fin_timeout", seconds})
+}
+
+// aMinute is 60 s, and an eighth more for the timer wheel, whose steps grow with the
+// time that is left (kernel/time/timer.c); a little less where some were closed while
+// the first were counted.
+func aMinute() []proof.Bound {
+	return []proof.Bound{proof.Between("seconds", 56, 69), proof.Between("last", 56, 69)}
+}
+
+var finTimeoutProof = Experiment{
+	Name: "fin-timeout", Problem: "fin-timeout",
+	Title:    "How long a socket stays in TIME_WAIT",
+	Question: "Does a lower tcp_fin_timeout shorten TIME_WAIT?",
+	Setup:    "50 connections that the client closes first; looked at every tenth of a second until the last is gone",
+	Load:     Waits,
+	Quantities: []proof.Quantity{
+		{Name: "seconds", Title: "half of them are gone after", Unit: "seconds", Better: proof.Less, Margin: proof.Margin{Absolute: 8}},
+		{Name: "last", Title: "the last is gone after", Unit: "seconds"},
+	},
+	Arms: []Arm{
+		{Arm: base("tcp_fin_timeout=60, the default", aMinute()...), Seconds: 68, Run: timeWaitLasts("60")},
+		{Arm: folklore("fin-timeout-30", "tcp_fin_timeout=30, which \"halves the time\"", "net.ipv4.tcp_fin_timeout=30", proof.NoEffect, aMinute()...), Seconds: 68, Run: timeWaitLasts("30")},
+		{Arm: folklore("fin-timeout-5", "tcp_fin_timeout=5", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect, aMinute()...), Seconds: 68, Run: timeWaitLasts("5")},
 	},
 }

@@ -4,6 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
+
+	"linger/internal/proof"
+	"linger/internal/tcp"
 )
 
 var finWait2PileUp = Scenario{
@@ -30,5 +34,34 @@ var finWait2PileUp = Scenario{
 			return err
 		}
 		return awaitServed(ctx, p.server, int64(o.Size))
+	},
+}
+
+func finWait2Lasts(closing Closing, seconds string) func(context.Context, *Trial) error {
+	return waitFor(tcp.FinWait2, tcp.FinWait2TimeWait, closing, 150*time.Second, setting{atClient, "net.ipv4.tcp_fin_timeout", seconds})
+}
+
+// within bounds both quantities of a wait, whose timers are late by up to an eighth.
+func within(low, high float64) []proof.Bound {
+	return []proof.Bound{proof.Between("seconds", low, high), proof.Between("last", low, high)}
+}
+
+var finWait2PileUpProof = Experiment{
+	Name: "fin-wait2-pileup", Problem: "fin-wait2-pileup",
+	Title:    "What tcp_fin_timeout does govern",
+	Question: "How long does an orphan in FIN_WAIT2 wait for a peer that never closes?",
+	Setup:    "50 connections that the client closes and the service never does",
+	Load:     Waits,
+	Quantities: []proof.Quantity{
+		{Name: "seconds", Title: "half of them are gone after", Unit: "seconds", Better: proof.Less, Margin: proof.Margin{Absolute: 8}},
+		{Name: "last", Title: "the last is gone after", Unit: "seconds"},
+	},
+	Arms: []Arm{
+		{Arm: base("tcp_fin_timeout=60, the default", within(55, 69)...), Seconds: 68, Run: finWait2Lasts(AcceptNever, "60")},
+		{Arm: remedy("peer-closes", "The peer closes too", "the service calls close()", proof.Works, within(0, 3)...), Seconds: 1, Run: finWait2Lasts(CloseSecond, "60")},
+		{Arm: remedy("fin-timeout-30", "tcp_fin_timeout=30", "net.ipv4.tcp_fin_timeout=30", proof.Works, within(26, 36)...), Seconds: 34, Run: finWait2Lasts(AcceptNever, "30")},
+		{Arm: observe("fin-timeout-63", "tcp_fin_timeout=63: three seconds more, and a tenth of the time", "net.ipv4.tcp_fin_timeout=63", proof.Works, within(3, 12)...), Seconds: 7, Run: finWait2Lasts(AcceptNever, "63")},
+		{Arm: observe("fin-timeout-70", "tcp_fin_timeout=70", "net.ipv4.tcp_fin_timeout=70", proof.Works, within(16, 28)...), Seconds: 22, Run: finWait2Lasts(AcceptNever, "70")},
+		{Arm: folklore("fin-timeout-120", "tcp_fin_timeout=120", "net.ipv4.tcp_fin_timeout=120", proof.Harmful, within(112, 140)...), Seconds: 128, Long: true, Run: finWait2Lasts(AcceptNever, "120")},
 	},
 }

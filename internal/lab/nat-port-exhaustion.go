@@ -3,6 +3,8 @@ package lab
 import (
 	"context"
 	"net/netip"
+
+	"linger/internal/proof"
 )
 
 var natPortExhaustion = Scenario{
@@ -35,5 +37,62 @@ var natPortExhaustion = Scenario{
 		}
 		dial.Count, dial.Rate, dial.Batch = 0, 15, 1
 		return p.client.Begin(ctx, dial)
+	},
+}
+
+// translated opens 64 connections through a masquerade and counts those that fail.
+func translated(rule translation, addresses int, set ...setting) func(context.Context, *Trial) error {
+	return func(ctx context.Context, t *Trial) error {
+		s, err := t.stage(ctx, ServeSpec{Close: CloseSecond}, set...)
+		if err != nil {
+			return err
+		}
+		own, inside := s.client.IPv4, second(s.client.IPv4)
+		if err := s.client.addAddress(inside); err != nil {
+			return err
+		}
+		rule.from, rule.to = inside, own
+		if err := s.client.translate(rule); err != nil {
+			return err
+		}
+		dial := DialSpec{To: []netip.AddrPort{s.service}, From: []netip.Addr{inside}, Count: 64 / addresses, PatienceMS: 150}
+		done, err := s.parties.client.Hold(ctx, dial)
+		if err != nil {
+			return err
+		}
+		if addresses > 1 {
+			// The other half to another address of the service: ports are counted for each.
+			other := second(s.server.IPv4)
+			if err := s.server.addAddress(other); err != nil {
+				return err
+			}
+			dial.To = []netip.AddrPort{netip.AddrPortFrom(other, servicePort)}
+			if _, err := s.parties.server.Serve(ctx, ServeSpec{Endpoints: dial.To, Close: CloseSecond}); err != nil {
+				return err
+			}
+			more, err := s.parties.client.Hold(ctx, dial)
+			if err != nil {
+				return err
+			}
+			done.Opened, done.Failed, done.NoPort = done.Opened+more.Opened, done.Failed+more.Failed, done.NoPort+more.NoPort
+		}
+		t.record(done)
+		return nil
+	}
+}
+
+var natPortExhaustionProof = Experiment{
+	Name: "nat-port-exhaustion", Problem: "nat-port-exhaustion",
+	Title:      "A source NAT runs out of ports",
+	Question:   "Which knob gives a masquerade more connections?",
+	Setup:      "a real source NAT (nftables) with 32 ports; 64 connections to one service, kept open",
+	Load:       Waits,
+	Quantities: []proof.Quantity{failures, succeeded},
+	Arms: []Arm{
+		{Arm: base("32 ports", proof.Exactly("failed", 32)), Seconds: 6, Run: translated(translation{low: 50000, high: 50031}, 1)},
+		{Arm: remedy("more-ports", "All ports", "snat to ADDRESS:1024-65535", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: translated(translation{low: 1024, high: 65535}, 1)},
+		{Arm: remedy("second-destination", "A second address of the service", "two addresses, in turn", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: translated(translation{low: 50000, high: 50031}, 2)},
+		{Arm: folklore("tw-reuse", "tcp_tw_reuse at the NAT", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), Seconds: 6, Run: translated(translation{low: 50000, high: 50031}, 1, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"})},
+		{Arm: folklore("wider-range", "A wider ip_local_port_range at the NAT", "net.ipv4.ip_local_port_range=\"1024 65535\"", proof.NoEffect), Seconds: 6, Run: translated(translation{low: 50000, high: 50031}, 1, setting{atClient, "net.ipv4.ip_local_port_range", "1024 65535"})},
 	},
 }

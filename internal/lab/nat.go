@@ -62,3 +62,70 @@ func (n *Node) translate(t translation) error {
 	}
 	return nil
 }
+
+// Bits of the register that ct state loads (NF_CT_STATE_BIT of
+// linux/netfilter/nf_tables.h and nf_conntrack_common.h).
+const (
+	ctInvalid = 1 << 0
+	ctNew     = 1 << 3
+)
+
+const (
+	flagSYN     = 0x02
+	flagsOffset = 13 // of the flags in a TCP header
+)
+
+// refuseUnknown makes the node a firewall: it drops what is neither a SYN nor of a
+// connection that it knows.
+func (n *Node) refuseUnknown() error {
+	err := n.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := c.AddTable(&nftables.Table{Name: "lab", Family: nftables.TableFamilyINet})
+		chain := c.AddChain(&nftables.Chain{
+			Name: "input", Table: table, Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter,
+		})
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+			&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: []byte{unix.IPPROTO_TCP}},
+			&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(ctInvalid | ctNew), Xor: make([]byte, 4)},
+			&expr.Cmp{Register: 1, Op: expr.CmpOpNeq, Data: make([]byte, 4)},
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: flagsOffset, Len: 1},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{flagSYN}, Xor: []byte{0}},
+			&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: []byte{0}},
+			&expr.Verdict{Kind: expr.VerdictDrop},
+		}})
+		return c.Flush()
+	})
+	if err != nil {
+		return fmt.Errorf("node %s: firewall: %w", n.Name, err)
+	}
+	return nil
+}
+
+// leaveUntracked keeps what comes in and goes out of the node out of connection
+// tracking.
+func (n *Node) leaveUntracked() error {
+	err := n.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := c.AddTable(&nftables.Table{Name: "raw", Family: nftables.TableFamilyINet})
+		for name, hook := range map[string]*nftables.ChainHook{"prerouting": nftables.ChainHookPrerouting, "output": nftables.ChainHookOutput} {
+			chain := c.AddChain(&nftables.Chain{
+				Name: name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityRaw,
+			})
+			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Notrack{}}})
+		}
+		return c.Flush()
+	})
+	if err != nil {
+		return fmt.Errorf("node %s: leave untracked: %w", n.Name, err)
+	}
+	return nil
+}

@@ -1,11 +1,15 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"time"
+
+	"linger/internal/proof"
+	"linger/internal/tcp"
 )
 
 var portExhaustion = Scenario{
@@ -52,4 +56,124 @@ var portExhaustion = Scenario{
 func narrowRange(n *Node, ports int) error {
 	const low = 40_000
 	return n.Set("net.ipv4.ip_local_port_range", fmt.Sprintf("%d %d", low, low+ports-1))
+}
+
+// demand is a client's 400 connections in 4 s, each closed by itself, through 250
+// source ports.
+type demand struct {
+	ports, sources, services int
+	pooled                   bool
+	set                      []setting
+}
+
+func (d demand) run(ctx context.Context, t *Trial) error {
+	const connections, rate = 400, 100
+	s, err := t.stage(ctx, ServeSpec{Close: CloseSecond}, d.set...)
+	if err != nil {
+		return err
+	}
+	if err := narrowRange(s.client, cmp.Or(d.ports, 250)); err != nil {
+		return err
+	}
+	if d.pooled {
+		if err := pool(ctx, s.parties, connections); err != nil {
+			return err
+		}
+		t.record(Dialed{})
+		return t.recordStates(ctx, servicePort, tcp.TimeWait, map[string]*Node{"client_time_wait": s.client})
+	}
+	dial := DialSpec{To: []netip.AddrPort{s.service}, Count: connections, Rate: rate, Batch: 5}
+	for i := range cmp.Or(d.services, 1) - 1 {
+		other := netip.AddrPortFrom(second(s.server.IPv4), servicePort)
+		if i > 0 {
+			return fmt.Errorf("%d services are more than the two that are there", d.services)
+		}
+		if err := s.server.addAddress(other.Addr()); err != nil {
+			return err
+		}
+		if _, err := s.parties.server.Serve(ctx, ServeSpec{Endpoints: []netip.AddrPort{other}, Close: CloseSecond}); err != nil {
+			return err
+		}
+		dial.To = append(dial.To, other)
+	}
+	if d.sources > 1 {
+		more := second(s.client.IPv4)
+		if err := s.client.addAddress(more); err != nil {
+			return err
+		}
+		dial.From = []netip.Addr{s.client.IPv4, more}
+	}
+	done, err := s.parties.client.Churn(ctx, dial)
+	if err != nil {
+		return err
+	}
+	t.record(done)
+	return t.recordStates(ctx, servicePort, tcp.TimeWait, map[string]*Node{"client_time_wait": s.client})
+}
+
+var portExhaustionProof = Experiment{
+	Name: "port-exhaustion", Problem: "port-exhaustion",
+	Title:      "A client's TIME_WAIT takes every source port",
+	Question:   "Connects fail with EADDRNOTAVAIL. What brings them back?",
+	Setup:      "250 source ports, 100 connects a second for 4 s to one service, closed by the client",
+	Load:       Waits,
+	Quantities: []proof.Quantity{failures, succeeded, clientHolds},
+	Arms: []Arm{
+		{Arm: base("250 ports, 400 connects", proof.Between("failed", 130, 150)), Seconds: 5, Run: demand{}.run},
+		{Arm: remedy("pool", "Keep a pool of connections", "20 connections, used again and again", proof.Works, proof.Exactly("failed", 0), proof.Exactly("client_time_wait", 0)), Seconds: 1, Run: demand{pooled: true}.run},
+		{Arm: remedy("tw-reuse", "Take over TIME_WAIT that is a second old", "net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0)), Seconds: 5, Run: demand{set: []setting{{atClient, "net.ipv4.tcp_tw_reuse", "1"}}}.run},
+		{Arm: remedy("wider-range", "Twice as many source ports", "net.ipv4.ip_local_port_range=\"40000 40499\"", proof.Works, proof.Exactly("failed", 0)), Seconds: 5, Run: demand{ports: 500}.run},
+		{Arm: remedy("second-source", "A second source address", "bind(address) with IP_BIND_ADDRESS_NO_PORT", proof.Works, proof.Exactly("failed", 0)), Seconds: 5, Run: demand{sources: 2}.run},
+		{Arm: remedy("second-destination", "A second destination address", "two addresses of the service, in turn", proof.Works, proof.Exactly("failed", 0)), Seconds: 5, Run: demand{services: 2}.run},
+		{Arm: folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), Seconds: 5, Run: demand{set: []setting{{atClient, "net.ipv4.tcp_fin_timeout", "5"}}}.run},
+		{Arm: folklore("syn-retries", "Fewer SYN retries, a larger backlog", "net.ipv4.tcp_syn_retries=2, tcp_max_syn_backlog=65535", proof.NoEffect), Seconds: 5, Run: demand{set: []setting{{atClient, "net.ipv4.tcp_syn_retries", "2"}, {atServer, "net.ipv4.tcp_max_syn_backlog", "65535"}}}.run},
+		{Arm: folklore("service-reuse", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1 on the other host", proof.NoEffect), Seconds: 5, Run: demand{set: []setting{{atServer, "net.ipv4.tcp_tw_reuse", "1"}}}.run},
+	},
+}
+
+// connectCost fills a range of source ports and records how long connect() takes in a
+// tenth of it.
+func connectCost(tenth int) func(context.Context, *Trial) error {
+	return func(ctx context.Context, t *Trial) error {
+		const ports = 4000
+		s, err := t.stage(ctx, ServeSpec{Close: CloseSecond})
+		if err != nil {
+			return err
+		}
+		if err := narrowRange(s.client, ports); err != nil {
+			return err
+		}
+		done, err := s.parties.client.Churn(ctx, DialSpec{To: []netip.AddrPort{s.service}, Count: ports * 98 / 100, Latencies: true})
+		if err != nil {
+			return err
+		}
+		curve := proof.Series{Name: "connect() as the range fills", XUnit: "% of the ports used", YUnit: "µs"}
+		const steps = 40
+		for i := range steps {
+			part := done.Micros[len(done.Micros)*i/steps : len(done.Micros)*(i+1)/steps]
+			curve.X = append(curve.X, 98*float64(i+1)/steps)
+			curve.Y = append(curve.Y, proof.IntervalOf(part).Median)
+		}
+		t.Plot(curve)
+		part := done.Micros[len(done.Micros)*tenth/10 : len(done.Micros)*(tenth+1)/10]
+		t.Record("connect_us", proof.IntervalOf(part).Median)
+		t.Record("failed", float64(done.NoPort+done.Failed))
+		return nil
+	}
+}
+
+var connectCostProof = Experiment{
+	Name: "connect-latency", Problem: "port-exhaustion",
+	Title:    "connect() searches for a free port",
+	Question: "What does a nearly full range of source ports cost before connects fail?",
+	Setup:    "4,000 source ports, filled to 98 % by connections to one service; the median of a tenth of the connects",
+	Load:     Alone,
+	Quantities: []proof.Quantity{
+		{Name: "connect_us", Title: "time of a connect()", Unit: "µs", Better: proof.Less, Margin: proof.Margin{Absolute: 2, Share: 0.2}},
+		failures,
+	},
+	Arms: []Arm{
+		{Arm: base("the first tenth of the range"), Seconds: 2, Run: connectCost(0)},
+		{Arm: observe("last-tenth", "The last tenth of the range", "9 of 10 ports are in TIME_WAIT", proof.Harmful), Seconds: 2, Run: connectCost(9)},
+	},
 }

@@ -24,6 +24,8 @@ const (
 	opFlood  operation = "flood"  // send on each held connection, in the background
 	opLimit  operation = "limit"  // set RLIMIT_NOFILE
 	opPin    operation = "pin"    // run on one CPU
+	opProbe  operation = "probe"  // count the held connections that still answer
+	opRun    operation = "run"    // start another program, which ends with the worker
 )
 
 type request struct {
@@ -33,6 +35,9 @@ type request struct {
 	// Limit is the soft RLIMIT_NOFILE.
 	Limit uint64 `json:"limit,omitempty"`
 	CPU   int    `json:"cpu,omitempty"`
+	// PatienceMS is in milliseconds.
+	PatienceMS int64    `json:"patience_ms,omitempty"`
+	Program    []string `json:"program,omitempty"`
 }
 
 type reply struct {

@@ -2,8 +2,12 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+
+	"linger/internal/proof"
+	"linger/internal/tcp"
 )
 
 var resourcePressure = Scenario{
@@ -29,5 +33,52 @@ var resourcePressure = Scenario{
 			return err
 		}
 		return p.client.Flood(ctx)
+	},
+}
+
+// throttled has a service answer a thousand connections, one after the other, with
+// and without a quota of CPU time, and beside TIME_WAIT sockets of its own.
+func throttled(quota bool, set ...setting) func(context.Context, *Trial) error {
+	return func(ctx context.Context, t *Trial) error {
+		s, err := t.stage(ctx, ServeSpec{Close: CloseFirst}, set...)
+		if err != nil {
+			return err
+		}
+		dial := DialSpec{To: []netip.AddrPort{s.service}, Count: 5000, PeerCloses: true}
+		if _, err := s.parties.client.Churn(ctx, dial); err != nil {
+			return err
+		}
+		if err := t.recordStates(ctx, servicePort, tcp.TimeWait, map[string]*Node{"server_time_wait": s.server}); err != nil {
+			return err
+		}
+		if quota {
+			if err := t.throttle(s.parties.server.PID(), 1); err != nil {
+				return err
+			}
+		}
+		dial.Count, dial.Batch = 1000, 1
+		done, err := s.parties.client.Churn(ctx, dial)
+		if err != nil {
+			return err
+		}
+		t.Record("per_second", float64(done.Opened)/done.Seconds)
+		// The service's process must be gone before its control group can be.
+		return errors.Join(s.parties.client.Close(), s.parties.server.Close())
+	}
+}
+
+var resourcePressureProof = Experiment{
+	Name: "resource-pressure", Problem: "resource-pressure",
+	Title:    "A service gets no CPU",
+	Question: "A slow service has thousands of TIME_WAIT. Are they why?",
+	Setup:    "a service kept to 1 % of a CPU by a control group, beside 5,000 TIME_WAIT of its own; 1,000 requests, one after the other",
+	Load:     Alone,
+	Quantities: []proof.Quantity{
+		{Name: "per_second", Title: "requests answered", Unit: "requests/s", Better: proof.More, Margin: proof.Margin{Share: 1}}, serverHolds,
+	},
+	Arms: []Arm{
+		{Arm: base("1 % of a CPU, 5,000 TIME_WAIT"), Seconds: 4, Run: throttled(true)},
+		{Arm: remedy("more-cpu", "No quota, and as many TIME_WAIT", "cpu.max=max", proof.Works), Seconds: 1, Run: throttled(false)},
+		{Arm: folklore("no-time-wait", "The quota, and almost no TIME_WAIT", "net.ipv4.tcp_max_tw_buckets=10", proof.NoEffect), Seconds: 4, Run: throttled(true, buckets("10"))},
 	},
 }

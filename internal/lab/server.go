@@ -2,10 +2,12 @@ package lab
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +23,12 @@ type ServeSpec struct {
 	SharePort bool `json:"share_port,omitempty"`
 	// Backlog is that of listen(); 0 means SOMAXCONN.
 	Backlog int `json:"backlog,omitempty"`
+	// NoReuseAddress leaves SO_REUSEADDR out.
+	NoReuseAddress bool `json:"no_reuse_address,omitempty"`
+	// Sink reads and sends nothing back.
+	Sink bool `json:"sink,omitempty"`
+	// SlowMS is how long it leaves a new connection unread, in milliseconds.
+	SlowMS int64 `json:"slow_ms,omitempty"`
 }
 
 // Closing says when a service closes a connection.
@@ -45,6 +53,9 @@ type Served struct {
 	Closed   int64 `json:"closed"`
 	// Ended are those whose client has closed.
 	Ended int64 `json:"ended"`
+	// Bytes were received. Reset are the connections that ended by a reset.
+	Bytes int64 `json:"bytes"`
+	Reset int64 `json:"reset"`
 }
 
 // server is a service on one thread. It uses epoll itself, not through Go's
@@ -52,10 +63,10 @@ type Served struct {
 // wake-up of a goroutine.
 type server struct {
 	epoll  int
-	close  Closing
+	spec   ServeSpec
 	buffer []byte
 
-	accepted, closed, ended atomic.Int64
+	accepted, closed, ended, bytes, reset atomic.Int64
 }
 
 // Marks in the spare half of an epoll event's data.
@@ -70,7 +81,7 @@ func listen(spec ServeSpec) (*server, []netip.AddrPort, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("epoll: %w", err)
 	}
-	s := &server{epoll: epoll, close: spec.Close, buffer: make([]byte, 64<<10)}
+	s := &server{epoll: epoll, spec: spec, buffer: make([]byte, 64<<10)}
 	bound := make([]netip.AddrPort, 0, len(spec.Endpoints))
 	for _, endpoint := range spec.Endpoints {
 		fd, err := listenOn(endpoint, spec)
@@ -102,8 +113,10 @@ func listenOn(endpoint netip.AddrPort, spec ServeSpec) (fd int, err error) {
 			unix.Close(fd)
 		}
 	}()
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return -1, err
+	if !spec.NoReuseAddress {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return -1, err
+		}
 	}
 	if spec.SharePort {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
@@ -156,7 +169,7 @@ func (s *server) accept(listener int) error {
 			return fmt.Errorf("accept: %w", err)
 		}
 		s.accepted.Add(1)
-		switch s.close {
+		switch s.spec.Close {
 		case CloseByReset:
 			if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 				return fmt.Errorf("SO_LINGER: %w", err)
@@ -165,6 +178,9 @@ func (s *server) accept(listener int) error {
 		case CloseFirst:
 			s.drop(fd)
 			continue
+		}
+		if s.spec.SlowMS > 0 {
+			sleep(context.Background(), time.Duration(s.spec.SlowMS)*time.Millisecond)
 		}
 		// The client has often closed already; then epoll need not hear of it.
 		if s.receive(fd, false) {
@@ -180,15 +196,21 @@ func (s *server) accept(listener int) error {
 func (s *server) receive(fd int, watched bool) bool {
 	n, err := unix.Read(fd, s.buffer)
 	switch {
+	case n > 0 && s.spec.Sink:
+		s.bytes.Add(int64(n))
+		return true
 	case n > 0:
+		s.bytes.Add(int64(n))
 		if _, err := unix.Write(fd, s.buffer[:n]); err == nil || errors.Is(err, unix.EAGAIN) {
 			return true
 		}
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
 		return true
+	case errors.Is(err, unix.ECONNRESET):
+		s.reset.Add(1)
 	}
 	s.ended.Add(1)
-	if s.close != CloseNever {
+	if s.spec.Close != CloseNever {
 		s.drop(fd)
 	} else if watched {
 		unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, fd, nil)
@@ -202,7 +224,7 @@ func (s *server) drop(fd int) {
 }
 
 func (s *server) served() Served {
-	return Served{Accepted: s.accepted.Load(), Closed: s.closed.Load(), Ended: s.ended.Load()}
+	return Served{Accepted: s.accepted.Load(), Closed: s.closed.Load(), Ended: s.ended.Load(), Bytes: s.bytes.Load(), Reset: s.reset.Load()}
 }
 
 func family(addr netip.Addr) int {

@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+
+	"linger/internal/proof"
+	"linger/internal/tcp"
 )
 
 var timeWaitOverflow = Scenario{
@@ -28,5 +31,53 @@ var timeWaitOverflow = Scenario{
 		b.Expect = Expectation{Node: b.server}
 		b.RipeAt = time.Now()
 		return burstThenSteady(ctx, p, DialSpec{To: []netip.AddrPort{p.service}, Count: o.Size + o.Size/5, PeerCloses: true})
+	},
+}
+
+// overflown closes 400 connections at a service and records how many were not allowed
+// to wait.
+func overflown(serve ServeSpec, dial DialSpec, set ...setting) func(context.Context, *Trial) error {
+	return func(ctx context.Context, t *Trial) error {
+		s, err := t.stage(ctx, serve, set...)
+		if err != nil {
+			return err
+		}
+		dial.To, dial.Count = []netip.AddrPort{s.service}, 400
+		done, err := s.parties.client.Churn(ctx, dial)
+		if err != nil {
+			return err
+		}
+		if err := awaitServed(ctx, s.parties.server, int64(done.Opened)); err != nil {
+			return err
+		}
+		if err := settled(ctx, s.client, s.server); err != nil {
+			return err
+		}
+		cut, err := s.server.counter("TcpExtTCPTimeWaitOverflow")
+		if err != nil {
+			return err
+		}
+		t.Record("cut_short", cut)
+		return t.recordStates(ctx, servicePort, tcp.TimeWait, map[string]*Node{"server_time_wait": s.server})
+	}
+}
+
+func buckets(n string) setting { return setting{atServer, "net.ipv4.tcp_max_tw_buckets", n} }
+
+var timeWaitOverflowProof = Experiment{
+	Name: "time-wait-overflow", Problem: "time-wait-overflow",
+	Title:    "tcp_max_tw_buckets is met",
+	Question: "Connections lose the state that protects the next ones. What keeps it?",
+	Setup:    "tcp_max_tw_buckets=200, 400 connections that the service closes first",
+	Quantities: []proof.Quantity{
+		{Name: "cut_short", Title: "connections without their TIME_WAIT (TCPTimeWaitOverflow)", Unit: "connections", Better: proof.Less, Margin: proof.Margin{Share: 0.15}},
+		serverHolds,
+	},
+	Arms: []Arm{
+		{Arm: base("a limit of 200", proof.Between("cut_short", 150, 200)), Seconds: 1, Run: overflown(serverCloses, untilClosed, buckets("200"))},
+		{Arm: remedy("raise", "A limit sixteen times as large", "net.ipv4.tcp_max_tw_buckets=3200", proof.Works, proof.Exactly("cut_short", 0)), Seconds: 1, Run: overflown(serverCloses, untilClosed, buckets("3200"))},
+		{Arm: remedy("client-closes", "Let the client close first", "the client hangs up", proof.Works, proof.Exactly("cut_short", 0)), Seconds: 1, Run: overflown(clientCloses, DialSpec{}, buckets("200"))},
+		{Arm: folklore("lower", "A lower limit, to have fewer TIME_WAIT", "net.ipv4.tcp_max_tw_buckets=50", proof.Harmful), Seconds: 1, Run: overflown(serverCloses, untilClosed, buckets("50"))},
+		{Arm: folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), Seconds: 1, Run: overflown(serverCloses, untilClosed, buckets("200"), setting{atServer, "net.ipv4.tcp_fin_timeout", "5"})},
 	},
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -228,6 +229,9 @@ func (n *Node) Inode() uint64 { return n.netns.Inode() }
 // Set writes a setting of the node's namespace. Only keys that the kernel keeps
 // for each namespace may be given: net.ipv4 and net.core ones that exist there.
 func (n *Node) Set(key, value string) error {
+	if !strings.HasPrefix(key, "net.") {
+		return fmt.Errorf("node %s: %s is not kept for each namespace, and is left alone", n.Name, key)
+	}
 	err := n.Do(func() error { return sysctl.Write(key, value) })
 	if err != nil {
 		return fmt.Errorf("node %s: %w", n.Name, err)

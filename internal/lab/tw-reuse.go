@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"time"
+
+	"linger/internal/proof"
 )
 
 // The connections are fewer than 20 a second over a minute, and they are over when
@@ -37,5 +39,103 @@ var twReuse = Scenario{
 		}
 		b.RipeAt = time.Now().Add(quietAfterBurst)
 		return nil
+	},
+}
+
+// takeOver fills 200 source ports with TIME_WAIT, waits, and connects a hundred times.
+func takeOver(wait time.Duration, set ...setting) func(context.Context, *Trial) error {
+	return func(ctx context.Context, t *Trial) error {
+		s, err := t.stage(ctx, ServeSpec{Close: CloseSecond}, set...)
+		if err != nil {
+			return err
+		}
+		return reconnect(ctx, t, s.client, s.parties, wait)
+	}
+}
+
+// reconnect fills and connects again.
+func reconnect(ctx context.Context, t *Trial, client *Node, p parties, wait time.Duration) error {
+	const ports, again = 200, 100
+	if err := narrowRange(client, ports); err != nil {
+		return err
+	}
+	dial := DialSpec{To: []netip.AddrPort{p.service}, Count: ports, Batch: 1}
+	done, err := p.client.Churn(ctx, dial)
+	if err != nil {
+		return err
+	}
+	// Late resets end a few of them.
+	for filled := done.Opened; ; filled++ {
+		dial.Count = 1
+		if done, err = p.client.Churn(ctx, dial); err != nil {
+			return err
+		}
+		if done.NoPort > 0 || filled > 10*ports {
+			break
+		}
+	}
+	sleep(ctx, wait)
+	before, err := client.counter("TcpExtTWRecycled")
+	if err != nil {
+		return err
+	}
+	dial.Count = again
+	if done, err = p.client.Churn(ctx, dial); err != nil {
+		return err
+	}
+	after, err := client.counter("TcpExtTWRecycled")
+	if err != nil {
+		return err
+	}
+	t.record(done)
+	t.Record("taken_over", after-before)
+	return nil
+}
+
+// takeOverOnLoopback is takeOver within one host.
+func takeOverOnLoopback(ctx context.Context, t *Trial) error {
+	topology, err := NewLoopback("host")
+	if err != nil {
+		return err
+	}
+	t.Defer(topology.Close)
+	host := topology.Nodes[0]
+	if err := host.Set("net.ipv4.tcp_tw_reuse", "2"); err != nil {
+		return err
+	}
+	p := parties{service: serviceOf(host, servicePort)}
+	if p.server, err = host.Start(ctx, serverProcess); err != nil {
+		return err
+	}
+	if _, err := p.server.Serve(ctx, ServeSpec{Endpoints: []netip.AddrPort{p.service}, Close: CloseSecond}); err != nil {
+		return err
+	}
+	if p.client, err = host.Start(ctx, clientProcess); err != nil {
+		return err
+	}
+	// With the mode on, the ports never run out for long: it fills them within a second.
+	return reconnect(ctx, t, host, p, afterDelay)
+}
+
+// afterDelay is longer than the second that TIME_WAIT must be old.
+const afterDelay = 1500 * time.Millisecond
+
+var twReuseProof = Experiment{
+	Name: "tw-reuse", Problem: "tw-reuse",
+	Title:    "tcp_tw_reuse lets connect() take over TIME_WAIT",
+	Question: "When does it, and when does it not?",
+	Setup:    "200 source ports, all in TIME_WAIT for 1.5 s; then 100 connects to the same service",
+	Load:     Waits,
+	Quantities: []proof.Quantity{
+		failures, succeeded, {Name: "taken_over", Title: "TIME_WAIT taken over (TWRecycled)", Unit: "sockets"},
+	},
+	Arms: []Arm{
+		{Arm: base("tcp_tw_reuse=0", proof.Between("failed", 90, 100), proof.Exactly("taken_over", 0)), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "0"})},
+		{Arm: remedy("on", "tcp_tw_reuse=1", "net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0), proof.Between("taken_over", 80, 100)), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"})},
+		{Arm: observe("loopback-mode", "tcp_tw_reuse=2, the default, between two hosts", "net.ipv4.tcp_tw_reuse=2", proof.NoEffect, proof.Exactly("taken_over", 0)), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "2"})},
+		{Arm: observe("loopback", "tcp_tw_reuse=2 on the loopback interface", "net.ipv4.tcp_tw_reuse=2, to 127.0.0.1", proof.Works), Seconds: 3, Run: takeOverOnLoopback},
+		{Arm: observe("no-time-stamps", "tcp_tw_reuse=1 without time stamps", "net.ipv4.tcp_tw_reuse=1, tcp_timestamps=0", proof.NoEffect, proof.Exactly("taken_over", 0)), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"}, setting{atClient, "net.ipv4.tcp_timestamps", "0"})},
+		{Arm: observe("before-the-delay", "tcp_tw_reuse=1 before its delay is over", "net.ipv4.tcp_tw_reuse=1, tcp_tw_reuse_delay=60000", proof.NoEffect, proof.Exactly("taken_over", 0)), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"}, setting{atClient, "net.ipv4.tcp_tw_reuse_delay", "60000"})},
+		{Arm: folklore("at-the-service", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1 on the other host", proof.NoEffect), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "0"}, setting{atServer, "net.ipv4.tcp_tw_reuse", "1"})},
 	},
 }

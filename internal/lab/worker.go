@@ -115,6 +115,20 @@ func (w *WorkerProcess) Talk(ctx context.Context) error {
 	return err
 }
 
+// Probe sends a byte on each held connection and counts as Opened those on which it
+// comes back in time, as Failed the others.
+func (w *WorkerProcess) Probe(ctx context.Context, patience time.Duration) (Dialed, error) {
+	answer, err := w.call(ctx, request{Op: opProbe, PatienceMS: patience.Milliseconds()})
+	return answer.Dialed, err
+}
+
+// Run starts another program in the worker's namespace. It ends with the worker, and
+// so does all that it starts.
+func (w *WorkerProcess) Run(ctx context.Context, program ...string) error {
+	_, err := w.call(ctx, request{Op: opRun, Program: program})
+	return err
+}
+
 // Drop closes each held connection.
 func (w *WorkerProcess) Drop(ctx context.Context) error {
 	_, err := w.call(ctx, request{Op: opDrop})

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"runtime"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,6 +73,30 @@ func runWorker(name string, in io.Reader, out io.Writer) error {
 	return nil
 }
 
+// run starts a program that ends with this process, and with it all that it starts:
+// it is the first process of a PID namespace (pid_namespaces(7)), and is killed when
+// the thread that forked it ends, which is one that does nothing else.
+func (w *workerProcess) run(argv []string) error {
+	if len(argv) == 0 {
+		return errors.New("run: no program")
+	}
+	program := exec.Command(argv[0], argv[1:]...)
+	program.Stdout, program.Stderr = os.Stderr, os.Stderr
+	program.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Cloneflags: syscall.CLONE_NEWPID}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := program.Start()
+		started <- err
+		if err == nil {
+			if err := program.Wait(); err != nil {
+				fmt.Fprintf(os.Stderr, "%s: %v\n", argv[0], err)
+			}
+		}
+	}()
+	return <-started
+}
+
 type workerProcess struct {
 	servers []*server
 	holders []*dialer
@@ -90,6 +116,8 @@ func (w *workerProcess) do(r request) (reply, error) {
 			sum.Accepted += one.Accepted
 			sum.Closed += one.Closed
 			sum.Ended += one.Ended
+			sum.Bytes += one.Bytes
+			sum.Reset += one.Reset
 		}
 		return reply{Served: sum}, nil
 	case opChurn:
@@ -121,6 +149,16 @@ func (w *workerProcess) do(r request) (reply, error) {
 			}
 		}
 		return reply{}, nil
+	case opProbe:
+		var sum Dialed
+		for _, d := range w.holders {
+			alive, dead := d.probe(time.Duration(r.PatienceMS) * time.Millisecond)
+			sum.Opened += alive
+			sum.Failed += dead
+		}
+		return reply{Dialed: sum}, nil
+	case opRun:
+		return reply{}, w.run(r.Program)
 	case opDrop:
 		for _, d := range w.holders {
 			d.closeAll()

@@ -1,0 +1,100 @@
+package lab
+
+import (
+	"context"
+	"net/netip"
+
+	"linger/internal/kernel/procnet"
+	"linger/internal/kernel/sockdiag"
+	"linger/internal/proof"
+	"linger/internal/tcp"
+)
+
+type endpoint = netip.AddrPort
+
+// serviceOf is a port of a node, over IPv4.
+func serviceOf(n *Node, port uint16) endpoint { return netip.AddrPortFrom(n.IPv4, port) }
+
+// count counts a node's sockets in one of the states. A service's port limits them to
+// those at either end of it; 0 does not.
+func (n *Node) count(ctx context.Context, port uint16, states ...tcp.State) (int, error) {
+	c, err := sockdiag.Dial(n.netns.FD())
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	total := 0
+	wanted := map[tcp.State]bool{}
+	for _, s := range states {
+		wanted[s] = true
+	}
+	err = c.Dump(ctx, sockdiag.Request{States: states}, func(s *sockdiag.Socket) {
+		if wanted[s.State] && (port == 0 || s.LocalPort == port || s.RemotePort == port) {
+			total++
+		}
+	})
+	return total, err
+}
+
+// counter is one of the node's counters, as nstat(8) names it.
+func (n *Node) counter(name string) (value float64, err error) {
+	err = n.Do(func() error {
+		all, err := procnet.ReadCounters()
+		value = float64(all[name])
+		return err
+	})
+	return value, err
+}
+
+// recordStates records how many sockets of a service's port each node holds in a
+// state, when nothing moves any more.
+func (t *Trial) recordStates(ctx context.Context, port uint16, state tcp.State, at map[string]*Node) error {
+	for quantity, node := range at {
+		n, err := node.count(ctx, port, state)
+		if err != nil {
+			return err
+		}
+		t.Record(quantity, float64(n))
+	}
+	return nil
+}
+
+// Quantities that several experiments share.
+var (
+	failures = proof.Quantity{
+		Name: "failed", Title: "connects that failed", Unit: "connects", Better: proof.Less, Margin: proof.Margin{Absolute: 2, Share: 0.1},
+	}
+	succeeded = proof.Quantity{Name: "opened", Title: "connects that succeeded", Unit: "connects"}
+
+	clientHolds = proof.Quantity{Name: "client_time_wait", Title: "TIME_WAIT at the client", Unit: "sockets", Margin: proof.Margin{Absolute: 5, Share: 0.15}}
+	serverHolds = proof.Quantity{Name: "server_time_wait", Title: "TIME_WAIT at the service", Unit: "sockets", Margin: proof.Margin{Absolute: 5, Share: 0.15}}
+)
+
+// less makes a quantity one that a remedy lowers.
+func less(q proof.Quantity) proof.Quantity {
+	q.Better = proof.Less
+	return q
+}
+
+// record keeps what became of connects.
+func (t *Trial) record(d Dialed) {
+	t.Record("failed", float64(d.NoPort+d.Failed))
+	t.Record("opened", float64(d.Opened))
+}
+
+// base, remedy, folklore and observe make arms.
+func base(title string, within ...proof.Bound) proof.Arm {
+	return proof.Arm{ID: "base", Title: title, Within: within}
+}
+
+func remedy(id, title, how string, expect proof.Verdict, within ...proof.Bound) proof.Arm {
+	return proof.Arm{ID: id, Title: title, How: how, Kind: proof.Remedy, Expect: expect, Within: within}
+}
+
+func folklore(id, title, how string, expect proof.Verdict, within ...proof.Bound) proof.Arm {
+	return proof.Arm{ID: id, Title: title, How: how, Kind: proof.Folklore, Expect: expect, Within: within}
+}
+
+func observe(id, title, how string, expect proof.Verdict, within ...proof.Bound) proof.Arm {
+	return proof.Arm{ID: id, Title: title, How: how, Kind: proof.Observation, Expect: expect, Within: within}
+}
