@@ -28,18 +28,19 @@ var arrows = map[string][]string{
 	"internal/change":   {"internal/plan", "internal/kernel/*", "internal/tcp"},
 	"internal/collect":  {"internal/kernel/*", "internal/snapshot", "internal/tcp"},
 	"internal/lab/wire": {"internal/kernel/*"},
-	"internal/lab":      {"internal/lab/wire", "internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/tcp"},
-	"internal/render":   {"internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/proof":    {"internal/snapshot", "internal/diagnose"},
+	"internal/lab":      {"internal/proof", "internal/lab/wire", "internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/tcp"},
+	"internal/render":   {"internal/proof", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/explain":  {},
 	"docs":              {},
-	"internal/cli":      {"docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/plan", "internal/change", "internal/render", "internal/snapshot", "internal/tcp"},
-	"cmd/linger":        {"internal/cli"},
+	"internal/cli":      {"internal/lab", "internal/proof", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/plan", "internal/change", "internal/render", "internal/snapshot", "internal/tcp"},
+	"cmd/linger":        {"internal/cli", "internal/lab"},
 	"bench":             {"internal/lab", "internal/kernel/*", "internal/tcp"},
 }
 
 // pure rooms compute: they read no host, no file and no clock, and so import
 // nothing that could.
-var pure = []string{"internal/tcp", "internal/capacity", "internal/snapshot", "internal/diagnose", "internal/remedy", "internal/plan"}
+var pure = []string{"internal/tcp", "internal/capacity", "internal/snapshot", "internal/diagnose", "internal/remedy", "internal/plan", "internal/proof"}
 
 var impure = []string{"os", "os/exec", "net", "net/http", "syscall", "log", "log/slog", "golang.org/x/sys/unix"}
 

@@ -10,9 +10,11 @@ import (
 	"syscall"
 
 	"linger/internal/cli"
+	"linger/internal/lab"
 )
 
 func main() {
+	lab.Worker() // returns unless this is a process of the laboratory
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

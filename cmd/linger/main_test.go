@@ -16,9 +16,12 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"linger/internal/lab"
 )
 
 func TestMain(m *testing.M) {
+	lab.Worker() // linger lab starts its own program again
 	testscript.Main(m, map[string]func(){"linger": main})
 }
 
@@ -45,12 +48,17 @@ func TestStories(t *testing.T) {
 	})
 }
 
-// followsSchema FILE: the file is JSON and follows docs/diagnosis.schema.json.
+// followsSchema FILE [SCHEMA]: the file is JSON and follows docs/diagnosis.schema.json,
+// or another schema of docs/.
 func followsSchema(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: follows-schema FILE")
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: follows-schema FILE [SCHEMA]")
 	}
-	schema, err := jsonschema.NewCompiler().Compile("../../docs/diagnosis.schema.json")
+	name := "diagnosis.schema.json"
+	if len(args) == 2 {
+		name = args[1]
+	}
+	schema, err := jsonschema.NewCompiler().Compile("../../docs/" + name)
 	ts.Check(err)
 	document, err := jsonschema.UnmarshalJSON(strings.NewReader(ts.ReadFile(args[0])))
 	ts.Check(err)

@@ -27,9 +27,9 @@ const (
 	// without -v; the others are counted.
 	problemsTold = 8
 	notesTold    = 4
-	// proof is how many lines of a page are kept for what proves a problem and
+	// proofLines is how many lines of a page are kept for what proves a problem and
 	// acquits others, before anything else is told.
-	proof = 6
+	proofLines = 6
 )
 
 // gapsForm is how what is missing is told: not at all, as a number, or with what
@@ -82,7 +82,7 @@ func (t Text) one(d *Document, f *diagnose.Finding, notes []diagnose.Finding) []
 	much := least
 	told := t.finding(d, f, much)
 	rest := slices.Concat(t.notes(notes), t.end(d, 1, gapsTold))
-	if len(told)+len(rest) > page-proof {
+	if len(told)+len(rest) > page-proofLines {
 		rest = slices.Concat(t.noteNames(notes), t.end(d, 1, gapsCounted))
 	}
 	if len(told)+len(rest) > page {

@@ -1,0 +1,274 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"linger/internal/lab"
+	"linger/internal/proof"
+	"linger/internal/render"
+)
+
+// labOptions are the flags of linger lab run and linger lab all.
+type labOptions struct {
+	remedies []string
+	repeat   int
+	quick    bool
+	output   string
+	color    string
+	report   string
+}
+
+func newLab(streams Streams, code *int) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "lab",
+		Short: "Measure problems, remedies and folklore on this kernel",
+		Long: `Build each problem in throw-away network namespaces on this very kernel, apply each
+remedy and each piece of folklore to it, and show by measurement what it does. No
+packet leaves the namespaces and no setting of the host is written. It needs root,
+or a system that lets its users make user namespaces.
+
+The exit code is 0 if all came out as expected, 1 if a verdict differs, 3 if
+something could not run, 64 for a wrong command line.`,
+		Example: `  linger lab list                             what can be measured
+  linger lab run tw-reuse                     one experiment, with all its variants
+  linger lab run port-exhaustion --remedy pool --repeat 5
+  linger lab all --quick                      everything, in less than three minutes
+  linger lab all --report lab.html            a page to send to a colleague`,
+		Args: noCommand,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(newLabList(streams), newLabRun(streams, code), newLabAll(streams, code))
+	return c
+}
+
+func newLabList(streams Streams) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the experiments and their variants", Args: noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			var b strings.Builder
+			for _, e := range lab.Experiments() {
+				fmt.Fprintf(&b, "%s\n    %s\n", e.Name, e.Question)
+				for _, a := range e.Arms[1:] {
+					fmt.Fprintf(&b, "    %-20s %-12s %s\n", a.ID, a.Kind, a.Title)
+				}
+			}
+			_, err := streams.Out.Write([]byte(b.String()))
+			return quietly(err)
+		},
+	}
+}
+
+func newLabRun(streams Streams, code *int) *cobra.Command {
+	var o labOptions
+	c := &cobra.Command{
+		Use: "run EXPERIMENT...", Short: "Run some experiments",
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			var names []string
+			for _, e := range lab.Experiments() {
+				names = append(names, e.Name+"\t"+e.Title)
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(c *cobra.Command, names []string) error {
+			chosen, err := o.choose(names)
+			if err != nil {
+				return err
+			}
+			*code, err = o.run(c.Context(), streams, chosen)
+			return err
+		},
+	}
+	c.Flags().StringArrayVar(&o.remedies, "remedy", nil, "run this `VARIANT` beside the base line, and no other; repeatable")
+	o.add(c)
+	return c
+}
+
+func newLabAll(streams Streams, code *int) *cobra.Command {
+	var o labOptions
+	var score bool
+	c := &cobra.Command{
+		Use: "all", Short: "Run every experiment", Args: noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			var err error
+			if score {
+				*code, err = o.score(c.Context(), streams)
+				return err
+			}
+			*code, err = o.run(c.Context(), streams, lab.Experiments())
+			return err
+		},
+	}
+	c.Flags().BoolVar(&score, "score", false, "build each problem and its cured state, and score what linger diagnose names")
+	o.add(c)
+	return c
+}
+
+func (o *labOptions) add(c *cobra.Command) {
+	c.Flags().IntVar(&o.repeat, "repeat", 0, "run each arm `N` times (default 3, or 1 if quick)")
+	c.Flags().BoolVar(&o.quick, "quick", false, "run each arm once, with fewer connections, without the longest waits")
+	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON, outputMarkdown)
+	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
+	c.Flags().StringVar(&o.report, "report", "", "write a page without outside links to this `FILE`.html as well")
+}
+
+// choose finds experiments by their names, and refuses variants that none of them has.
+func (o *labOptions) choose(names []string) ([]lab.Experiment, error) {
+	const hint = "`linger lab list` lists them"
+	if len(names) == 0 {
+		return nil, usagef(hint, "no experiment is named")
+	}
+	var chosen []lab.Experiment
+	ids := map[string]bool{}
+	for _, name := range names {
+		found := false
+		for _, e := range lab.Experiments() {
+			if e.Name == name {
+				chosen, found = append(chosen, e), true
+				for _, a := range e.Arms[1:] {
+					ids[a.ID] = true
+				}
+			}
+		}
+		if !found {
+			return nil, usagef(hint, "no experiment %q", name)
+		}
+	}
+	for _, id := range o.remedies {
+		if !ids[id] {
+			return nil, usagef(hint, "--remedy %s: no variant of %s", id, strings.Join(names, ", "))
+		}
+	}
+	return chosen, nil
+}
+
+func (o *labOptions) run(ctx context.Context, streams Streams, chosen []lab.Experiment) (int, error) {
+	if o.repeat < 0 {
+		return 0, usagef("0 is the default", "--repeat %d: want no negative number", o.repeat)
+	}
+	if !lab.Privileged() {
+		return lab.AsRootOfUserNamespace(streams.Out, streams.Err)
+	}
+	if err := lab.Sweep(); err != nil {
+		return 0, err
+	}
+	started := time.Now()
+	ask := lab.RunOptions{Arms: o.remedies, Repeat: o.repeat, Quick: o.quick}
+	if canErase(terminalOf(streams.Err), streams.Getenv) {
+		ask.Progress = func(p lab.Progress) {
+			fmt.Fprintf(streams.Err, "%s%d of %d runs, about %s left: %s", eraseLine, p.Done, p.Total, p.Left.Round(time.Second), p.Last)
+		}
+	}
+	proofs, err := lab.Run(ctx, chosen, ask)
+	if ask.Progress != nil {
+		fmt.Fprint(streams.Err, eraseLine)
+	}
+	if err != nil {
+		return 0, err
+	}
+	result := render.Lab{
+		Schema: render.LabSchema, TakenAt: started.UTC(), ElapsedMS: time.Since(started).Milliseconds(),
+		Kernel: kernelRelease(), CPUs: runtime.NumCPU(), Quick: o.quick, Proofs: proofs,
+	}
+	if o.report != "" {
+		if err := writeReport(o.report, result); err != nil {
+			return 0, &outputError{err}
+		}
+	}
+	if err := quietly(o.printer(streams).PrintLab(streams.Out, result)); err != nil {
+		return 0, err
+	}
+	return codeOfProofs(proofs), nil
+}
+
+// score builds every problem and tells what a diagnosis made of it.
+func (o *labOptions) score(ctx context.Context, streams Streams) (int, error) {
+	if !lab.Privileged() {
+		return lab.AsRootOfUserNamespace(streams.Out, streams.Err)
+	}
+	var progress func(lab.Progress)
+	if canErase(terminalOf(streams.Err), streams.Getenv) {
+		progress = func(p lab.Progress) {
+			fmt.Fprintf(streams.Err, "%s%d of %d problems: %s", eraseLine, p.Done, p.Total, p.Last)
+		}
+	}
+	scores := lab.ScoreAll(ctx, progress)
+	if progress != nil {
+		fmt.Fprint(streams.Err, eraseLine)
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, context.Cause(ctx)
+	}
+	code, right, b := exitOK, 0, &strings.Builder{}
+	for _, s := range scores {
+		verdict := "right"
+		switch {
+		case s.Cannot != "":
+			verdict = "cannot build here: " + s.Cannot
+			if code == exitOK {
+				code = exitUnread
+			}
+		case s.Miss != "":
+			verdict, code = "MISS: "+s.Miss, exitWarning
+		default:
+			right++
+		}
+		named := make([]string, len(s.Named))
+		for i, n := range s.Named {
+			named[i] = string(n)
+		}
+		fmt.Fprintf(b, "%-22s %-45s %s\n", s.Built, strings.Join(named, ", "), verdict)
+	}
+	_, err := fmt.Fprintf(streams.Out, "%d of %d problems are named as they were built, and not where they are cured\n\n%-22s %-45s\n%s", right, len(scores), "BUILT", "NAMED", b)
+	return code, quietly(err)
+}
+
+func (o *labOptions) printer(streams Streams) render.LabPrinter {
+	switch o.output {
+	case outputJSON:
+		return render.JSON{}
+	case outputMarkdown:
+		return render.Markdown{}
+	}
+	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)}
+}
+
+// writeReport writes the page.
+func writeReport(path string, l render.Lab) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(render.HTML{}.PrintLab(file, l), file.Close())
+}
+
+// codeOfProofs is 1 where a verdict differs, else 3 where something could not run.
+func codeOfProofs(proofs []proof.Proof) int {
+	code := exitOK
+	for _, p := range proofs {
+		if !p.AsExpected() {
+			return exitWarning
+		}
+		if !p.Complete() {
+			code = exitUnread
+		}
+	}
+	return code
+}
+
+// kernelRelease is what uname -r prints.
+func kernelRelease() string {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return "unknown"
+	}
+	return unix.ByteSliceToString(name.Release[:])
+}
