@@ -29,7 +29,7 @@ var arrows = map[string][]string{
 	"internal/collect":  {"internal/kernel/*", "internal/snapshot", "internal/tcp"},
 	"internal/lab/wire": {"internal/kernel/*"},
 	"internal/lab":      {"internal/lab/wire", "internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/tcp"},
-	"internal/render":   {"internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/render":   {"internal/plan", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/explain":  {},
 	"docs":              {},
 	"internal/cli":      {"docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/plan", "internal/change", "internal/render", "internal/snapshot", "internal/tcp"},

@@ -18,6 +18,10 @@ const (
 	exitCritical = 2
 	// exitUnread: no chosen namespace could be read.
 	exitUnread = 3
+	// exitFailed: a command that changes, or plans to, has failed or refused.
+	exitFailed = 1
+	// exitChanges: there is something to change (linger plan --detailed-exitcode).
+	exitChanges = 2
 	// exitUsage: the command line or the configuration file is wrong (EX_USAGE of
 	// sysexits.h).
 	exitUsage = 64
@@ -44,10 +48,17 @@ type outputError struct{ err error }
 func (e *outputError) Error() string { return "write the answer: " + e.err.Error() }
 func (e *outputError) Unwrap() error { return e.err }
 
+// failedError is why a command that changes, or plans to, has done nothing.
+type failedError struct{ err error }
+
+func (e *failedError) Error() string { return e.err.Error() }
+func (e *failedError) Unwrap() error { return e.err }
+
 // codeOf is the exit code for an error that kept a command from its answer.
 func codeOf(err error) int {
 	var usage *usageError
 	var output *outputError
+	var failed *failedError
 	switch {
 	case err == nil:
 		return exitOK
@@ -55,6 +66,8 @@ func codeOf(err error) int {
 		return exitUsage
 	case errors.As(err, &output):
 		return exitOutput
+	case errors.As(err, &failed):
+		return exitFailed
 	default:
 		return exitUnread
 	}

@@ -62,6 +62,7 @@ func widenPortRange(at *site) Remedy {
 		Title:     "Widen the range of source ports to " + wide.String(),
 		Kind:      Setting,
 		Now:       at.set(keyRange, value),
+		Sets:      []Assignment{{keyRange, value}},
 		Persist:   at.persist(keyRange, value),
 		Risk:      "A service that starts later may find its port taken (EADDRINUSE): reserve it.",
 		NotWhen:   "the closes per second would fill the wider range as well: it puts the end off, and the search for a port takes longer",
@@ -73,6 +74,7 @@ func widenPortRange(at *site) Remedy {
 		reserved, _ := at.ns.Settings.ReservedPorts()
 		list := reserved.Union(swallowed).String()
 		r.Now = at.set(keyReserved, list) + " && " + r.Now
+		r.Sets = append([]Assignment{{keyReserved, list}}, r.Sets...)
 		if kept := at.persist(keyReserved, list); kept != nil && r.Persist != nil {
 			note := fmt.Sprintf("and in %s: %s", kept.File, kept.Line)
 			if r.Persist.Note != "" {

@@ -23,6 +23,7 @@ func reservePort(at *site) Remedy {
 		Title:     fmt.Sprintf("Reserve port %d for the service", port),
 		Kind:      Setting,
 		Now:       at.set(key, value),
+		Sets:      []Assignment{{key, value}},
 		Persist:   at.persist(key, value),
 		Frees:     "nothing at once: connect() chooses the port no more; sockets that have it keep it",
 		Risk:      "one source port less",

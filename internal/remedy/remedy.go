@@ -16,6 +16,9 @@ type Remedy struct {
 	// Now is the shell command that does it at run time, for the namespace of the
 	// finding; empty where no command can.
 	Now string `json:"now,omitempty"`
+	// Sets is what that command writes, in its order; empty where a command does
+	// something else.
+	Sets []Assignment `json:"-"`
 	// Change is what to change in the program or around it, in words; empty where a
 	// command is all.
 	Change string `json:"change,omitempty"`
@@ -32,6 +35,9 @@ type Remedy struct {
 	Mechanism string `json:"mechanism"`
 	Kernels   string `json:"kernels"`
 }
+
+// Assignment is a sysctl and its new value.
+type Assignment struct{ Key, Value string }
 
 // Kind is what a remedy changes.
 type Kind string

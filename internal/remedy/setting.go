@@ -18,6 +18,7 @@ func reuseOn(at *site) Remedy {
 		Title:     "Let connect() take over ports in TIME_WAIT",
 		Kind:      Setting,
 		Now:       at.set(key, "1"),
+		Sets:      []Assignment{{key, "1"}},
 		Persist:   at.persist(key, "1"),
 		Frees:     at.reusing(at.budgets.WithReuse()),
 		Risk:      "It protects less against segments of the old connection that are still under way: time stamps tell them apart, the closing handshake no longer does.",
@@ -54,6 +55,7 @@ func reuseDelayDefault(at *site) Remedy {
 		Title:     "Put the delay of tcp_tw_reuse back at one second",
 		Kind:      Setting,
 		Now:       at.set(key, "1000"),
+		Sets:      []Assignment{{key, "1000"}},
 		Persist:   at.persist(key, "1000"),
 		Frees:     at.reusing(at.budgets.WithReuse().WithDefaultDelay()),
 		Risk:      "none beyond that of tcp_tw_reuse itself; whoever raised it had a reason",
@@ -69,6 +71,7 @@ func timestampsOn(at *site) Remedy {
 		Title:     "Switch TCP time stamps on",
 		Kind:      Setting,
 		Now:       at.set(key, "1"),
+		Sets:      []Assignment{{key, "1"}},
 		Persist:   at.persist(key, "1"),
 		Frees:     "with tcp_tw_reuse at 1, " + at.reusing(at.budgets.WithReuse()),
 		Risk:      "12 bytes more in each segment",
@@ -94,6 +97,7 @@ func raiseBuckets(at *site) Remedy {
 		Title:   "Raise the limit of time-wait sockets to " + diagnose.Count(to),
 		Kind:    Setting,
 		Now:     at.set(key, value),
+		Sets:    []Assignment{{key, value}},
 		Persist: at.persist(key, value),
 		Frees:   fmt.Sprintf("room for %s time-wait sockets more", diagnose.Count(to-now)),
 		Risk: fmt.Sprintf("up to %s more kernel memory when full, twice that for outgoing connections; longer hash chains",
@@ -151,7 +155,7 @@ func finTimeoutDefault(at *site) Remedy {
 		set = set || b.Key == key
 	}
 	if at.ns != nil {
-		r.Now = at.set(key, value)
+		r.Now, r.Sets = at.set(key, value), []Assignment{{key, value}}
 		if own := at.ns.Label.Kind; own != "host" {
 			r.Change = "Nothing needs to keep it: a new namespace starts with 60. Take out what sets another value."
 			return r
@@ -183,6 +187,7 @@ func raiseSomaxconn(at *site) Remedy {
 		Title:     "Raise the ceiling of the accept queue to " + diagnose.Count(to) + ", and restart the program",
 		Kind:      Setting,
 		Now:       at.set(key, value),
+		Sets:      []Assignment{{key, value}},
 		Persist:   at.persist(key, value),
 		Change:    "Then restart " + orProgram(at.owner()) + ", or make it listen again: listen() reads the ceiling once.",
 		Frees:     fmt.Sprintf("queues of up to %s connections where a program asks for them; %s now", diagnose.Count(to), diagnose.Count(now)),
@@ -199,6 +204,7 @@ func fewerOrphanRetries(at *site) Remedy {
 		Title:     "Give closed connections up sooner",
 		Kind:      Setting,
 		Now:       at.set(key, value),
+		Sets:      []Assignment{{key, value}},
 		Persist:   at.persist(key, value),
 		Frees:     "sockets of dead peers after a few seconds, in place of one minute and a half or more",
 		Risk:      "A peer that cannot be reached for those seconds loses what was still to be sent.",
@@ -217,6 +223,7 @@ func raiseMaxOrphans(at *site) Remedy {
 		Title:     "Raise the limit of orphans to " + diagnose.Count(to),
 		Kind:      Setting,
 		Now:       "sysctl -w " + assignment(key, value),
+		Sets:      []Assignment{{key, value}},
 		Persist:   &Persist{File: ownFile, Line: key + " = " + value},
 		Frees:     fmt.Sprintf("room for %s orphans more, on the whole host", diagnose.Count(to-now)),
 		Risk:      "up to 64 KiB of kernel memory for each orphan that still has data to send",
@@ -247,6 +254,7 @@ func recycleOff(at *site) Remedy {
 	if at.ns != nil {
 		if _, there := at.ns.Settings[key]; there {
 			r.Now, r.Persist = at.set(key, value), at.persist(key, value)
+			r.Sets = []Assignment{{key, value}}
 		}
 	}
 	if r.Now == "" && r.Change == "" {

@@ -140,3 +140,15 @@ func (at *site) runsPods() bool {
 	}
 	return false
 }
+
+// Keep is what keeps a setting of a namespace for ever, and where.
+func Keep(s *snapshot.Snapshot, ns *snapshot.Namespace, key, value string) *Persist {
+	at := &site{host: &s.Host, all: s.Namespaces, ns: ns, f: diagnose.Finding{Netns: diagnose.Netns{
+		Cookie: ns.Cookie, Inode: ns.Inode, Label: ns.Label.String(), PID: ns.PID, Path: ns.Path, Own: ns.Own,
+	}}}
+	return at.persist(key, value)
+}
+
+// NodePorts is the range of Kubernetes' NodePort services, by its default
+// (kube-apiserver --service-node-port-range).
+var NodePorts = nodePorts
