@@ -55,7 +55,7 @@ func run(ctx context.Context, linger, out string, progress io.Writer) error {
 		}
 	}
 	b := &bench{linger: linger, progress: progress}
-	for _, step := range []func(context.Context) error{b.build, b.crowd, b.sizes} {
+	for _, step := range []func(context.Context) error{b.build, b.crowd, b.sizes, b.reap} {
 		if err := step(ctx); err != nil {
 			return err
 		}

@@ -117,6 +117,13 @@ func (r *reading) choose() error {
 	return nil
 }
 
+// Locate is the path of the namespace that a name means: under /run/netns, of a
+// process, or a path itself.
+func Locate(name string) (string, error) {
+	found, err := resolve(nil, name)
+	return found.Path, err
+}
+
 // resolve finds one namespace by its name under /run/netns, by a process in it,
 // or by the path of its file.
 func resolve(found []netns.Found, name string) (netns.Found, error) {

@@ -42,6 +42,8 @@ type Socket struct {
 	// sockets, orphans, connections not accepted yet.
 	Inode  uint32
 	Cookie uint64
+	// Interface is the index of the one that the socket is bound to, 0 for none.
+	Interface uint32
 	// V6Only is nil but for IPv6 listeners.
 	V6Only *bool
 	// LastAckReceived is in milliseconds, -1 where it was not asked for or the
@@ -106,6 +108,7 @@ func (s *Socket) decode(b []byte) error {
 	} else {
 		s.Local, s.Remote = Addr(b[8:24]), Addr(b[24:40])
 	}
+	s.Interface = binary.NativeEndian.Uint32(b[40:])
 	s.Cookie = uint64(binary.NativeEndian.Uint32(b[44:])) | uint64(binary.NativeEndian.Uint32(b[48:]))<<32
 	s.Expires = binary.NativeEndian.Uint32(b[52:])
 	s.ReceiveQueue = binary.NativeEndian.Uint32(b[56:])

@@ -1,0 +1,126 @@
+package render
+
+import (
+	"encoding/json"
+	"io"
+	"strings"
+
+	"linger/internal/diagnose"
+)
+
+// ReapSchema names the form of what linger reap writes (docs/reap.schema.json).
+const ReapSchema = "linger.reap/1"
+
+// Reap is what linger reap found, and what became of it.
+type Reap struct {
+	Schema string `json:"schema"`
+	Netns  string `json:"netns"`
+	// Matched are the sockets that the selection holds for, Sockets those of them that
+	// --max leaves.
+	Matched int           `json:"matched"`
+	Sockets int           `json:"sockets"`
+	Groups  []ReapedGroup `json:"groups"`
+	Hazards []string      `json:"hazards"`
+	// Outcome is null where nothing was done.
+	Outcome *ReapOutcome `json:"outcome"`
+}
+
+// ReapedGroup is a number of sockets that share a state, an address here and an
+// endpoint there, or a port here.
+type ReapedGroup struct {
+	State   string   `json:"state"`
+	Local   string   `json:"local"`
+	Remote  string   `json:"remote"` // empty for many
+	Sockets int      `json:"sockets"`
+	Owners  []string `json:"owners"`
+	// Inferred: the owners are those seen opening such connections, for the kernel has
+	// forgotten who made these sockets.
+	Inferred bool `json:"inferred"`
+}
+
+// ReapOutcome is what became of the sockets.
+type ReapOutcome struct {
+	ID     string `json:"id"`
+	Reaped int    `json:"reaped"`
+	Gone   int    `json:"gone"`
+	Left   int    `json:"left"`
+	Cause  string `json:"cause,omitempty"`
+}
+
+// ReapJSON writes it for a program.
+func ReapJSON(w io.Writer, r *Reap) error {
+	r.Schema = ReapSchema
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
+}
+
+// reapGroupsTold is how many groups are told one by one without -v.
+const reapGroupsTold = 8
+
+// ReapPlanned writes what is about to be reaped, and the hazard of it.
+func ReapPlanned(w io.Writer, s Style, r *Reap) error {
+	b := &block{style: s}
+	what := count(r.Sockets, "socket", "sockets")
+	if r.Sockets < r.Matched {
+		what += " of " + diagnose.Count(r.Matched) + " that match"
+	}
+	if r.Sockets == 0 {
+		b.headline(markOK, "no socket matches in "+r.Netns)
+		return b.print(w)
+	}
+	b.headline(mark{icon: "●", asciiIcon: "i", word: "REAP", tone: toneInfo}, what+" in "+r.Netns)
+	b.section("WHAT")
+	for i, g := range r.Groups {
+		if i == reapGroupsTold && !s.Verbose {
+			rest := 0
+			for _, g := range r.Groups[i:] {
+				rest += g.Sockets
+			}
+			b.paragraph("", faint, "and "+count(len(r.Groups)-i, "group", "groups")+" more of "+count(rest, "socket", "sockets")+": -v tells each")
+			break
+		}
+		b.paragraph("", plain, reapedGroup(g))
+	}
+	b.section("HAZARD")
+	for _, h := range r.Hazards {
+		b.paragraph("", plain, h)
+	}
+	return b.print(w)
+}
+
+func reapedGroup(g ReapedGroup) string {
+	text := diagnose.Count(g.Sockets) + " " + g.State + "  " + g.Local
+	if g.Remote != "" {
+		text += " → " + g.Remote
+	}
+	switch {
+	case len(g.Owners) == 0:
+		return text + ", owner not known"
+	case g.Inferred:
+		return text + ", of " + strings.Join(g.Owners, ", ") + " (inferred)"
+	default:
+		return text + ", of " + strings.Join(g.Owners, ", ")
+	}
+}
+
+// ReapDone writes what became of it.
+func ReapDone(w io.Writer, s Style, r *Reap) error {
+	b := &block{style: s}
+	o := r.Outcome
+	text := count(o.Reaped, "socket", "sockets") + " reaped"
+	if o.Gone > 0 {
+		text += ", " + diagnose.Count(o.Gone) + " had gone by themselves"
+	}
+	m := markOK
+	if o.Left > 0 {
+		m = markUnknown
+		m.word = "PARTLY"
+		text += ", " + diagnose.Count(o.Left) + " left: " + o.Cause
+	}
+	b.headline(m, text)
+	b.section("ID")
+	b.paragraph("", faint, o.ID+", in the journal")
+	return b.print(w)
+}
