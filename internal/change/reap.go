@@ -3,6 +3,7 @@ package change
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -112,13 +113,15 @@ func (c *Catch) dump(ctx context.Context) ([]found, error) {
 	}
 	defer conn.Close()
 	s := &c.Selection
-	request := sockdiag.Request{States: s.States, LastAck: s.OlderThan > 0}
+	request := sockdiag.Request{
+		States: s.States, LastAck: s.OlderThan > 0,
+		Filter: sockdiag.Filter{Local: s.Local, Remote: s.Remote},
+	}
 	var sockets []found
 	err = conn.Dump(ctx, request, func(row *sockdiag.Socket) {
 		f := found{target: row.Target(), state: row.State, inode: row.Inode, age: ageOf(row)}
 		if slices.Contains(s.States, row.State) && f.age >= s.OlderThan &&
-			tcp.AnyChooses(s.Local, tcp.Endpoint{Addr: row.Local.Netip(), Port: row.LocalPort}) &&
-			tcp.AnyChooses(s.Remote, tcp.Endpoint{Addr: row.Remote.Netip(), Port: row.RemotePort}) {
+			request.Filter.Chooses(row) {
 			sockets = append(sockets, f)
 		}
 	})
@@ -366,4 +369,45 @@ func sleepUntil(ctx context.Context, due time.Time) error {
 
 func interruption(ctx context.Context) error {
 	return fmt.Errorf("interrupted: %w", context.Cause(ctx))
+}
+
+// ReapEntry is one reap as the journal tells it.
+type ReapEntry struct {
+	ID      string    `json:"id"`
+	Began   time.Time `json:"began"`
+	User    string    `json:"user"`
+	Netns   string    `json:"netns"` // a path, empty for that of linger
+	Sockets int       `json:"sockets"`
+	// Result is nil where the process ended before it could say.
+	Result *ReapResult `json:"result"`
+}
+
+// Reaps are those of the journal, the oldest first.
+func Reaps(stateDir string) ([]ReapEntry, error) {
+	records, err := ReadJournal(stateDir)
+	if err != nil {
+		return nil, err
+	}
+	reaps := []ReapEntry{}
+	for _, r := range records {
+		var into any
+		switch r.Kind {
+		case Reaping:
+			reaps = append(reaps, ReapEntry{ID: r.ID, Began: r.At})
+			into = &reaps[len(reaps)-1]
+		case Reaped:
+			at := slices.IndexFunc(reaps, func(e ReapEntry) bool { return e.ID == r.ID })
+			if at < 0 {
+				return nil, fmt.Errorf("%w: record %d ends a reap that did not begin", ErrCorrupt, r.Seq)
+			}
+			reaps[at].Result = &ReapResult{}
+			into = reaps[at].Result
+		default:
+			continue
+		}
+		if err := json.Unmarshal(r.Detail, into); err != nil {
+			return nil, fmt.Errorf("%w: record %d: %w", ErrCorrupt, r.Seq, err)
+		}
+	}
+	return reaps, nil
 }

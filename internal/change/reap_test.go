@@ -200,6 +200,10 @@ func TestReapTakesWhatMatches(t *testing.T) {
 				before.States[0] != "TIME_WAIT" || before.Remote[0] != one.String() {
 				t.Errorf("the journal says %s, %v", records[0].Detail, err)
 			}
+			reaps, err := Reaps(dir)
+			if err != nil || len(reaps) != 1 || reaps[0].Sockets != 130 || reaps[0].Result == nil || reaps[0].Result.Reaped != 130 {
+				t.Errorf("the history tells %+v, %v", reaps, err)
+			}
 		})
 	}
 }

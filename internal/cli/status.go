@@ -22,12 +22,14 @@ import (
 type list struct {
 	Schema  string          `json:"schema"`
 	Changes []change.Report `json:"changes"`
+	// Reaps are told by linger history alone.
+	Reaps []change.ReapEntry `json:"reaps,omitempty"`
 }
 
 // tellAll writes several changes.
 func (o *changeOptions) tellAll(streams Streams, reports []change.Report, none string) error {
 	if o.output == outputJSON {
-		return quietly(encodeJSON(streams, list{change.ListSchema, reports}))
+		return quietly(encodeJSON(streams, list{Schema: change.ListSchema, Changes: reports}))
 	}
 	var text bytes.Buffer
 	tellChanges(&text, reports, none)
@@ -153,11 +155,40 @@ The exit code is 0, 1 if the journal cannot be read, 64 for a wrong command line
 			if err != nil {
 				return &failedError{err}
 			}
-			return o.tellAll(streams, reports, "linger has changed nothing here")
+			reaps, err := change.Reaps(o.stateDir)
+			if err != nil {
+				return &failedError{err}
+			}
+			return o.tellHistory(streams, reports, reaps)
 		},
 	}
 	o.add(c)
 	return c
+}
+
+// tellHistory writes all changes, and all reaps after them.
+func (o *changeOptions) tellHistory(streams Streams, reports []change.Report, reaps []change.ReapEntry) error {
+	if o.output == outputJSON {
+		return quietly(encodeJSON(streams, list{change.ListSchema, reports, reaps}))
+	}
+	var text bytes.Buffer
+	if len(reports) > 0 || len(reaps) == 0 {
+		tellChanges(&text, reports, "linger has changed nothing here")
+	}
+	for _, r := range reaps {
+		place := "its own namespace"
+		if r.Netns != "" {
+			place = r.Netns
+		}
+		outcome := "did not end"
+		if r.Result != nil {
+			outcome = fmt.Sprintf("%d reaped, %d had gone, %d left", r.Result.Reaped, r.Result.Gone, r.Result.Left)
+		}
+		fmt.Fprintf(&text, "%s  REAPED  %d sockets in %s by %s: %s\n",
+			r.ID, r.Sockets, render.Clean(place), render.Clean(r.User), outcome)
+	}
+	_, err := streams.Out.Write(text.Bytes())
+	return quietly(err)
 }
 
 func newDiff(streams Streams) *cobra.Command {
