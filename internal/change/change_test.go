@@ -439,3 +439,42 @@ func TestReportBeginsWithTheID(t *testing.T) {
 		t.Errorf("the last is %s, %v", id, err)
 	}
 }
+
+// What is kept over a boot is in a file that has the last word; where another one has
+// it nothing is confirmed. A rollback leaves the values and the file as before.
+func TestConfirmAndKeep(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range w.plan.Changes {
+		w.plan.Changes[i].Scope.Label = "host" // as it would be outside of this test
+	}
+	root := t.TempDir()
+	conf := filepath.Join(root, "etc/sysctl.conf")
+	if err := os.MkdirAll(filepath.Dir(conf), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(conf, []byte("net.ipv4.tcp_tw_reuse = 0\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := w.apply(time.Minute)
+	if _, _, err := ConfirmAndKeep(w.dir, root, e.ID); err == nil || !strings.Contains(err.Error(), "nothing is confirmed: ") || w.entry(e.ID).State != Applied {
+		t.Errorf("state %s, %v", w.entry(e.ID).State, err)
+	}
+	if err := os.Remove(conf); err != nil {
+		t.Fatal(err)
+	}
+	_, kept, err := ConfirmAndKeep(w.dir, root, e.ID)
+	if err != nil || w.entry(e.ID).State != Confirmed {
+		t.Fatalf("state %s, %v", w.entry(e.ID).State, err)
+	}
+	text, err := os.ReadFile(filepath.Join(root, kept.File))
+	if err != nil || !strings.Contains(string(text), "net.ipv4.tcp_tw_reuse = 1") || !strings.Contains(string(text), e.ID) {
+		t.Errorf("%s: %s, %v", kept.File, text, err)
+	}
+	if _, err := Rollback(w.dir, e.ID, false); err != nil || w.values() != oldValues {
+		t.Errorf("values %v, %v", w.values(), err)
+	}
+	if file, err := Forget(w.dir, root, e.ID); err != nil || file != kept.File {
+		t.Errorf("%s, %v", file, err)
+	}
+}

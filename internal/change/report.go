@@ -41,6 +41,11 @@ type Report struct {
 	Warning  string    `json:"warning"`
 	Reason   string    `json:"reason"`
 	Outcomes []Outcome `json:"outcomes"`
+	// File keeps it over a boot, Manifest is the patch that would, in a pod; both are
+	// empty but where confirm was asked for them.
+	File     string   `json:"file"`
+	Manifest string   `json:"manifest"`
+	Notes    []string `json:"notes"`
 }
 
 // State is what a change is, for a reader.
@@ -86,7 +91,7 @@ func (e *Entry) Report(dir string) Report {
 	r := Report{
 		ID: e.ID, Schema: Schema, State: states[e.State], Deadline: e.Deadline, Began: e.Began, User: e.User,
 		Problems: e.Plan.Problems, Values: []Value{}, Guard: e.Guard, Warning: e.Warning, Reason: e.Reason,
-		Outcomes: append([]Outcome{}, e.Outcomes...),
+		Outcomes: append([]Outcome{}, e.Outcomes...), Notes: []string{},
 	}
 	if r.Problems == nil {
 		r.Problems = []diagnose.Slug{}

@@ -42,6 +42,65 @@ func Confirm(dir, id string) (*Entry, error) {
 	return entryOf(j.Records(), id)
 }
 
+// Keeps is how a change outlives a boot.
+type Keeps struct {
+	// File is the drop-in that linger wrote, empty where it wrote none.
+	File string
+	// Manifest is the patch of a pod's or container's manifest, which no file of this
+	// host can replace.
+	Manifest string
+	Notes    []string
+}
+
+// ConfirmAndKeep is Confirm, and keeps the values over a boot: those of the host in a
+// file of sysctl.d below root that really has the last word, or else nothing is
+// confirmed. Values of other namespaces are not this host's files to keep: it says
+// whose they are.
+func ConfirmAndKeep(dir, root, id string) (*Entry, *Keeps, error) {
+	records, err := ReadJournal(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := entryOf(records, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	k := &Keeps{Notes: []string{}}
+	var settings []Setting
+	var pods []plan.Change
+	for _, c := range e.Plan.Changes {
+		switch kind, _, _ := strings.Cut(c.Scope.Label, " "); {
+		case c.Scope.HostWide || kind == "host":
+			settings = append(settings, Setting{Key: c.Key, Value: c.New})
+		case kind == "pod" || kind == "container":
+			pods = append(pods, c)
+		case c.Persist != nil:
+			k.Notes = append(k.Notes, fmt.Sprintf("%s in %s is kept by %s: %s", c.Key, c.Scope, c.Persist.File, c.Persist.Line))
+		}
+	}
+	var file DropIn
+	if len(settings) > 0 {
+		if file, err = PlanDropIn(root, id, settings); err != nil {
+			return nil, nil, fmt.Errorf("nothing is confirmed: %w", err)
+		}
+		k.File, k.Notes = file.Path, append(k.Notes, file.Warnings...)
+	}
+	if len(pods) > 0 {
+		if k.Manifest, err = plan.Emit(plan.EmitK8s, pods); err != nil {
+			return nil, nil, fmt.Errorf("nothing is confirmed: %w", err)
+		}
+	}
+	if e, err = Confirm(dir, id); err != nil {
+		return nil, nil, err
+	}
+	if len(settings) > 0 {
+		if err := Keep(dir, &file); err != nil {
+			return nil, nil, fmt.Errorf("change %s is confirmed until the next boot, and not kept beyond it: %w", id, err)
+		}
+	}
+	return e, k, nil
+}
+
 // why is what to tell of a change that has ended.
 func (e *Entry) why() string {
 	if e.Reason != "" {

@@ -31,9 +31,12 @@ func (o *changeOptions) add(c *cobra.Command) {
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
 }
 
-// tell writes one change.
-func (o *changeOptions) tell(streams Streams, e *change.Entry) error {
+// tell writes one change, and what keeps it.
+func (o *changeOptions) tell(streams Streams, e *change.Entry, kept *change.Keeps) error {
 	r := e.Report(o.stateDir)
+	if kept != nil {
+		r.File, r.Manifest, r.Notes = kept.File, kept.Manifest, kept.Notes
+	}
 	if o.output == outputJSON {
 		return quietly(encodeJSON(streams, r))
 	}
@@ -108,7 +111,7 @@ func (o *applyOptions) run(ctx context.Context, streams Streams, what string) er
 	if err != nil {
 		return &failedError{err}
 	}
-	return o.tell(streams, e)
+	return o.tell(streams, e, nil)
 }
 
 // load reads a plan, or makes one for a problem. A path with a slash is always a file.
@@ -141,27 +144,39 @@ func (o *applyOptions) load(ctx context.Context, streams Streams, what string) (
 
 func newConfirm(streams Streams) *cobra.Command {
 	var o changeOptions
+	var persist bool
 	c := &cobra.Command{
 		Use:   "confirm ID",
 		Short: "Keep a change until the next boot",
 		Long: `Keep the values of a pending change. They are run-time values: the next boot
-begins without them.
+begins without them, unless --persist keeps them: in a file of sysctl.d that
+really has the last word, or else nothing is confirmed. For a pod or container it
+prints the patch of the manifest.
 
 The exit code is 0 if the change is confirmed, 1 if it was refused, as after its
 deadline; 64 for a wrong command line.`,
-		Example: `  linger confirm 20260102-1f2e3d4c`,
+		Example: `  linger confirm 20260102-1f2e3d4c
+  linger confirm 20260102-1f2e3d4c --persist`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("`linger status` tells the id", "want one id, got %d", len(args))
 			}
-			e, err := change.Confirm(o.stateDir, args[0])
+			var e *change.Entry
+			var kept *change.Keeps
+			var err error
+			if persist {
+				e, kept, err = change.ConfirmAndKeep(o.stateDir, "/", args[0])
+			} else {
+				e, err = change.Confirm(o.stateDir, args[0])
+			}
 			if err != nil {
 				return &failedError{err}
 			}
-			return o.tell(streams, e)
+			return o.tell(streams, e, kept)
 		},
 	}
 	o.add(c)
+	c.Flags().BoolVar(&persist, "persist", false, "also keep the values over a boot")
 	return c
 }
 
@@ -172,7 +187,8 @@ func newRollback(streams Streams) *cobra.Command {
 		Use:   "rollback ID|--last",
 		Short: "Take a change back",
 		Long: `Write the old values of a change back, pending or confirmed, and read them back.
-A value that others have changed since is shown and kept, unless --force.
+A value that others have changed since is shown and kept, unless --force. A file
+that keeps the change over a boot is taken away.
 
 The exit code is 0 if the change is taken back, 1 if it failed, 64 for a wrong
 command line.`,
@@ -196,7 +212,15 @@ command line.`,
 			if err != nil {
 				return &failedError{err}
 			}
-			return o.tell(streams, e)
+			file, err := change.Forget(o.stateDir, "/", id)
+			if err != nil {
+				return &failedError{fmt.Errorf("the values are the old ones again; %s stays: %w", file, err)}
+			}
+			var kept *change.Keeps
+			if file != "" {
+				kept = &change.Keeps{Notes: []string{file + " is taken away"}}
+			}
+			return o.tell(streams, e, kept)
 		},
 	}
 	o.add(c)

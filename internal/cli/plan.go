@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,9 @@ import (
 	"linger/internal/snapshot"
 )
 
+// emitNone is the value of --emit for the plan itself.
+const emitNone = "none"
+
 // planOptions are the flags of linger plan.
 type planOptions struct {
 	problems []string
@@ -29,6 +33,7 @@ type planOptions struct {
 	window   time.Duration
 	out      string
 	output   string
+	emit     string
 	color    string
 	verbose  bool
 	detailed bool
@@ -67,6 +72,7 @@ wrong command line. With --detailed-exitcode, 2 if there is something to change.
 	flags.DurationVar(&o.window, "window", time.Second, "`TIME` between two readings of the counters")
 	flags.StringVar(&o.out, "out", "", "also write the plan, as JSON, to this `FILE`")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON)
+	choose(c, &o.emit, "emit", "", "write the settings as a snippet in place of the plan", emitNone, plan.EmitSysctl, plan.EmitK8s, plan.EmitAnsible)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell everything: mechanism, what else is touched, what keeps it")
 	flags.BoolVar(&o.detailed, "detailed-exitcode", false, "exit with 2 if there is something to change")
@@ -92,9 +98,16 @@ func (o *planOptions) run(ctx context.Context, streams Streams) (int, error) {
 			return 0, &failedError{err}
 		}
 	}
-	if o.output == outputJSON {
+	switch {
+	case o.emit != emitNone:
+		var snippet string
+		if snippet, err = plan.Emit(o.emit, p.Changes); err != nil {
+			return 0, &failedError{err}
+		}
+		_, err = io.WriteString(streams.Out, snippet)
+	case o.output == outputJSON:
 		err = render.PlanJSON(streams.Out, p)
-	} else {
+	default:
 		err = render.Plan(streams.Out, styleFor(terminalOf(streams.Out), streams.Getenv, o.color, o.verbose), p)
 	}
 	if err := quietly(err); err != nil {

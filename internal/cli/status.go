@@ -246,7 +246,9 @@ func tellChange(w io.Writer, r change.Report) error {
 	if r.Reason != "" {
 		say("WHY", "%s", r.Reason)
 	}
-	if r.State == change.StateConfirmed {
+	if r.File != "" {
+		say("FILE", "%s keeps it over a boot", r.File)
+	} else if r.State == change.StateConfirmed {
 		say("NOTE", "run-time values: they are gone at the next boot")
 	}
 	for _, v := range r.Values {
@@ -275,6 +277,10 @@ func tellChange(w io.Writer, r change.Report) error {
 	for _, o := range r.Outcomes {
 		say(strings.ToUpper(string(o.Result)), " %s in %s: %s", o.Key, o.Scope, orNone(o.Now))
 	}
+	for _, note := range r.Notes {
+		say("NOTE", "%s", note)
+	}
+	b.WriteString(r.Manifest)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
