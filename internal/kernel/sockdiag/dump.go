@@ -46,6 +46,9 @@ type Request struct {
 	// LastAck asks for Socket.LastAckReceived, at the cost of a tcp_info for each
 	// full socket.
 	LastAck bool
+	// Filter is run by the kernel, which sends no other sockets. See Filter.Chooses
+	// for what it may send all the same.
+	Filter Filter
 }
 
 // buffers are shared by all connections: one dump needs one, and a host has
@@ -134,7 +137,7 @@ func (c *Conn) Dump(ctx context.Context, r Request, visit func(*Socket)) error {
 	return nil
 }
 
-// encode writes a struct inet_diag_req.
+// encode writes a struct inet_diag_req, and its filter behind it.
 func (r Request) encode() []byte {
 	b := make([]byte, requestSize)
 	b[0] = unix.AF_UNSPEC
@@ -152,6 +155,11 @@ func (r Request) encode() []byte {
 		}
 	}
 	binary.NativeEndian.PutUint32(b[52:], states)
+	if program := r.Filter.encode(); len(program) > 0 {
+		b = binary.NativeEndian.AppendUint16(b, uint16(unix.NLA_HDRLEN+len(program)))
+		b = binary.NativeEndian.AppendUint16(b, attrFilter)
+		b = append(b, program...)
+	}
 	return b
 }
 
