@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"internal/capacity": {"internal/tcp"},
 	"internal/snapshot": {"internal/tcp"},
 	"internal/diagnose": {"internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/sockets":  {"internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/remedy":   {"internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/plan":     {"internal/remedy", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/kernel/*": {"internal/tcp"},
@@ -30,17 +31,17 @@ var arrows = map[string][]string{
 	"internal/lab/wire": {"internal/kernel/*"},
 	"internal/proof":    {"internal/snapshot", "internal/diagnose"},
 	"internal/lab":      {"internal/proof", "internal/lab/wire", "internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/tcp"},
-	"internal/render":   {"internal/proof", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/render":   {"internal/sockets", "internal/proof", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/explain":  {},
 	"docs":              {},
-	"internal/cli":      {"internal/lab", "internal/proof", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/plan", "internal/change", "internal/render", "internal/snapshot", "internal/tcp"},
+	"internal/cli":      {"internal/sockets", "internal/lab", "internal/proof", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/plan", "internal/change", "internal/render", "internal/snapshot", "internal/tcp"},
 	"cmd/linger":        {"internal/cli", "internal/lab"},
 	"bench":             {"internal/lab", "internal/kernel/*", "internal/tcp"},
 }
 
 // pure rooms compute: they read no host, no file and no clock, and so import
 // nothing that could.
-var pure = []string{"internal/tcp", "internal/capacity", "internal/snapshot", "internal/diagnose", "internal/remedy", "internal/plan", "internal/proof"}
+var pure = []string{"internal/tcp", "internal/capacity", "internal/snapshot", "internal/diagnose", "internal/sockets", "internal/remedy", "internal/plan", "internal/proof"}
 
 var impure = []string{"os", "os/exec", "net", "net/http", "syscall", "log", "log/slog", "golang.org/x/sys/unix"}
 

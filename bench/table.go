@@ -56,7 +56,7 @@ func (b *bench) write(w io.Writer) {
 
 Written by %[1]smake bench%[1]s on Linux %[2]s, %[3]d CPUs, %[4]s. Whole processes, run in turn in a network
 namespace that holds so many TIME_WAIT sockets and nothing else; medians, and in brackets the least and the most. A
-ratio is linger's wall time to that of the program in the row, taken between neighbouring runs. The bare drain asks the
+ratio is the wall time of linger diagnose to that of the program in the row, taken between neighbouring runs. The bare drain asks the
 kernel for the same sockets and throws the answer away: nobody can be faster than that. Memory is the peak resident
 size, and never shows as less than that of the program that starts them, 10 MB.
 

@@ -63,7 +63,7 @@ network namespace and names every process.`
 		return &usageError{err: err, hint: fmt.Sprintf("see `%s --help`", c.CommandPath())}
 	})
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newDiagnose(streams, code), newTrace(streams, code), newExplain(streams), newLab(streams, code), newThresholds(streams), newVersion(streams))
+	root.AddCommand(newDiagnose(streams, code), newSockets(streams), newTrace(streams, code), newExplain(streams), newLab(streams, code), newThresholds(streams), newVersion(streams))
 	return root
 }
 

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -97,11 +96,8 @@ func (o *diagnoseOptions) run(ctx context.Context, streams Streams) (int, error)
 	}
 	snapshot, err := collect.Collect(ctx, ask)
 	stop()
-	if errors.Is(err, collect.ErrUnknownNamespace) {
-		return 0, &usageError{err: err, hint: "`ip netns list` and `lsns -t net` tell which there are"}
-	}
 	if err != nil {
-		return 0, err
+		return 0, unknownNamespace(err)
 	}
 	diagnosis := diagnose.Judge(snapshot, thresholds)
 

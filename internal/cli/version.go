@@ -25,7 +25,7 @@ type build struct {
 func buildOf() build {
 	b := build{
 		Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Schemas: []string{render.Schema, render.TraceSchema, render.LabSchema},
+		Schemas: []string{render.Schema, render.SocketsSchema, render.TraceSchema, render.LabSchema},
 	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		b.Version = info.Main.Version

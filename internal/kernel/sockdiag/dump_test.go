@@ -220,7 +220,7 @@ func message(kind uint16, body []byte) []byte {
 
 func timeWaitMessage() []byte {
 	body := make([]byte, messageSize)
-	body[0], body[1], body[2] = unix.AF_INET, byte(tcp.TimeWait), timerTimeWait
+	body[0], body[1], body[2] = unix.AF_INET, byte(tcp.TimeWait), byte(timerTimeWait)
 	binary.BigEndian.PutUint16(body[4:], 40000)
 	binary.BigEndian.PutUint16(body[6:], 80)
 	copy(body[8:], []byte{10, 0, 0, 1})
@@ -283,7 +283,7 @@ func TestDecode(t *testing.T) {
 		State: tcp.TimeWait,
 		Local: netip.MustParseAddr("10.0.0.1").As16(), LocalPort: 40000,
 		Remote: netip.MustParseAddr("10.0.0.2").As16(), RemotePort: 80,
-		Expires: 59_000, LastAckReceived: -1,
+		Timer: timerTimeWait, Expires: 59_000, LastAckReceived: -1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("decoded (-want +got):\n%s", diff)

@@ -3,6 +3,7 @@ package sockdiag
 import (
 	"encoding/binary"
 	"net/netip"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -26,8 +27,10 @@ type Socket struct {
 	State                 tcp.State
 	Local, Remote         Addr
 	LocalPort, RemotePort uint16
-	// Expires is in milliseconds: of a time-wait socket until it is freed, 0 when
-	// it is past that time and waits for the timer wheel.
+	// Timer is what runs, and Expires is in milliseconds until it is due: of a
+	// time-wait socket until it is freed, 0 when it is past that time and waits for the
+	// timer wheel.
+	Timer   Timer
 	Expires uint32
 	// Unanswered is how often the same segment, or a probe, has been sent again since
 	// the peer was last heard (idiag_retrans).
@@ -46,11 +49,39 @@ type Socket struct {
 	LastAckReceived int64
 }
 
+// Timer is the timer of a socket that is due next (idiag_timer, inet_sk_diag_fill of
+// net/ipv4/inet_diag.c).
+type Timer uint8
+
+// The timers of a TCP socket. Every time-wait socket has its own, whichever state it
+// stands in for.
+const (
+	timerRetransmit Timer = 1
+	timerKeepalive  Timer = 2
+	timerTimeWait   Timer = 3
+	timerProbe      Timer = 4 // of a window that the peer closed
+)
+
+// String names the timer; it is empty where none runs.
+func (t Timer) String() string {
+	switch t {
+	case 0:
+		return ""
+	case timerRetransmit:
+		return "retransmit"
+	case timerKeepalive:
+		return "keepalive"
+	case timerTimeWait:
+		return "time-wait"
+	case timerProbe:
+		return "window-probe"
+	default:
+		return "timer " + strconv.Itoa(int(t))
+	}
+}
+
 const (
 	messageSize = 72 // sizeof(struct inet_diag_msg)
-	// timerTimeWait is the idiag_timer of every time-wait socket
-	// (inet_twsk_diag_fill), whichever state it stands in for.
-	timerTimeWait = 3
 	// infoLastAck is offsetof(struct tcp_info, tcpi_last_ack_recv).
 	infoLastAck = 56
 )
@@ -63,7 +94,8 @@ func (s *Socket) decode(b []byte) error {
 		return errCut
 	}
 	s.State = tcp.State(b[1])
-	if b[2] == timerTimeWait && s.State == tcp.FinWait2 {
+	s.Timer = Timer(b[2])
+	if s.Timer == timerTimeWait && s.State == tcp.FinWait2 {
 		s.State = tcp.FinWait2TimeWait
 	}
 	s.Unanswered = b[3]

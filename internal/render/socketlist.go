@@ -1,0 +1,124 @@
+package render
+
+import (
+	"encoding/csv"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"linger/internal/snapshot"
+)
+
+// SocketList writes sockets one by one, as they are read. Begin comes first, End last.
+type SocketList interface {
+	Begin(takenAt time.Time) error
+	Socket(s *snapshot.Socket) error
+	End(gaps []snapshot.Gap, elapsed time.Duration) error
+}
+
+// SocketListJSON writes a document with one socket to a line.
+func SocketListJSON(w io.Writer) SocketList { return &socketsJSON{stream: newStream(w)} }
+
+type socketsJSON struct{ stream *stream }
+
+func (j *socketsJSON) Begin(takenAt time.Time) error {
+	s := j.stream
+	s.raw("{")
+	s.first = true
+	s.member("schema", SocketsSchema)
+	s.member("taken_at", takenAt)
+	s.name("sockets")
+	s.raw("[")
+	s.first = true
+	return s.err
+}
+
+func (j *socketsJSON) Socket(socket *snapshot.Socket) error {
+	j.stream.element(socket)
+	return j.stream.err
+}
+
+func (j *socketsJSON) End(gaps []snapshot.Gap, elapsed time.Duration) error {
+	s := j.stream
+	s.raw("]")
+	s.first = false
+	s.member("elapsed_ms", elapsed.Milliseconds())
+	elements(s, "gaps", gaps)
+	s.raw("}")
+	return s.end()
+}
+
+// SocketListCSV writes a line of names, then one for each socket.
+func SocketListCSV(w io.Writer) SocketList { return &socketsCSV{csv.NewWriter(w)} }
+
+type socketsCSV struct{ out *csv.Writer }
+
+func (c *socketsCSV) Begin(time.Time) error {
+	return c.out.Write([]string{"netns", "netns_inode", "state", "role", "local", "remote", "owner", "owner_pid", "shared", "timer", "timer_ms",
+		"receive_queue", "send_queue", "cookie"})
+}
+
+func (c *socketsCSV) Socket(s *snapshot.Socket) error {
+	process, pid := "", ""
+	if s.Owner != nil {
+		process, pid = Clean(s.Owner.Process), strconv.Itoa(s.Owner.PID)
+	}
+	decimal := func(n uint64) string { return strconv.FormatUint(n, 10) }
+	return c.out.Write([]string{Clean(s.Netns), decimal(s.Inode), s.State, string(s.Role), s.Local.String(), s.Remote.String(), process, pid,
+		strconv.Itoa(s.Shared), s.Timer, decimal(uint64(s.TimerMS)), decimal(uint64(s.ReceiveQueue)), decimal(uint64(s.SendQueue)), decimal(s.Cookie)})
+}
+
+func (c *socketsCSV) End([]snapshot.Gap, time.Duration) error {
+	c.out.Flush()
+	return c.out.Error()
+}
+
+// SocketListText writes a line for each socket. The columns have a width from the
+// start, since the longest entry is not known before the end; what is longer is not cut.
+func SocketListText(w io.Writer, style Style) SocketList {
+	return &socketsText{out: newStream(w), style: style}
+}
+
+type socketsText struct {
+	out     *stream // as a buffer whose first error is kept
+	style   Style
+	sockets int
+}
+
+const socketColumns = "%-19s %-28s %-28s %-20s %8v %8v %-18s %8v  %s"
+
+func (t *socketsText) line(cells ...any) error {
+	text := strings.TrimRight(fmt.Sprintf(socketColumns, cells...), " ")
+	t.out.raw(clean(text, t.style.ASCII) + "\n")
+	return t.out.err
+}
+
+func (t *socketsText) Begin(time.Time) error {
+	return t.line("STATE", "LOCAL", "REMOTE", "OWNER", "RECV-Q", "SEND-Q", "TIMER", "COOKIE", "NETNS")
+}
+
+func (t *socketsText) Socket(s *snapshot.Socket) error {
+	t.sockets++
+	process, timer := "-", "-"
+	if s.Owner != nil {
+		process = fmt.Sprintf("%s (%d)", s.Owner.Process, s.Owner.PID)
+		if s.Shared > 0 {
+			process += fmt.Sprintf(" +%d", s.Shared)
+		}
+	}
+	if s.Timer != "" {
+		timer = fmt.Sprintf("%s %.1f s", s.Timer, float64(s.TimerMS)/1000)
+	}
+	return t.line(s.State, s.Local.String(), s.Remote.String(), process, s.ReceiveQueue, s.SendQueue, timer, s.Cookie, s.Netns)
+}
+
+func (t *socketsText) End(gaps []snapshot.Gap, took time.Duration) error {
+	var b strings.Builder
+	fmt.Fprintln(&b)
+	writeGaps(&b, gaps, t.style)
+	fmt.Fprintln(&b, clean(count(t.sockets, "socket", "sockets")+" · "+elapsed(took), t.style.ASCII))
+	t.out.raw(strings.TrimSuffix(b.String(), "\n"))
+	return t.out.end()
+}
