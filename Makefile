@@ -10,10 +10,14 @@ RESULTS  ?= $(or $(TMPDIR),/tmp)/linger-test.json
 
 export CGO_ENABLED = 0
 
-.PHONY: build generate test bench lint
+.PHONY: build man generate test bench lint
 
 build:
 	$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/...
+
+# Writes the manual pages to bin/man: man -l bin/man/linger.1
+man:
+	$(GO) run ./scripts/man bin/man
 
 # Builds the BPF objects, which are committed; needs clang 14.
 generate:

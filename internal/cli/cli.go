@@ -29,6 +29,11 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 	return code
 }
 
+// Root is linger's command as a whole, for what tells of it: its manual pages.
+func Root() *cobra.Command {
+	return newRoot(Streams{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard, Getenv: func(string) string { return "" }}, new(int))
+}
+
 // complain writes an error and what to do about it, in one line.
 func complain(w io.Writer, err error) {
 	text := "linger: " + err.Error()
