@@ -71,9 +71,13 @@ func Experiments() []Experiment {
 		portExhaustionProof,
 		connectCostProof,
 		resourcePressureProof,
+		synOnTimeWaitProof,
 		timeWaitOverflowProof,
+		twRecycleProof,
 		twReuseProof,
 		vanishedConnectionsProof,
+		whyLastAckProof,
+		whyOldSegmentProof,
 		nginxProxyProof,
 		haproxyProxyProof,
 	}

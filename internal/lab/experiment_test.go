@@ -81,9 +81,7 @@ func TestNoHostWideKeyIsWritten(t *testing.T) {
 
 func checkProof(t *testing.T, p proof.Proof) {
 	if p.Cannot != "" {
-		if p.Experiment != "tw-recycle" {
-			t.Error(p.Cannot)
-		}
+		t.Error(p.Cannot)
 		return
 	}
 	for _, r := range p.All() {
@@ -124,7 +122,7 @@ func TestExperimentsAreWhole(t *testing.T) {
 		}
 	}
 	for _, r := range diagnose.Rules() {
-		if !seen[string(r.Slug)] && r.Slug != "tw-recycle" && r.Slug != "syn-on-time-wait" {
+		if !seen[string(r.Slug)] {
 			t.Errorf("no experiment measures %s", r.Slug)
 		}
 	}

@@ -60,8 +60,9 @@ func TestSecondClientMeetsTimeWait(t *testing.T) {
 			if r.Second.Opened != c.opened || r.Second.Failed != c.failed || r.Ports != c.ports {
 				t.Errorf("%+v on %d ports of the first; want %d opened, %d failed, %d", r.Second, r.Ports, c.opened, c.failed, c.ports)
 			}
-			if r.Refused < c.refused || r.Resets < c.refused || c.refused == 0 && r.Refused+r.Resets > 0 {
-				t.Errorf("%d refused, %d resets; want %d, and more only where a SYN is sent again", r.Refused, r.Resets, c.refused)
+			// A SYN that is sent again may be refused again.
+			if r.Refused < c.refused || r.Resets < c.refused || c.refused == 0 && r.Refused > 0 {
+				t.Errorf("%d refused, %d resets; want %d", r.Refused, r.Resets, c.refused)
 			}
 		})
 	}

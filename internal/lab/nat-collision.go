@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 
 	"linger/internal/lab/wire"
+	"linger/internal/proof"
 )
 
 // Collided is what the second of two clients behind a NAT met where the first had
@@ -17,7 +19,8 @@ type Collided struct {
 	Refused, Resets int
 	// Ports are the source ports that the server saw of the second client that it had
 	// seen of the first.
-	Ports  int
+	Ports int
+	// Ladder is that of one connect of the second client.
 	Ladder wire.Ladder
 }
 
@@ -32,8 +35,8 @@ type collisionArm struct {
 
 const collisions = 8
 
-// measureCollision has a client open connections that the server closes first, empties
-// the table of the NAT, and has another client use the same source ports.
+// measureCollision has a client open connections that the server closes first, has the
+// NAT forget them, and has another client use the same source ports.
 func measureCollision(ctx context.Context, ipv6 bool, arm collisionArm) (result Collided, err error) {
 	t, err := newMasqueraded()
 	if err != nil {
@@ -61,7 +64,7 @@ func measureCollision(ctx context.Context, ipv6 bool, arm collisionArm) (result 
 		return result, err
 	}
 	if !arm.natRemembers {
-		if err := t.nat.forget(); err != nil {
+		if err := t.nat.forget(ipv6); err != nil {
 			return result, err
 		}
 	}
@@ -80,7 +83,7 @@ func measureCollision(ctx context.Context, ipv6 bool, arm collisionArm) (result 
 	result.Refused = refusedSYNs(before, after)
 	result.Resets = t.toServer.Count(since, wire.Match{From: wire.Left, Has: wire.RST})
 	result.Ports = samePorts(t.toServer.Passed(0), since)
-	result.Ladder = t.toServer.Ladder(since)
+	result.Ladder = firstConnect(t.toServer, since)
 	return result, nil
 }
 
@@ -108,6 +111,17 @@ func (t *masqueraded) awaitTimeWaits(ctx context.Context, count int) error {
 	return nil
 }
 
+// firstConnect is the ladder of the connection whose SYN is the first after a mark.
+func firstConnect(w *wire.Wire, since wire.Mark) wire.Ladder {
+	var client netip.AddrPort
+	return w.Ladder(since, wire.Match{Where: func(s *wire.Segment) bool {
+		if !client.IsValid() && s.Flags&(wire.SYN|wire.ACK) == wire.SYN {
+			client = s.Src
+		}
+		return s.Src == client || s.Dst == client
+	}})
+}
+
 // samePorts counts the source ports of SYNs before a mark that come again after it.
 func samePorts(passed []wire.Passage, since wire.Mark) int {
 	seen, again := map[netip.AddrPort]bool{}, map[netip.AddrPort]bool{}
@@ -123,4 +137,41 @@ func samePorts(passed []wire.Passage, since wire.Mark) int {
 		}
 	}
 	return len(again)
+}
+
+func collided(title string, arm collisionArm) func(context.Context, *Trial) error {
+	return func(ctx context.Context, t *Trial) error {
+		r, err := measureCollision(ctx, false, arm)
+		if err != nil {
+			return err
+		}
+		t.Record("refused", float64(r.Refused))
+		t.Record("failed", float64(r.Second.Failed))
+		t.Record("same_ports", float64(r.Ports))
+		if n := len(r.Second.Latencies); n > 0 {
+			t.Record("latency", slices.Sorted(slices.Values(r.Second.Latencies))[n/2])
+		}
+		t.Draw(ladderOf("A connect of the second client, "+title, r.Ladder))
+		return nil
+	}
+}
+
+var synOnTimeWaitProof = Experiment{
+	Name: "syn-on-time-wait", Problem: "syn-on-time-wait",
+	Title:    "A second client meets the TIME_WAIT of a first one",
+	Question: "Two clients share the address of a NAT that forgets before the server does. What do their connects cost?",
+	Setup:    "two clients behind a real masquerade, the second started a minute later; 8 connects each from the same ports; the NAT forgets them in between; 2.5 s of patience",
+	Load:     Waits,
+	Quantities: []proof.Quantity{
+		{Name: "refused", Title: "SYNs that TIME_WAIT refused (PAWSTimewait)", Unit: "SYNs", Better: proof.Less, Margin: proof.Margin{Absolute: 2}},
+		{Name: "failed", Title: "connects that failed", Unit: "connects", Better: proof.Less},
+		{Name: "same_ports", Title: "connects on a port of the first client", Unit: "connects"},
+		{Name: "latency", Title: "median time of a connect", Unit: "ms"},
+	},
+	Arms: []Arm{
+		{Arm: base("the NAT forgets", proof.Exactly("failed", 0), proof.Exactly("same_ports", collisions)), Seconds: 1, Run: collided("the NAT forgets", collisionArm{})},
+		{Arm: remedy("nat-remembers", "The NAT remembers", "net.netfilter.nf_conntrack_tcp_timeout_time_wait=120 (default)", proof.Works, proof.Exactly("failed", 0), proof.Exactly("same_ports", 0)), Seconds: 1, Run: collided("the NAT remembers", collisionArm{natRemembers: true})},
+		{Arm: observe("newer-clock", "The second client's clock is the newer one", "uptime", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: collided("its clock is the newer one", collisionArm{secondAhead: true})},
+		{Arm: folklore("rfc1337", "The server ignores resets in TIME_WAIT", "net.ipv4.tcp_rfc1337=1", proof.Harmful, proof.Exactly("failed", collisions)), Seconds: 3, Run: collided("tcp_rfc1337=1", collisionArm{rfc1337: true})},
+	},
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"linger/internal/lab/wire"
+	"linger/internal/proof"
 )
 
 var twRecycle = Scenario{
@@ -22,7 +23,8 @@ type Recycled struct {
 	First, Second Connects
 	// Dropped are the SYNs that the emulated rule dropped.
 	Dropped int
-	Ladder  wire.Ladder
+	// Ladder is that of one connect of the second client.
+	Ladder wire.Ladder
 }
 
 // Connects are attempts to connect.
@@ -76,6 +78,7 @@ func measureRecycle(ctx context.Context, ipv6 bool, arm recycleArm) (result Recy
 	if err := t.awaitTimeWaits(ctx, recycleConnects); err != nil {
 		return result, err
 	}
+	since := t.toServer.Now()
 	if result.Second, err = connectSeveral(ctx, t.second, ipv6, 41000, recycleConnects, service); err != nil {
 		return result, err
 	}
@@ -84,7 +87,7 @@ func measureRecycle(ctx context.Context, ipv6 bool, arm recycleArm) (result Recy
 			result.Dropped++
 		}
 	}
-	result.Ladder = t.toServer.Ladder(0)
+	result.Ladder = firstConnect(t.toServer, since)
 	return result, nil
 }
 
@@ -154,4 +157,36 @@ func sumUp(results []connected) (c Connects, err error) {
 		err = errors.Join(err, r.err)
 	}
 	return c, err
+}
+
+func recycled(title string, arm recycleArm) func(context.Context, *Trial) error {
+	return func(ctx context.Context, t *Trial) error {
+		r, err := measureRecycle(ctx, false, arm)
+		if err != nil {
+			return err
+		}
+		t.Record("failed", float64(r.Second.Failed))
+		t.Record("first_opened", float64(r.First.Opened))
+		t.Record("dropped", float64(r.Dropped))
+		t.Draw(ladderOf("A connect of the second client, "+title, r.Ladder))
+		return nil
+	}
+}
+
+var twRecycleProof = Experiment{
+	Name: "tw-recycle", Problem: "tw-recycle",
+	Title:    "tcp_tw_recycle, emulated, and two clients behind a NAT",
+	Question: "Kernels before 4.12 dropped SYNs whose time stamp was older than the last of their address. Whom does that hit?",
+	Setup:    "an emulation of that rule in user space, in front of a real server; two clients behind a real masquerade, the second started a minute later; 5 connects each, 2.5 s of patience",
+	Load:     Waits,
+	Quantities: []proof.Quantity{
+		{Name: "failed", Title: "connects of the second client that failed", Unit: "connects", Better: proof.Less},
+		{Name: "first_opened", Title: "connects of the first client that succeeded", Unit: "connects"},
+		{Name: "dropped", Title: "SYNs that the emulated rule dropped", Unit: "segments"},
+	},
+	Arms: []Arm{
+		{Arm: base("the emulated rule is on", proof.Exactly("failed", recycleConnects), proof.Exactly("first_opened", recycleConnects)), Seconds: 3, Run: recycled("the rule is on", recycleArm{})},
+		{Arm: remedy("off", "The emulated rule is off", "net.ipv4.tcp_tw_recycle=0", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: recycled("the rule is off", recycleArm{off: true})},
+		{Arm: folklore("no-time-stamps", "The second client sends no time stamps", "net.ipv4.tcp_timestamps=0 at that client", proof.NoEffect), Seconds: 3, Run: recycled("which sends no time stamps", recycleArm{secondWithout: true})},
+	},
 }

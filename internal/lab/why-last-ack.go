@@ -10,6 +10,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"linger/internal/lab/wire"
+	"linger/internal/proof"
 )
 
 // LastAck is what happened when the ACK of the second FIN was lost.
@@ -71,7 +72,7 @@ func measureLastAck(ctx context.Context, ipv6 bool, without lastAckWithout) (res
 	}
 	result.FINs = w.Count(0, wire.Match{From: wire.Right, Has: wire.FIN})
 	result.Resets = w.Count(0, wire.Match{From: wire.Left, Has: wire.RST})
-	result.Ladder = w.Ladder(0)
+	result.Ladder = w.Ladder(0, wire.Match{})
 	return result, nil
 }
 
@@ -139,4 +140,37 @@ func connectOverWire(ctx context.Context, client, server *Node, ipv6 bool) (near
 		return nil, nil, err
 	}
 	return near, far, nil
+}
+
+func lastAckLost(title string, without lastAckWithout) func(context.Context, *Trial) error {
+	return func(ctx context.Context, t *Trial) error {
+		r, err := measureLastAck(ctx, false, without)
+		if err != nil {
+			return err
+		}
+		t.Record("failed_end", truth(r.Told != nil))
+		t.Record("resets", float64(r.Resets))
+		t.Record("fins", float64(r.FINs))
+		t.Draw(ladderOf(title, r.Ladder))
+		return nil
+	}
+}
+
+var whyLastAckProof = Experiment{
+	Name:     "why-last-ack",
+	Title:    "The first reason for TIME_WAIT: the last ACK may get lost",
+	Question: "A connection ends in order, and the last ACK does not arrive. What is the peer told?",
+	Setup:    "two hosts on a wire that loses the first segment that acknowledges the peer's FIN",
+	Load:     Waits,
+	Quantities: []proof.Quantity{
+		{Name: "failed_end", Title: "orderly ends that the peer's program is told have failed", Unit: "connections", Better: proof.Less},
+		{Name: "resets", Title: "resets that the peer got", Unit: "segments"},
+		{Name: "fins", Title: "FINs that the peer sent", Unit: "segments"},
+	},
+	Arms: []Arm{
+		{Arm: base("TIME_WAIT answers", proof.Exactly("failed_end", 0), proof.Exactly("resets", 0)), Seconds: 1, Run: lastAckLost("The last ACK is lost, and TIME_WAIT answers", withTimeWait)},
+		{Arm: folklore("kill", "TIME_WAIT is taken away", "ss -K (SOCK_DESTROY)", proof.Harmful, proof.Exactly("resets", 1)), Seconds: 1, Run: lastAckLost("The last ACK is lost, and TIME_WAIT was taken away", withoutByDestroy)},
+		{Arm: folklore("max-tw-buckets", "No TIME_WAIT is made", "net.ipv4.tcp_max_tw_buckets=0", proof.Harmful, proof.Exactly("resets", 1)), Seconds: 1, Run: lastAckLost("The last ACK is lost, and no TIME_WAIT was made", withoutBuckets)},
+		{Arm: folklore("linger-zero", "The connection ends by a reset", "SO_LINGER with a time-out of zero", proof.Harmful, proof.Exactly("resets", 1)), Seconds: 1, Run: lastAckLost("The connection ends by a reset", withoutByReset)},
+	},
 }

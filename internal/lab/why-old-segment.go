@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"linger/internal/lab/wire"
+	"linger/internal/proof"
 )
 
 // Guard is what keeps a segment of a closed connection out of a new one with the same
@@ -81,7 +82,7 @@ func measureOldSegment(ctx context.Context, ipv6 bool, guard Guard) (result OldS
 	if err := e.second(ctx, guard, held, &result); err != nil {
 		return result, fmt.Errorf("the second connection: %w", err)
 	}
-	result.Ladder = w.Ladder(0)
+	result.Ladder = w.Ladder(0, wire.Match{})
 	return result, nil
 }
 
@@ -311,4 +312,41 @@ func readAll(ctx context.Context, s *socket, size int) ([]byte, error) {
 		got = append(got, some...)
 	}
 	return got, nil
+}
+
+func oldSegmentArrives(guard Guard) func(context.Context, *Trial) error {
+	return func(ctx context.Context, t *Trial) error {
+		r, err := measureOldSegment(ctx, false, guard)
+		if err != nil {
+			return err
+		}
+		t.Record("corrupted", float64(r.Corrupted))
+		t.Record("refused", truth(r.Refused != nil))
+		t.Record("older_stamps", float64(r.OlderStamps))
+		t.Record("challenges", float64(r.Challenges))
+		t.Draw(ladderOf("The old segment arrives; guard: "+string(guard), r.Ladder))
+		return nil
+	}
+}
+
+var whyOldSegmentProof = Experiment{
+	Name:     "why-old-segment",
+	Title:    "The second reason for TIME_WAIT: old segments must die first",
+	Question: "A segment of a closed connection arrives in a new one with the same four numbers. What keeps its bytes out?",
+	Setup:    "two hosts on a wire that holds a segment of 16 bytes until the next connection; initial sequence numbers chosen by TCP_REPAIR, since the clock's own meet once in 2^32",
+	Load:     Waits,
+	Quantities: []proof.Quantity{
+		{Name: "corrupted", Title: "bytes read that were not sent in that connection", Unit: "bytes", Better: proof.Less},
+		{Name: "refused", Title: "new connections refused (EADDRNOTAVAIL)", Unit: "connections"},
+		{Name: "older_stamps", Title: "segments refused by their time stamp (PAWSEstab)", Unit: "segments"},
+		{Name: "challenges", Title: "challenge ACKs (TCPChallengeACK)", Unit: "segments"},
+	},
+	Arms: []Arm{
+		{Arm: base("all guards out of the way", proof.Exactly("corrupted", 16)), Seconds: 1, Run: oldSegmentArrives(NoGuard)},
+		{Arm: observe("time-wait", "TIME_WAIT alone", "net.ipv4.tcp_max_tw_buckets as it is", proof.Works, proof.Exactly("refused", 1)), Seconds: 1, Run: oldSegmentArrives(GuardTimeWait)},
+		{Arm: observe("time-stamps", "Time stamps alone", "net.ipv4.tcp_timestamps=1", proof.Works, proof.Exactly("older_stamps", 1)), Seconds: 1, Run: oldSegmentArrives(GuardTimeStamps)},
+		{Arm: observe("clock", "The clock of initial sequence numbers alone", "the left host's number is the kernel's own", proof.Works), Seconds: 1, Run: oldSegmentArrives(GuardClock)},
+		{Arm: observe("ack-beyond", "The check of the acknowledgement number alone", "the old segment acknowledges what was never sent", proof.Works), Seconds: 1, Run: oldSegmentArrives(GuardAckBeyond)},
+		{Arm: observe("ack-too-old", "RFC 5961 alone", "the old segment acknowledges what is long past", proof.Works, proof.Exactly("challenges", 1)), Seconds: 1, Run: oldSegmentArrives(GuardAckTooOld)},
+	},
 }

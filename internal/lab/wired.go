@@ -9,9 +9,11 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"linger/internal/kernel/procnet"
 	"linger/internal/lab/wire"
+	"linger/internal/proof"
 )
 
 // NewWired makes two namespaces that are joined by a wire. It needs /dev/net/tun.
@@ -165,9 +167,22 @@ func (n *Node) masquerade(link string) error {
 	return nil
 }
 
-// forget empties the node's table of tracked connections, as a restarted NAT does.
-func (n *Node) forget() error {
-	err := n.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
+// forget has the node forget the TCP connections that it tracks, as a restarted NAT
+// does: one by one, since flushing a table waits for whoever flushes another one
+// (nf_conntrack_mutex).
+func (n *Node) forget(ipv6 bool) error {
+	family := netlink.InetFamily(unix.AF_INET)
+	if ipv6 {
+		family = unix.AF_INET6
+	}
+	filter := &netlink.ConntrackFilter{}
+	if err := filter.AddProtocol(unix.IPPROTO_TCP); err != nil {
+		return err
+	}
+	err := n.Do(func() error {
+		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, filter)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("node %s: forget connections: %w", n.Name, err)
 	}
@@ -200,3 +215,22 @@ func (n *Node) counters() (c map[string]uint64, err error) {
 
 // rise is what counters rose by.
 func rise(before, after map[string]uint64, name string) int { return int(after[name] - before[name]) }
+
+// ladderOf is a ladder of the wire as a part of a proof.
+func ladderOf(title string, l wire.Ladder) proof.Ladder {
+	drawn := proof.Ladder{Title: title, Left: l.Left, Right: l.Right, Rungs: []proof.Rung{}}
+	for _, r := range l.Rungs {
+		drawn.Rungs = append(drawn.Rungs, proof.Rung{
+			Seconds: (r.At - l.Rungs[0].At).Seconds(), FromLeft: r.From == wire.Left, Label: r.Label, Lost: !r.Arrived, Note: r.Note,
+		})
+	}
+	return drawn
+}
+
+// truth is 1 or 0.
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -27,13 +27,15 @@ type Rung struct {
 	Note    string
 }
 
-// Ladder of all that passed since a mark.
-func (w *Wire) Ladder(since Mark) Ladder {
+// Ladder of what passed since a mark and matches: all of it, where the match is empty.
+func (w *Wire) Ladder(since Mark, only Match) Ladder {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := Ladder{Left: w.ends[0].Name, Right: w.ends[1].Name, Unrecorded: w.unrecorded}
 	for _, p := range w.passed[since:] {
-		l.Rungs = append(l.Rungs, Rung{p.At, p.From, p.Segment.label(), p.Fate.arrived(), p.Note})
+		if only.matches(p.From, &p.Segment) {
+			l.Rungs = append(l.Rungs, Rung{p.At, p.From, p.Segment.label(), p.Fate.arrived(), p.Note})
+		}
 	}
 	return l
 }

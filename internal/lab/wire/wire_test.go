@@ -173,7 +173,7 @@ func TestDropIsExact(t *testing.T) {
 		}
 		again := wire.Match{From: wire.Left, Payload: []byte("three"), Sequence: wire.Again}
 		if h.Count(since, again) < 1 {
-			t.Errorf("TCP did not send it again:\n%s", h.Ladder(0))
+			t.Errorf("TCP did not send it again:\n%s", h.Ladder(0, wire.Match{}))
 		}
 	})
 }
@@ -205,7 +205,7 @@ func TestActions(t *testing.T) {
 			}
 		}
 		if order[0] != wire.Delayed || order[1] != wire.Arrived || order[2] != wire.Arrived {
-			t.Errorf("fates %v:\n%s", order, h.Ladder(since))
+			t.Errorf("fates %v:\n%s", order, h.Ladder(since, wire.Match{}))
 		}
 
 		since = h.Now()
@@ -228,7 +228,7 @@ func TestActions(t *testing.T) {
 		}
 		// A duplicate is acknowledged at once (RFC 9293, 3.10.7.4).
 		if _, err := h.Await(patient(t), mark, wire.Match{From: wire.Right, Has: wire.ACK, Empty: true}); err != nil {
-			t.Errorf("%v:\n%s", err, h.Ladder(since))
+			t.Errorf("%v:\n%s", err, h.Ladder(since, wire.Match{}))
 		}
 	})
 }
@@ -246,7 +246,7 @@ func TestRelationToFIN(t *testing.T) {
 	right.Close()
 	fin := wire.Match{From: wire.Right, Has: wire.FIN, Sequence: wire.Again, Nth: 1}
 	if _, err := h.Await(patient(t), 0, fin); err != nil {
-		t.Errorf("%v:\n%s", err, h.Ladder(0))
+		t.Errorf("%v:\n%s", err, h.Ladder(0, wire.Match{}))
 	}
 }
 
