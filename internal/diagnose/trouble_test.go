@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,6 +85,68 @@ func wanting(asked bool, remains, outgoing int) func(*snapshot.Snapshot) {
 
 func host(change func(*snapshot.Host)) func(*snapshot.Snapshot) {
 	return func(s *snapshot.Snapshot) { change(&s.Host) }
+}
+
+// router is one more namespace, which tracks connections for so many idle seconds, and
+// whose invalid segments were read twice.
+func router(keeps int64, before, after uint64) func(*snapshot.Snapshot) {
+	return func(s *snapshot.Snapshot) {
+		s.Namespaces = append(s.Namespaces, snapshot.Namespace{
+			Cookie: 9, Inode: 9, Label: snapshot.Label{Kind: snapshot.LabelNamed, Name: "router"},
+			Settings: settings(), SocketsRead: true, SocketsComplete: true, BoundPorts: tcp.PortSet{},
+			Conntrack: &snapshot.Conntrack{
+				Max: 100, TimeoutSeconds: map[string]int64{"established": keeps},
+				Counters: snapshot.NewCounters(map[string]uint64{"invalid": before}, map[string]uint64{"invalid": after}),
+			},
+		})
+	}
+}
+
+// A firewall is named where it may have forgotten the connections, and acquitted where
+// it keeps them for longer than keep-alive waits and met nothing unknown.
+func TestWhoForgot(t *testing.T) {
+	silent := connector(client, service, 200, 0, nil)
+	silent.Unanswered[tcp.Established] = 20
+	own := func(keeps int64) func(*snapshot.Snapshot) {
+		return func(s *snapshot.Snapshot) {
+			s.Namespaces[0].Conntrack = &snapshot.Conntrack{Max: 100, TimeoutSeconds: map[string]int64{"established": keeps}}
+		}
+	}
+	for _, tt := range []struct {
+		name    string
+		changes []func(*snapshot.Snapshot)
+		keeps   float64 // -1: nobody is blamed
+		rise    float64
+		longer  bool // the finding's own namespace may remember for longer
+	}{
+		{"nobody tracks", nil, -1, -1, false},
+		{"a router that keeps them, and knows all", []func(*snapshot.Snapshot){router(432000, 40, 40)}, -1, -1, false},
+		{"a router that keeps them, and meets unknown ones", []func(*snapshot.Snapshot){router(432000, 40, 43)}, 432000, 3, false},
+		{"a router that forgets", []func(*snapshot.Snapshot){router(600, 40, 43)}, 600, 3, false},
+		{"a router that forgets, and has met nothing", []func(*snapshot.Snapshot){router(600, 0, 0)}, -1, -1, false},
+		{"own tracking that forgets", []func(*snapshot.Snapshot){own(600)}, 600, -1, true},
+		{"own tracking, and a router that forgets", []func(*snapshot.Snapshot){own(432000), router(600, 40, 43)}, 600, 3, false},
+		{"own tracking that forgets, and a router that knows all", []func(*snapshot.Snapshot){own(600), router(432000, 0, 0)}, 600, -1, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			changes := append([]func(*snapshot.Snapshot){with(silent), set(keyKeepalive, "7200")}, tt.changes...)
+			d := Judge(world(changes...), DefaultThresholds())
+			if len(d.Findings) != 1 || d.Findings[0].Problem != VanishedConnections {
+				t.Fatalf("findings %+v", d.Findings)
+			}
+			f := d.Findings[0]
+			got := map[string]float64{"conntrack keeps established": -1, "conntrack invalid rise": -1}
+			for _, e := range f.Evidence {
+				got[e.Name] = e.Value
+			}
+			if keeps, rise := got["conntrack keeps established"], got["conntrack invalid rise"]; keeps != tt.keeps || rise != tt.rise {
+				t.Errorf("keeps %v s, %v invalid; want %v and %v", keeps, rise, tt.keeps, tt.rise)
+			}
+			if longer := slices.Contains(f.Remedies, LongerConntrack); longer != tt.longer {
+				t.Errorf("a longer time-out here is a remedy: %v, want %v", longer, tt.longer)
+			}
+		})
+	}
 }
 
 func TestJudgeTroubles(t *testing.T) {
@@ -180,6 +243,16 @@ func TestJudgeTroubles(t *testing.T) {
 				s.Namespaces[0].Conntrack = &snapshot.Conntrack{Max: 100, TimeoutSeconds: map[string]int64{"established": 600}}
 			}},
 			[]string{"warning vanished-connections"}, "forgets an idle connection after 600 s",
+		},
+		{
+			"one in another namespace, that meets what it does not know",
+			changes{with(silent(20)), set(keyKeepalive, "7200"), router(600, 40, 43)},
+			[]string{"warning vanished-connections"}, "Connection tracking in netns router forgets an idle connection after 600 s",
+		},
+		{
+			"one that met it before the window",
+			changes{with(silent(20)), set(keyKeepalive, "7200"), router(600, 40, 40)},
+			[]string{"warning vanished-connections"}, "Connection tracking in netns router forgets an idle connection after 600 s",
 		},
 
 		// syn-on-time-wait

@@ -206,27 +206,11 @@ func (sc *scene) silent(p *place, g *snapshot.Group) finding {
 		Source: "sock_diag: idiag_retrans of three or more, of the group's established sockets", Check: p.in("ss -Htnoi state established" + filter(g)),
 	}}
 	f.Remedies = []RemedyID{ProbeIdle, IdleBelowPeer, ReachPeer}
-	idle, known := p.Settings.Int(keyKeepalive)
-	if c := p.Conntrack; c != nil && known {
-		if keeps, ok := c.TimeoutSeconds["established"]; ok {
-			f.Evidence = append(f.Evidence, Evidence{
-				Name: "conntrack keeps established", Value: float64(keeps), Limit: limit(float64(idle)), Unit: "s",
-				Source: "nf_conntrack_tcp_timeout_established of this namespace, against " + keyKeepalive,
-				Check:  p.in("sysctl net.netfilter.nf_conntrack_tcp_timeout_established " + keyKeepalive),
-			})
-			if keeps < idle {
-				f.Why += fmt.Sprintf(" Connection tracking here forgets an idle connection after %s s; keep-alive, where a program asked for it, first probes after %s s.", Count(keeps), Count(idle))
-				f.Remedies = []RemedyID{ProbeIdle, LongerConntrack, IdleBelowPeer, ReachPeer}
-			}
-		}
-		if rise, told := c.Counters.Rose("invalid"); told && rise > 0 {
-			f.Evidence = append(f.Evidence, Evidence{
-				Name: "conntrack invalid rise", Value: float64(rise), Unit: "packets",
-				Source: "/proc/net/stat/nf_conntrack: segments of connections that it does not know", Check: p.in("conntrack -S"),
-			})
-		}
+	firewall := sc.forgetter(p)
+	if firewall != nil {
+		p.blame(firewall, &f)
 	}
-	if g.Peer == nil {
+	if g.Peer == nil && (firewall == nil || firewall == p) {
 		f.doubt("who forgot them: the peer's namespace was not read, and a middlebox does not show")
 	}
 	f.WillNotHelp = []Folklore{
@@ -234,4 +218,83 @@ func (sc *scene) silent(p *place, g *snapshot.Group) finding {
 		{"TIME_WAIT tuning", "these connections are not closed"},
 	}
 	return f
+}
+
+// forgetter is the namespace whose connection tracking may have forgotten connections
+// of p: the one that meets the most segments of connections that it does not know, or
+// else p itself, where it tracks; nil where none does.
+func (sc *scene) forgetter(p *place) *place {
+	var most *place
+	var met [2]uint64
+	if p.Conntrack != nil {
+		most, met = p, p.strangers(p)
+	}
+	for i := range sc.places {
+		q := &sc.places[i]
+		if q.netns == p.netns || q.Conntrack == nil {
+			continue
+		}
+		if n := p.strangers(q); n[0] > met[0] || n[0] == met[0] && n[1] > met[1] {
+			most, met = q, n
+		}
+	}
+	return most
+}
+
+// strangers are the segments of connections unknown to q's tracking that came in the
+// window; and, where it forgets before a keep-alive probe of p would remind it, those
+// since boot: what is sent again comes ever more seldom, at last every two minutes.
+func (p *place) strangers(q *place) (met [2]uint64) {
+	met[0], _ = q.Conntrack.Counters.Rose("invalid")
+	if p.outlives(q) {
+		met[1] = q.Conntrack.Counters.Total["invalid"]
+	}
+	return met
+}
+
+// outlives tells whether a connection of p may be idle for longer than q tracks it.
+func (p *place) outlives(q *place) bool {
+	idle, known := p.Settings.Int(keyKeepalive)
+	keeps, told := q.Conntrack.TimeoutSeconds["established"]
+	return known && told && keeps < idle
+}
+
+// blame adds what the connection tracking of a namespace has to do with connections of
+// p that get no answer.
+func (p *place) blame(firewall *place, f *finding) {
+	c, here := firewall.Conntrack, "here"
+	if firewall != p {
+		here = "in " + firewall.netns.Label
+	}
+	if idle, known := p.Settings.Int(keyKeepalive); known {
+		if keeps, ok := c.TimeoutSeconds["established"]; ok {
+			f.Evidence = append(f.Evidence, Evidence{
+				Name: "conntrack keeps established", Value: float64(keeps), Limit: limit(float64(idle)), Unit: "s",
+				Source: "nf_conntrack_tcp_timeout_established " + here + ", against " + keyKeepalive + " of these sockets",
+				Check:  firewall.sysctl("net.netfilter.nf_conntrack_tcp_timeout_established") + "; " + p.sysctl(keyKeepalive),
+			})
+			if keeps < idle {
+				f.Why += fmt.Sprintf(" Connection tracking %s forgets an idle connection after %s s; keep-alive, where a program asked for it, first probes after %s s.", here, Count(keeps), Count(idle))
+			}
+		}
+	}
+	rise, told := c.Counters.Rose("invalid")
+	if total := c.Counters.Total["invalid"]; told && total > 0 {
+		f.Evidence = append(f.Evidence, Evidence{
+			Name: "conntrack invalid rise", Value: float64(rise), Unit: "packets",
+			Source: fmt.Sprintf("/proc/net/stat/nf_conntrack %s: segments that belong to no connection that it knows; %s since boot", here, Count(total)),
+			Check:  firewall.in("conntrack -S"),
+		})
+	}
+	switch {
+	case !p.outlives(firewall):
+	case firewall == p:
+		f.Remedies = []RemedyID{ProbeIdle, LongerConntrack, IdleBelowPeer, ReachPeer}
+	default:
+		// A command of this finding would run in the sockets' namespace, not there.
+		f.Why += " A longer nf_conntrack_tcp_timeout_established there is another cure."
+	}
+	if firewall != p {
+		f.doubt("that their segments pass " + firewall.netns.Label + ": its invalid segments are counted without their addresses")
+	}
 }

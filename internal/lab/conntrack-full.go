@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 
+	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -154,7 +155,7 @@ func trackedConnects(percent int, untracked bool, set ...setting) func(context.C
 		if err != nil {
 			return err
 		}
-		if err := s.server.refuseUnknown(); err != nil {
+		if err := s.server.refuseUnknown(nftables.ChainHookInput); err != nil {
 			return err
 		}
 		if untracked {

@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -75,9 +76,9 @@ const (
 	flagsOffset = 13 // of the flags in a TCP header
 )
 
-// refuseUnknown makes the node a firewall: it drops what is neither a SYN nor of a
-// connection that it knows.
-func (n *Node) refuseUnknown() error {
+// refuseUnknown makes the node a firewall of what comes to it (input) or passes it
+// (forward): it drops what is neither a SYN nor of a connection that it knows.
+func (n *Node) refuseUnknown(at *nftables.ChainHook) error {
 	err := n.Do(func() error {
 		c, err := nftables.New()
 		if err != nil {
@@ -85,8 +86,8 @@ func (n *Node) refuseUnknown() error {
 		}
 		table := c.AddTable(&nftables.Table{Name: "lab", Family: nftables.TableFamilyINet})
 		chain := c.AddChain(&nftables.Chain{
-			Name: "input", Table: table, Type: nftables.ChainTypeFilter,
-			Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter,
+			Name: "firewall", Table: table, Type: nftables.ChainTypeFilter,
+			Hooknum: at, Priority: nftables.ChainPriorityFilter,
 		})
 		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
@@ -126,6 +127,17 @@ func (n *Node) leaveUntracked() error {
 	})
 	if err != nil {
 		return fmt.Errorf("node %s: leave untracked: %w", n.Name, err)
+	}
+	return nil
+}
+
+// forgetIdle has the node's connection tracking forget a connection that is idle for so
+// many seconds. What it then does not know it takes for no connection: it is invalid.
+func (n *Node) forgetIdle(seconds int) error {
+	for key, value := range map[string]string{"loose": "0", "timeout_established": strconv.Itoa(seconds)} {
+		if err := n.Set("net.netfilter.nf_conntrack_tcp_"+key, value); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/google/nftables"
+
 	"linger/internal/proof"
 )
 
@@ -29,20 +31,17 @@ var vanishedConnections = Scenario{
 
 // idled holds 20 connections through a firewall that forgets them after 2 s, leaves
 // them idle for 4 s, and counts those that are dead then.
-func idled(keepAlive int, forgetAfter string, set ...setting) func(context.Context, *Trial) error {
+func idled(keepAlive int, forgetAfter int, set ...setting) func(context.Context, *Trial) error {
 	return func(ctx context.Context, t *Trial) error {
 		s, err := t.stage(ctx, ServeSpec{Close: CloseSecond}, set...)
 		if err != nil {
 			return err
 		}
-		if err := s.server.refuseUnknown(); err != nil {
+		if err := s.server.refuseUnknown(nftables.ChainHookInput); err != nil {
 			return err
 		}
-		// What it does not know it takes for no connection, and forgets.
-		for key, value := range map[string]string{"loose": "0", "timeout_established": forgetAfter} {
-			if err := s.server.Set("net.netfilter.nf_conntrack_tcp_"+key, value); err != nil {
-				return err
-			}
+		if err := s.server.forgetIdle(forgetAfter); err != nil {
+			return err
 		}
 		done, err := s.parties.client.Hold(ctx, DialSpec{To: []netip.AddrPort{s.service}, Count: 20, KeepAliveSeconds: keepAlive})
 		if err != nil {
@@ -71,10 +70,10 @@ var vanishedConnectionsProof = Experiment{
 		{Name: "dead", Title: "connections that no longer answer", Unit: "connections", Better: proof.Less},
 	},
 	Arms: []Arm{
-		{Arm: base("no keep-alive", proof.Exactly("dead", 20)), Seconds: 7, Run: idled(0, "2")},
-		{Arm: remedy("keep-alive", "Keep-alive below the firewall's time-out", "setsockopt(SO_KEEPALIVE), TCP_KEEPIDLE 1 s", proof.Works, proof.Exactly("dead", 0)), Seconds: 5, Run: idled(1, "2")},
-		{Arm: remedy("longer", "A longer time-out of the firewall", "net.netfilter.nf_conntrack_tcp_timeout_established=600", proof.Works, proof.Exactly("dead", 0)), Seconds: 5, Run: idled(0, "600")},
-		{Arm: folklore("keepalive-time", "tcp_keepalive_time alone", "net.ipv4.tcp_keepalive_time=1, without SO_KEEPALIVE", proof.NoEffect), Seconds: 7, Run: idled(0, "2", setting{atClient, "net.ipv4.tcp_keepalive_time", "1"}, setting{atServer, "net.ipv4.tcp_keepalive_time", "1"})},
-		{Arm: folklore("fin-timeout", "A higher tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=120", proof.NoEffect), Seconds: 7, Run: idled(0, "2", setting{atServer, "net.ipv4.tcp_fin_timeout", "120"})},
+		{Arm: base("no keep-alive", proof.Exactly("dead", 20)), Seconds: 7, Run: idled(0, 2)},
+		{Arm: remedy("keep-alive", "Keep-alive below the firewall's time-out", "setsockopt(SO_KEEPALIVE), TCP_KEEPIDLE 1 s", proof.Works, proof.Exactly("dead", 0)), Seconds: 5, Run: idled(1, 2)},
+		{Arm: remedy("longer", "A longer time-out of the firewall", "net.netfilter.nf_conntrack_tcp_timeout_established=600", proof.Works, proof.Exactly("dead", 0)), Seconds: 5, Run: idled(0, 600)},
+		{Arm: folklore("keepalive-time", "tcp_keepalive_time alone", "net.ipv4.tcp_keepalive_time=1, without SO_KEEPALIVE", proof.NoEffect), Seconds: 7, Run: idled(0, 2, setting{atClient, "net.ipv4.tcp_keepalive_time", "1"}, setting{atServer, "net.ipv4.tcp_keepalive_time", "1"})},
+		{Arm: folklore("fin-timeout", "A higher tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=120", proof.NoEffect), Seconds: 7, Run: idled(0, 2, setting{atServer, "net.ipv4.tcp_fin_timeout", "120"})},
 	},
 }

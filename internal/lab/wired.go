@@ -102,10 +102,7 @@ func (t *masqueraded) build() (err error) {
 	t.second.IPv4, t.second.IPv6 = wireAddrs(2, 1)
 	t.nat.IPv4, t.nat.IPv6 = wireAddrs(3, 1)
 	t.server.IPv4, t.server.IPv6 = wireAddrs(3, 2)
-	if err := t.nat.Set("net.ipv4.ip_forward", "1"); err != nil {
-		return err
-	}
-	if err := t.nat.Set("net.ipv6.conf.all.forwarding", "1"); err != nil {
+	if err := t.nat.forward(); err != nil {
 		return err
 	}
 	for nth, n := range map[byte]*Node{1: t.first, 2: t.second} {
@@ -119,6 +116,49 @@ func (t *masqueraded) build() (err error) {
 		}
 	}
 	return t.nat.masquerade(wireLink(3))
+}
+
+// NewFirewalled makes three namespaces, a client, a firewall and a server: the firewall
+// passes on what it knows, and forgets connections that are idle for so many seconds.
+func NewFirewalled(forgetSeconds int) (*Topology, error) {
+	t := &Topology{}
+	if err := t.firewalled(forgetSeconds); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
+func (t *Topology) firewalled(forgetSeconds int) error {
+	if err := t.addNodes("client", "firewall", "server"); err != nil {
+		return err
+	}
+	client, firewall, server := t.Nodes[0], t.Nodes[1], t.Nodes[2]
+	if _, err := t.wire(1, client, firewall, wire.Options{}); err != nil {
+		return err
+	}
+	if _, err := t.wire(2, firewall, server, wire.Options{}); err != nil {
+		return err
+	}
+	client.IPv4, client.IPv6 = wireAddrs(1, 1)
+	firewall.IPv4, firewall.IPv6 = wireAddrs(1, 2)
+	server.IPv4, server.IPv6 = wireAddrs(2, 2)
+	for nth, n := range map[byte]*Node{1: client, 2: server} {
+		if err := n.Do(func() error { return defaultRoutes(wireLink(nth)) }); err != nil {
+			return fmt.Errorf("node %s: %w", n.Name, err)
+		}
+	}
+	if err := firewall.forward(); err != nil {
+		return err
+	}
+	if err := firewall.refuseUnknown(nftables.ChainHookForward); err != nil {
+		return err
+	}
+	return firewall.forgetIdle(forgetSeconds)
+}
+
+// forward makes the node a router.
+func (n *Node) forward() error {
+	return errors.Join(n.Set("net.ipv4.ip_forward", "1"), n.Set("net.ipv6.conf.all.forwarding", "1"))
 }
 
 func defaultRoutes(name string) error {
