@@ -125,12 +125,12 @@ func countTakeover(t *snapshot.Takeover, s *timewait.Socket, delay time.Duration
 		}
 		return
 	}
-	if s.Age < delay {
+	if s.Age <= delay {
 		t.Young++
 	} else {
 		t.Ripe++
 	}
-	if s.Age >= defaultReuseDelay {
+	if s.Age > defaultReuseDelay {
 		t.RipeByDefault++
 	}
 }
