@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -24,12 +25,25 @@ var resourcePressure = Rule{
 		for i := range sc.places {
 			sc.receiveBuffers(&v, &sc.places[i])
 		}
+		if sc.orphansRefused() {
+			// A sign too, and judged with the orphans: load is then not alone.
+			v.held = "the only sign of pressure in the stack is that orphans are refused (orphan-pileup): " + sc.calm()
+			return v
+		}
 		if len(v.findings) == 0 {
 			sc.loadAlone(&v)
 		}
 		v.held = "no sign of pressure in the stack: " + sc.calm()
 		return v
 	},
+}
+
+// orphansRefused tells whether connections were reset in the window for want of room.
+func (sc *scene) orphansRefused() bool {
+	return slices.ContainsFunc(sc.places, func(p place) bool {
+		rise, _ := p.Counters.Rose(abortOnMemory)
+		return rise > 0
+	})
 }
 
 // calm is what the host's own numbers say.

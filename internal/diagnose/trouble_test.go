@@ -206,6 +206,7 @@ func TestJudgeTroubles(t *testing.T) {
 		{"three quarters of the table", changes{tracking(75, 100, nil, nil)}, []string{"warning conntrack-full"}, "75 of 100 entries"},
 		{"just below", changes{tracking(749, 1000, nil, nil)}, nil, ""},
 		{"nine tenths", changes{tracking(90, 100, nil, sampled(8192, 8192, 0, false))}, []string{"critical conntrack-full"}, "50 % (49 to 51 %)"},
+		{"just below nine tenths", changes{tracking(899, 1000, nil, sampled(8192, 8192, 0, false))}, []string{"warning conntrack-full"}, "899 of 1,000 entries"},
 		{"it drops", changes{tracking(80, 100, rises{"drop": 3}, nil)}, []string{"critical conntrack-full"}, "3 packets dropped"},
 		{"drops of another reason", changes{tracking(10, 100, rises{"drop": 3}, nil)}, nil, ""},
 
@@ -233,6 +234,8 @@ func TestJudgeTroubles(t *testing.T) {
 		// vanished-connections
 		{"resets from here", changes{rose(rises{estabResets: 10, "TcpActiveOpens": 100, "TcpExtTCPAbortOnClose": 10})}, []string{"warning vanished-connections"}, "data unread"},
 		{"resets from a peer", changes{rose(rises{estabResets: 10, "TcpActiveOpens": 100})}, []string{"warning vanished-connections"}, "peers reset 10"},
+		{"five a second, of a hundred opens", changes{rose(rises{estabResets: 5, "TcpActiveOpens": 60, "TcpPassiveOpens": 40})}, []string{"warning vanished-connections"}, "peers reset 5"},
+		{"five a second, of one more", changes{rose(rises{estabResets: 5, "TcpActiveOpens": 60, "TcpPassiveOpens": 41})}, nil, ""},
 		{"four a second", changes{rose(rises{estabResets: 4, "TcpActiveOpens": 10})}, nil, ""},
 		{"few of many", changes{rose(rises{estabResets: 10, "TcpPassiveOpens": 201})}, nil, ""},
 		{"twenty silent peers", changes{with(silent(20))}, []string{"warning vanished-connections"}, "get no answer"},
@@ -286,6 +289,11 @@ func TestJudgeTroubles(t *testing.T) {
 			"a busy host without a sign of it",
 			changes{host(func(h *snapshot.Host) { h.Pressure = map[string]snapshot.Pressure{"cpu": {Some: 80}} })},
 			[]string{"info resource-pressure"}, "no sign",
+		},
+		{
+			"a busy host that refuses orphans",
+			changes{with(dying(100, 100)), rose(rises{abortOnMemory: 2}), host(func(h *snapshot.Host) { h.Pressure = map[string]snapshot.Pressure{"cpu": {Some: 80}} })},
+			[]string{"critical orphan-pileup"}, "for want of room",
 		},
 		{"tcp_mem is not known", changes{host(func(h *snapshot.Host) { h.TCPMemoryPages = nil })}, []string{"? resource-pressure"}, ""},
 
