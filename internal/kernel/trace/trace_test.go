@@ -190,6 +190,9 @@ func TestEndsWithoutClose(t *testing.T) {
 			s.says(t, "ready")
 			peer{Dial: to, Count: connections, Do: "hold"}.start(t, ns, "", client.process).says(t, "holding")
 			eventually(t, tr, id, map[who]counts{server: open, client: open})
+			if c.do == "hold" {
+				s.says(t, "holding") // all are accepted: the others would be reset
+			}
 			c.end(t, s)
 			eventually(t, tr, id, c.want)
 		})
