@@ -50,7 +50,7 @@ func newRoot(streams Streams, code *int) *cobra.Command {
 	root := newDiagnose(streams, code)
 	root.Use = "linger"
 	root.Long = `linger says what is wrong with this host's TCP TIME_WAIT state, who causes it,
-and what to change. It changes nothing, but for what you "apply".
+and what to change. It changes nothing but what you "apply" or "reap".
 
 Without a command it does what "linger diagnose" does. As root it sees every
 network namespace and names every process.`
