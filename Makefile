@@ -28,9 +28,14 @@ test:
 	sh scripts/test-peers
 	$(GO) run $(GOTESTSUM) --format pkgname --jsonfile '$(RESULTS)' -- -timeout 10m ./...
 
-# Takes about ten minutes and root; writes the table of docs/benchmarks.md.
+# The BPF programs on the older kernel of Debian's stable release, in a virtual machine; takes root.
+test-kernels:
+	$(GO) run ./kernels
+
+# Takes about twenty minutes and root; writes docs/benchmarks.md and docs/benchmarks-tracing.md.
 bench: build
 	$(GO) run ./bench -linger bin/linger -out docs/benchmarks.md
+	$(GO) run ./bench -linger bin/linger -trace docs/benchmarks-tracing.md
 
 lint:
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt -w would change:"; echo "$$unformatted"; exit 1; }

@@ -37,6 +37,7 @@ var arrows = map[string][]string{
 	"internal/cli":      {"docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/plan", "internal/change", "internal/lab", "internal/proof", "internal/render", "internal/snapshot", "internal/tcp"},
 	"cmd/linger":        {"internal/cli", "internal/lab"},
 	"scripts/man":       {"internal/cli"},
+	"kernels":           {},
 	"bench":             {"internal/lab", "internal/kernel/*", "internal/tcp"},
 }
 

@@ -34,10 +34,15 @@ func main() {
 	}
 	linger := flag.String("linger", "bin/linger", "the stripped program to measure")
 	out := flag.String("out", "docs/benchmarks.md", "where the table goes")
+	trace := flag.String("trace", "", "measure tracing instead, and write its table there")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *linger, *out, os.Stderr); err != nil {
+	measure := func() error { return run(ctx, *linger, *out, os.Stderr) }
+	if *trace != "" {
+		measure = func() error { return tracing(ctx, *linger, *trace, os.Stderr) }
+	}
+	if err := measure(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1)

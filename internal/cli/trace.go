@@ -191,7 +191,7 @@ func (t *tracing) table(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return t.total(live && lines > 0, lines)
+			return t.total(before, live && lines > 0, lines)
 		case <-tick.C:
 		}
 		now, err := t.trace.Read(ctx)
@@ -222,15 +222,20 @@ func left(err error) (bool, error) {
 	return true, quietly(err)
 }
 
-// total writes the sums since the beginning.
-func (t *tracing) total(erase bool, lines int) error {
+// total writes the sums since the beginning; for programs the rows since the last interval come
+// first, so that all rows add up to it.
+func (t *tracing) total(before *snapshot.Traced, erase bool, lines int) error {
 	// The context has ended, and what is there must still be read.
 	all, err := t.trace.Read(context.Background())
 	if err != nil {
 		return err
 	}
 	if t.options.output == outputLines {
-		return quietly(render.TraceLines{}.Total(t.streams.Out, all))
+		var err error
+		if before != nil {
+			err = render.TraceLines{}.Interval(t.streams.Out, all.Since(before))
+		}
+		return quietly(errors.Join(err, render.TraceLines{}.Total(t.streams.Out, all)))
 	}
 	if erase {
 		fmt.Fprintf(t.streams.Out, eraseUp, lines)
@@ -244,7 +249,7 @@ func (t *tracing) events(ctx context.Context) error {
 	if err := t.ends(ctx); err != nil {
 		return quietly(err)
 	}
-	return t.total(false, 0)
+	return t.total(nil, false, 0)
 }
 
 // ends writes a line for each connection that ends.

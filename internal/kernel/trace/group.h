@@ -163,8 +163,9 @@ static __always_inline void used_by_current(const struct sock *sk, struct connec
 	}
 }
 
-/* octave is the number of v's binary digits. */
-static __always_inline __u32 octave(__u64 v)
+/* octave is the number of v's binary digits. It is global for the verifier to look at its
+ * branches once, and not at each use with all that may follow. */
+__attribute__((noinline)) __u32 octave(__u64 v)
 {
 	__u32 n = 0;
 
@@ -179,8 +180,9 @@ static __always_inline __u32 octave(__u64 v)
 
 static __always_inline void count_size(__u32 *steps, __u64 bytes)
 {
-	__u32 step = octave(bytes);
+	__u64 step = octave(bytes);
 
+	asm volatile("" : "+r"(step)); /* of 64 bits: an older verifier forgets the bounds of narrower ones */
 	if (step >= SIZE_STEPS)
 		step = SIZE_STEPS - 1;
 	__sync_fetch_and_add(&steps[step], 1);
@@ -189,10 +191,11 @@ static __always_inline void count_size(__u32 *steps, __u64 bytes)
 static __always_inline void count_life(struct group *group, __u64 ns)
 {
 	__u64 us = ns / 1000;
-	__u32 n = octave(us), step = us;
+	__u64 n = octave(us), step = us;
 
 	if (n > 2) /* the two digits after the first make quarters of an octave */
 		step = (n - 2) * 4 + ((us >> (n - 3)) & 3);
+	asm volatile("" : "+r"(step));
 	if (step >= LIFE_STEPS)
 		step = LIFE_STEPS - 1;
 	__sync_fetch_and_add(&group->life[step], 1);
