@@ -107,10 +107,8 @@ func startWatcher(program, dir, id string, deadline time.Duration) error {
 			return fmt.Errorf("start the watcher: %w", err)
 		}
 	} else {
-		c := exec.Command(arguments[0], arguments[1:]...)
-		c.Dir = "/"
-		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-		if err := c.Start(); err != nil {
+		c, err := startChild(arguments)
+		if err != nil {
 			return fmt.Errorf("start the watcher: %w", err)
 		}
 		done := make(chan error, 1)
@@ -120,6 +118,21 @@ func startWatcher(program, dir, id string, deadline time.Duration) error {
 	err = awaitWatcher(dir, id, ended)
 	step("after watcher")
 	return err
+}
+
+// startChild starts a process in a session of its own. The copy of the program may be
+// busy for a moment: a child that was forked while it was written has it open until it
+// runs a program of its own (go.dev/issue/22315).
+func startChild(arguments []string) (*exec.Cmd, error) {
+	for deadline := time.Now().Add(startPatience); ; time.Sleep(5 * time.Millisecond) {
+		c := exec.Command(arguments[0], arguments[1:]...)
+		c.Dir = "/"
+		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		err := c.Start()
+		if !errors.Is(err, unix.ETXTBSY) || time.Now().After(deadline) {
+			return c, err
+		}
+	}
 }
 
 // startServices starts the watcher as a transient service, and a timer that looks
