@@ -24,9 +24,10 @@ generate:
 	sh scripts/bpf-tools
 	$(GO) generate ./...
 
+# One package after the other: tracing sees what all of the host does.
 test:
 	sh scripts/test-peers
-	$(GO) run $(GOTESTSUM) --format pkgname --jsonfile '$(RESULTS)' -- -timeout 10m ./...
+	$(GO) run $(GOTESTSUM) --format pkgname --jsonfile '$(RESULTS)' -- -p 1 -timeout 10m ./...
 
 # The BPF programs on the older kernel of Debian's stable release, in a virtual machine; takes root.
 test-kernels:
