@@ -10,7 +10,7 @@ RESULTS  ?= $(or $(TMPDIR),/tmp)/linger-test.json
 
 export CGO_ENABLED = 0
 
-.PHONY: build man generate test bench lint
+.PHONY: build man generate test test-kernels bench lint
 
 build:
 	$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/...
