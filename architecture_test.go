@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"linger/internal/diagnose"
+	"linger/internal/lab"
 )
 
 // arrows are the imports that rooms may have of each other; what is not here is
@@ -96,6 +97,9 @@ func TestSlugs(t *testing.T) {
 			if _, err := os.Stat(file); err != nil {
 				t.Errorf("problem %s: %v", slug, err)
 			}
+		}
+		if !slices.ContainsFunc(lab.Scenarios(), func(s lab.Scenario) bool { return s.Slug == rule.Slug }) {
+			t.Errorf("problem %s is not built by the laboratory", slug)
 		}
 		if !strings.Contains(string(readme), "docs/problems/"+slug+".md") {
 			t.Errorf("problem %s is not in the README's table", slug)
