@@ -3,6 +3,8 @@ package plan
 import (
 	"fmt"
 	"strings"
+
+	"linger/internal/remedy"
 )
 
 // The forms in which a plan's settings are written for others to keep.
@@ -11,19 +13,6 @@ const (
 	EmitK8s     = "k8s"
 	EmitAnsible = "ansible"
 )
-
-// safe are the sysctls of linger's that a pod may set unless the cluster forbids it,
-// and from which Kubernetes on (pkg/kubelet/sysctl/safe_sysctls.go). All others need
-// the kubelet's --allowed-unsafe-sysctls.
-var safe = map[string]string{
-	KeyRange:                        "1.0",
-	"net.ipv4.tcp_syncookies":       "1.0",
-	KeyReserved:                     "1.27",
-	"net.ipv4.tcp_keepalive_time":   "1.29",
-	keyFinTimeout:                   "1.29",
-	"net.ipv4.tcp_keepalive_intvl":  "1.29",
-	"net.ipv4.tcp_keepalive_probes": "1.29",
-}
 
 // Emit writes the settings of a plan as a snippet for a file of sysctl.d(5), for a
 // pod's manifest, or for Ansible. One snippet is for one place: where the plan's
@@ -53,7 +42,7 @@ func Emit(form string, changes []Change) (string, error) {
 		b.WriteString("# a patch of a Deployment, StatefulSet or DaemonSet: kubectl patch deployment NAME --patch-file FILE\n" +
 			"spec:\n  template:\n    spec:\n      securityContext:\n        sysctls:\n")
 		for _, c := range changes {
-			if from, ok := safe[c.Key]; !ok {
+			if from, ok := remedy.PodSafe[c.Key]; !ok {
 				fmt.Fprintf(&b, "        # not among the safe sysctls: the kubelet must allow it, --allowed-unsafe-sysctls=%s\n", c.Key)
 			} else if from != "1.0" {
 				fmt.Fprintf(&b, "        # safe from Kubernetes %s on\n", from)

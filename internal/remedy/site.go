@@ -84,11 +84,17 @@ func assignment(key, value string) string {
 // ownFile is where linger keeps settings of the host.
 const ownFile = "/etc/sysctl.d/90-linger.conf"
 
-// podSafe are the sysctls that Kubernetes lets a pod set unless told otherwise.
-var podSafe = map[string]bool{
-	"net.ipv4.ip_local_port_range":     true,
-	"net.ipv4.ip_local_reserved_ports": true,
-	"net.ipv4.tcp_fin_timeout":         true,
+// PodSafe are the sysctls of linger's that a pod may set unless the cluster forbids it,
+// and from which Kubernetes on (pkg/kubelet/sysctl/safe_sysctls.go). All others need
+// the kubelet's --allowed-unsafe-sysctls.
+var PodSafe = map[string]string{
+	"net.ipv4.ip_local_port_range":     "1.0",
+	"net.ipv4.tcp_syncookies":          "1.0",
+	"net.ipv4.ip_local_reserved_ports": "1.27",
+	"net.ipv4.tcp_keepalive_time":      "1.29",
+	"net.ipv4.tcp_fin_timeout":         "1.29",
+	"net.ipv4.tcp_keepalive_intvl":     "1.29",
+	"net.ipv4.tcp_keepalive_probes":    "1.29",
 }
 
 // persist is what keeps a setting for ever. A namespace starts from the compiled
@@ -105,7 +111,7 @@ func (at *site) persist(key, value string) *Persist {
 			File: "the pod's manifest",
 			Line: fmt.Sprintf("spec.securityContext.sysctls: [{name: %s, value: %q}]", key, value),
 		}
-		if !podSafe[key] {
+		if _, safe := PodSafe[key]; !safe {
 			p.Note = "not among Kubernetes' safe sysctls: the kubelet must allow it (--allowed-unsafe-sysctls)"
 		}
 		return p
