@@ -64,8 +64,8 @@ func Apply(ctx context.Context, p *plan.Plan, o Options) (*Entry, error) {
 		return nil, err
 	}
 	defer j.Close()
-	if err := recoverAll(j, o.StateDir); err != nil {
-		return nil, err
+	if err := recoverAll(j, o.StateDir); errors.Is(err, ErrCorrupt) {
+		return nil, err // what is stuck of other changes holds its keys, and is told by status
 	}
 	if err := isFree(j, p); err != nil {
 		return nil, err
@@ -181,6 +181,7 @@ func apply(j *Journal, p *plan.Plan, places []*netns.Handle, o Options) (*Entry,
 	if err != nil {
 		return nil, err
 	}
+	removeOldWatchers(j, program)
 	if err := j.Reserve(); err != nil {
 		return nil, err
 	}

@@ -435,14 +435,12 @@ func TestReportBeginsWithTheID(t *testing.T) {
 }
 
 // What is kept over a boot is in a file that has the last word; where another one has
-// it nothing is confirmed. A rollback leaves the values and the file as before.
+// it nothing is confirmed. A rollback leaves the values and the file as before, and
+// starts no second watcher while the first is there.
 func TestConfirmAndKeep(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	for i := range w.plan.Changes {
-		w.plan.Changes[i].Scope.Label = "host" // as it would be outside of this test
-	}
-	root := t.TempDir()
+	root := w.ofTheHost()
 	conf := filepath.Join(root, "etc/sysctl.conf")
 	if err := os.MkdirAll(filepath.Dir(conf), 0o755); err != nil {
 		t.Fatal(err)
@@ -465,10 +463,67 @@ func TestConfirmAndKeep(t *testing.T) {
 	if err != nil || !strings.Contains(string(text), "net.ipv4.tcp_tw_reuse = 1") || !strings.Contains(string(text), e.ID) {
 		t.Errorf("%s: %s, %v", kept.File, text, err)
 	}
-	if _, err := Rollback(w.dir, e.ID, false); err != nil || w.values() != oldValues {
-		t.Errorf("values %v, %v", w.values(), err)
+	if r := w.entry(e.ID).Report(w.dir); r.File != kept.File {
+		t.Errorf("the history tells of %q", r.File)
 	}
-	if file, err := Forget(w.dir, root, e.ID); err != nil || file != kept.File {
-		t.Errorf("%s, %v", file, err)
+	e, err = Rollback(w.dir, e.ID, false)
+	if err != nil || w.values() != oldValues || len(w.files(root)) != 0 {
+		t.Errorf("values %v, files %v, %v", w.values(), w.files(root), err)
+	}
+	if len(w.processes()) > 1 {
+		t.Errorf("watchers %v", w.processes())
+	}
+	if r := e.Report(w.dir); r.File != "" || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], kept.File+" is taken away") {
+		t.Errorf("the history tells of %q, %q", r.File, r.Notes)
+	}
+}
+
+// Once the state directory is gone nobody can confirm: the watcher takes back what it
+// remembers, makes no new directory, and leaves.
+func TestAStateDirectoryThatIsRemoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.dir = filepath.Join(w.dir, "state")
+	w.apply(time.Hour)
+	if err := os.RemoveAll(w.dir); err != nil {
+		t.Fatal(err)
+	}
+	w.await("the old values", func() bool { return w.values() == oldValues })
+	w.await("the watcher's end", func() bool { return len(w.processes()) == 0 })
+	if _, err := os.Stat(w.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory is there again: %v", err)
+	}
+}
+
+// The copies of earlier programs go when no change is pending that may need one.
+func TestOldProgramsAreRemoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	old := filepath.Join(w.dir, "program-0123456789abcdef")
+	put := func() {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(old, 0o700), os.WriteFile(filepath.Join(old, "linger"), nil, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put()
+	first := w.apply(time.Minute)
+	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the old program is still there: %v", err)
+	}
+	put()
+	other := newWorld(t)
+	other.dir = w.dir
+	second := other.apply(time.Minute)
+	if _, err := os.Stat(old); err != nil {
+		t.Errorf("a pending change may need it: %v", err)
+	}
+	for _, e := range []*Entry{first, second} {
+		if _, err := Rollback(w.dir, e.ID, false); err != nil {
+			t.Error(err)
+		}
+	}
+	if copies, _ := filepath.Glob(filepath.Join(w.dir, "program-*")); len(copies) != 2 {
+		t.Errorf("programs %v", copies)
 	}
 }

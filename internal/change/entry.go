@@ -51,6 +51,8 @@ type writtenDetail struct {
 
 type reasonDetail struct {
 	Reason string `json:"reason"`
+	// Force: values and files that others changed are taken back as well.
+	Force bool `json:"force,omitempty"`
 }
 
 type outcomesDetail struct {
@@ -103,12 +105,21 @@ type Entry struct {
 	deadlineNS int64
 	counters   []plan.Counters
 	stuck      bool
+	force      bool
+	// file keeps it over a boot, nil where none does or will; filed tells that it was
+	// written, fate what became of one that is no more.
+	file  *DropIn
+	filed bool
+	fate  string
 }
 
 // Settled tells whether nothing is left to be done about it.
 func (e *Entry) Settled() bool {
-	return e.State == Confirmed || e.State == Undone || e.State == Lost
+	return e.State == Confirmed && !e.isKeeping() || e.State == Undone || e.State == Lost
 }
+
+// isKeeping tells whether a file is still to be written.
+func (e *Entry) isKeeping() bool { return e.file != nil && !e.filed }
 
 // applying tells whether its values are not all written yet.
 func (e *Entry) applying() bool { return e.State == Pending || e.State == Written }
@@ -148,13 +159,17 @@ func (e *Entry) take(r Record) error {
 	var detail any
 	var reason reasonDetail
 	var outcomes outcomesDetail
+	var file *DropIn
 	switch r.Kind {
 	case Written, Applied:
 		e.State = r.Kind
 	case Confirmed, Lost:
 		e.State, e.Ended = r.Kind, r.At
-	case Warned, Undoing:
+	case Warned, Undoing, Forgotten:
 		detail = &reason
+	case Keeping:
+		file = &DropIn{}
+		detail = file
 	case Stuck, Undone:
 		detail = &outcomes
 	}
@@ -167,11 +182,17 @@ func (e *Entry) take(r Record) error {
 	case Warned:
 		e.Warning = reason.Reason
 	case Undoing:
-		e.State, e.Reason, e.Ended = Undoing, reason.Reason, time.Time{}
+		e.State, e.Reason, e.force, e.Ended = Undoing, reason.Reason, reason.Force, time.Time{}
 	case Stuck:
 		e.Outcomes, e.stuck = outcomes.Outcomes, true
 	case Undone:
 		e.State, e.Ended, e.Outcomes = Undone, r.At, outcomes.Outcomes
+	case Keeping:
+		e.file, e.filed, e.fate = file, false, ""
+	case Filed:
+		e.filed = true
+	case Forgotten:
+		e.file, e.filed, e.fate = nil, false, reason.Reason
 	}
 	return nil
 }

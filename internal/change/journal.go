@@ -166,12 +166,28 @@ func (j *Journal) Append(kind Kind, id string, detail any) error {
 	if err == nil {
 		err = j.file.Sync()
 	}
+	if err == nil {
+		err = j.isThere()
+	}
 	if err != nil {
 		// A record that may or may not be on disk must not be found later.
 		return errors.Join(fmt.Errorf("write the journal: %w", err), j.file.Truncate(j.size), j.Reserve())
 	}
 	j.size += int64(len(line))
 	j.records = append(j.records, r)
+	return nil
+}
+
+// isThere tells whether the file still has a name: what is written to one that was
+// removed is read by nobody.
+func (j *Journal) isThere() error {
+	var s unix.Stat_t
+	if err := unix.Fstat(int(j.file.Fd()), &s); err != nil {
+		return err
+	}
+	if s.Nlink == 0 {
+		return errors.New("the file was removed meanwhile")
+	}
 	return nil
 }
 

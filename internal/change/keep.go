@@ -1,73 +1,119 @@
 package change
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
+
+	"linger/internal/plan"
 )
 
 // The kinds of record about a file that keeps a change over a boot.
 const (
-	// Keeping: the file is about to be written. Forgotten: it was taken away.
-	Keeping   Kind = "keeping"
+	// Keeping: the file is to be written when the change is confirmed. The journal knows
+	// of it before, so that whoever goes on after a crash finds it. Filed: it is there.
+	Keeping Kind = "keeping"
+	Filed   Kind = "filed"
+	// Forgotten: it was taken away, or could not be written.
 	Forgotten Kind = "forgotten"
 )
 
-// Keep writes a file that PlanDropIn has planned. The journal knows of it before it
-// is there, so that a crash between leaves nothing that Forget does not find.
-func Keep(dir string, d *DropIn) error {
-	j, err := OpenJournal(dir)
-	if err != nil {
-		return err
-	}
-	defer j.Close()
-	if err := j.Append(Keeping, d.ID, d); err != nil {
-		return err
-	}
-	return d.Write()
+// Keeps is how a change outlives a boot.
+type Keeps struct {
+	// File is the drop-in that linger wrote, empty where it wrote none.
+	File string
+	// Manifest is the patch of a pod's or container's manifest, which no file of this
+	// host can replace.
+	Manifest string
+	Notes    []string
 }
 
-// FileOf is the file that keeps a change, nil where there is none.
-func FileOf(records []Record, id string) (*DropIn, error) {
-	var kept *DropIn
-	for _, r := range records {
-		switch {
-		case r.ID != id:
-		case r.Kind == Keeping:
-			kept = &DropIn{}
-			if err := json.Unmarshal(r.Detail, kept); err != nil {
-				return nil, fmt.Errorf("%w: record %d says nothing of its file: %w", ErrCorrupt, r.Seq, err)
-			}
-		case r.Kind == Forgotten:
-			kept = nil
+// ConfirmAndKeep is Confirm, and keeps the values over a boot: those of the host in a
+// file of sysctl.d below root that really has the last word, or else nothing is
+// confirmed. Values of other namespaces are not this host's files to keep: it says
+// whose they are.
+func ConfirmAndKeep(dir, root, id string) (*Entry, *Keeps, error) {
+	k := &Keeps{Notes: []string{}}
+	e, err := confirm(dir, id, func(e *Entry) (*DropIn, error) {
+		file, err := k.plan(root, e)
+		if err != nil {
+			return nil, fmt.Errorf("nothing is confirmed: %w", err)
+		}
+		return file, nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return e, k, nil
+}
+
+// plan finds what keeps the values of a change, each at its place.
+func (k *Keeps) plan(root string, e *Entry) (*DropIn, error) {
+	var settings []Setting
+	var pods []plan.Change
+	for _, c := range e.Plan.Changes {
+		switch kind, _, _ := strings.Cut(c.Scope.Label, " "); {
+		case c.Scope.HostWide || kind == "host":
+			settings = append(settings, Setting{Key: c.Key, Value: c.New})
+		case kind == "pod" || kind == "container":
+			pods = append(pods, c)
+		case c.Persist != nil:
+			k.Notes = append(k.Notes, fmt.Sprintf("%s in %s is kept by %s: %s", c.Key, c.Scope, c.Persist.File, c.Persist.Line))
 		}
 	}
-	return kept, nil
+	if len(pods) > 0 {
+		var err error
+		if k.Manifest, err = plan.Emit(plan.EmitK8s, pods); err != nil {
+			return nil, err
+		}
+	}
+	if len(settings) == 0 {
+		return nil, nil
+	}
+	file, err := PlanDropIn(root, e.ID, settings)
+	if err != nil {
+		return nil, err
+	}
+	k.File, k.Notes = file.Path, append(k.Notes, file.Warnings...)
+	return &file, nil
 }
 
-// Forget takes the file of a change away, where it still says what linger wrote. It
-// returns its path, "" where there was none. One that others changed is ErrNotOurs and
-// stays.
-func Forget(dir, root, id string) (string, error) {
-	records, err := ReadJournal(dir)
-	if err != nil {
-		return "", err
+// keep writes the file of a confirmed change. Where it cannot, the change stays
+// confirmed until the next boot, and the journal says why.
+func (e *Entry) keep(j *Journal) error {
+	step("before file")
+	err := e.file.Write()
+	step("after file")
+	if err == nil {
+		e.filed = true
+		return record(j, Filed, e.ID, nil)
 	}
-	d, err := FileOf(records, id)
-	if err != nil || d == nil {
-		return "", err
+	why := e.file.Path + " could not be written: " + err.Error()
+	e.file = nil
+	return errors.Join(fmt.Errorf("change %s is confirmed until the next boot, and not kept beyond it: %w", e.ID, err),
+		record(j, Forgotten, e.ID, reasonDetail{Reason: why}))
+}
+
+// forget takes the file of a change away, where it still says what linger wrote, or
+// else if forced. One that others changed stays, and that is told and is no error.
+func (e *Entry) forget(j *Journal) error {
+	if e.file == nil {
+		return nil
 	}
-	removed, err := d.At(root).Remove()
-	if err != nil {
-		return d.Path, err
+	step("before file")
+	removed, err := e.file.Remove(e.force)
+	step("after file")
+	fate := e.file.Path + " is taken away"
+	switch {
+	case errors.Is(err, ErrNotOurs):
+		fate = err.Error()
+	case err != nil:
+		return err
+	case !removed && !e.filed:
+		fate = e.file.Path + " was not written yet"
+	case !removed:
+		fate = e.file.Path + " was gone already"
 	}
-	j, err := OpenJournal(dir)
-	if err != nil {
-		return d.Path, err
-	}
-	err = errors.Join(j.Append(Forgotten, id, nil), j.Close())
-	if !removed {
-		return "", err
-	}
-	return d.Path, err
+	e.file, e.filed, e.fate = nil, false, fate
+	return record(j, Forgotten, e.ID, reasonDetail{Reason: fate})
 }

@@ -34,6 +34,7 @@ const (
 // deed is one command that runs in a process of its own.
 type deed struct {
 	What, Dir, ID string
+	Root          string // what files of sysctl.d are below
 	Plan          *plan.Plan
 	Within        time.Duration
 	Guard         GuardMode
@@ -78,8 +79,12 @@ func (d deed) do() error {
 		e, err = Apply(context.Background(), d.Plan, Options{StateDir: d.Dir, Within: d.Within, Guard: d.Guard, Live: true})
 	case "confirm":
 		e, err = Confirm(d.Dir, d.ID)
+	case "keep":
+		e, _, err = ConfirmAndKeep(d.Dir, d.Root, d.ID)
 	case "rollback":
 		e, err = Rollback(d.Dir, d.ID, false)
+	case "recover":
+		return Recover(d.Dir)
 	default:
 		err = errors.New("no such deed")
 	}
@@ -201,6 +206,25 @@ func (w *world) planFor(h *netns.Handle) *plan.Plan {
 	return p
 }
 
+// ofTheHost has the plan say of its namespace that it is the host's, so that its values
+// are kept in a file, below the root that it returns.
+func (w *world) ofTheHost() (root string) {
+	for i := range w.plan.Changes {
+		w.plan.Changes[i].Scope.Label = "host"
+	}
+	return w.t.TempDir()
+}
+
+// files are those of sysctl.d below a root.
+func (w *world) files(root string) []string {
+	w.t.Helper()
+	found, err := filepath.Glob(filepath.Join(root, dropIns, "*"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return found
+}
+
 func (w *world) set(key, value string) {
 	w.t.Helper()
 	if err := w.ns.Do(func() error { return sysctl.Write(key, value) }); err != nil {
@@ -240,7 +264,7 @@ func (w *world) endWatcher(id string) {
 	if e := w.entry(id); e != nil && !e.Settled() {
 		_, _ = Rollback(w.dir, id, true)
 	}
-	w.await("the watcher's end", func() bool { return !isWatched(w.dir, id) })
+	w.await("the watcher's end", func() bool { return len(w.processes()) == 0 })
 }
 
 func (w *world) entry(id string) *Entry {
@@ -262,6 +286,18 @@ func (w *world) watchers() []string {
 		}
 	}
 	return ids
+}
+
+// processes are the watchers that run, whether they hold a lock or not.
+func (w *world) processes() (pids []string) {
+	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range all {
+		text, _ := os.ReadFile(file)
+		if strings.Contains(string(text), "\x00"+WatchCommand+"\x00--state-dir\x00"+w.dir+"\x00") {
+			pids = append(pids, filepath.Base(filepath.Dir(file)))
+		}
+	}
+	return pids
 }
 
 const patience = time.Minute

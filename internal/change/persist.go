@@ -24,15 +24,15 @@ type Setting struct {
 // DropIn is a file of sysctl.d(5) that keeps settings: linger's own, one for each
 // change, so that taking one back brings the one before into force again.
 type DropIn struct {
-	ID       string    `json:"id"`
-	Path     string    `json:"path"` // without the root prefix
+	ID string `json:"id"`
+	// Root is what Path lies below, empty for the running host.
+	Root     string    `json:"root,omitempty"`
+	Path     string    `json:"path"`
 	Settings []Setting `json:"settings"`
 	// Displaces are the lines that had the last word before.
 	Displaces []sysctl.BootValue `json:"displaces"`
 	// Warnings name who else sets these keys, by the traces that he left on disk.
 	Warnings []string `json:"warnings"`
-
-	root string
 }
 
 // OutvotedError means that no name of a file makes linger's value the one in force.
@@ -67,7 +67,10 @@ func names(id string) []string {
 // none, as where /etc/sysctl.conf sets another value, it is an *OutvotedError for each
 // key. It writes nothing.
 func PlanDropIn(root, id string, settings []Setting) (DropIn, error) {
-	d := DropIn{ID: id, Settings: settings, root: root}
+	d := DropIn{ID: id, Settings: settings}
+	if filepath.Clean(root) != "/" {
+		d.Root = root
+	}
 	if len(settings) == 0 {
 		return d, errors.New("keep settings: there are none")
 	}
@@ -165,9 +168,9 @@ func (d *DropIn) Write() error {
 	for i, s := range d.Settings {
 		keys[i] = s.Key
 	}
-	boot, problems := sysctl.Boot(d.root, keys)
+	boot, problems := sysctl.Boot(d.Root, keys)
 	if err := errors.Join(errors.Join(problems...), d.outvoted(boot)); err != nil {
-		_, left := d.Remove()
+		_, left := d.Remove(false)
 		return errors.Join(fmt.Errorf("keep settings: %w", err), left)
 	}
 	return nil
@@ -198,9 +201,9 @@ func (d *DropIn) create(dir string) error {
 }
 
 // Remove takes the file away if it still says what linger wrote, and tells whether
-// there was one. One that somebody has changed since is ErrNotOurs, and stays. The
+// there was one. One that somebody has changed since is ErrNotOurs, and stays, unless forced. The
 // value in the running kernel is not touched.
-func (d *DropIn) Remove() (bool, error) {
+func (d *DropIn) Remove(force bool) (bool, error) {
 	text, err := os.ReadFile(d.file())
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -208,7 +211,7 @@ func (d *DropIn) Remove() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("remove kept settings: %w", err)
 	}
-	if !bytes.Equal(text, []byte(d.text())) {
+	if !force && !bytes.Equal(text, []byte(d.text())) {
 		return false, fmt.Errorf("%s: %w: it was changed since, and is left", d.Path, ErrNotOurs)
 	}
 	if err := os.Remove(d.file()); err != nil {
@@ -217,11 +220,4 @@ func (d *DropIn) Remove() (bool, error) {
 	return true, syncDirectory(filepath.Dir(d.file()))
 }
 
-// At is the same file below another root, for one that was read from the journal.
-func (d *DropIn) At(root string) *DropIn {
-	other := *d
-	other.root = root
-	return &other
-}
-
-func (d *DropIn) file() string { return filepath.Join("/", d.root, d.Path) }
+func (d *DropIn) file() string { return filepath.Join("/", d.Root, d.Path) }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"linger/internal/kernel/sysctl"
 )
@@ -173,14 +174,14 @@ func TestDropInIsRemovedOnlyWhileItIsLingers(t *testing.T) {
 	if err := later.Write(); err != nil {
 		t.Fatal(err)
 	}
-	if removed, err := later.Remove(); err != nil || !removed {
+	if removed, err := later.Remove(false); err != nil || !removed {
 		t.Errorf("%t, %v", removed, err)
 	}
 
 	if err := os.WriteFile(file, append(text, "net.ipv4.tcp_syncookies = 1\n"...), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if removed, err := d.Remove(); removed || !errors.Is(err, ErrNotOurs) {
+	if removed, err := d.Remove(false); removed || !errors.Is(err, ErrNotOurs) {
 		t.Errorf("%t, %v", removed, err)
 	}
 	if err := d.Write(); !errors.Is(err, ErrNotOurs) {
@@ -189,10 +190,10 @@ func TestDropInIsRemovedOnlyWhileItIsLingers(t *testing.T) {
 	if err := os.WriteFile(file, text, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if removed, err := d.At(root).Remove(); err != nil || !removed {
+	if removed, err := d.Remove(false); err != nil || !removed {
 		t.Errorf("%t, %v", removed, err)
 	}
-	if removed, err := d.Remove(); err != nil || removed {
+	if removed, err := d.Remove(false); err != nil || removed {
 		t.Errorf("%t, %v", removed, err)
 	}
 }
@@ -246,41 +247,49 @@ func TestOwnersAreNamed(t *testing.T) {
 	}
 }
 
-// The journal finds the file again, and knows when it is gone.
-func TestKeepAndForget(t *testing.T) {
-	dir, root := t.TempDir(), disk(t, nil)
-	d, err := PlanDropIn(root, "7", reuseOn)
-	if err != nil {
-		t.Fatal(err)
+// A file that others changed is left, and told; forced, it goes.
+func TestRollbackOfAFileThatOthersChanged(t *testing.T) {
+	t.Parallel()
+	for _, force := range []bool{false, true} {
+		w := newWorld(t)
+		root := w.ofTheHost()
+		e := w.apply(time.Minute)
+		if _, _, err := ConfirmAndKeep(w.dir, root, e.ID); err != nil {
+			t.Fatal(err)
+		}
+		files := w.files(root)
+		if len(files) != 1 {
+			t.Fatalf("files %v", files)
+		}
+		if err := os.WriteFile(files[0], []byte("# mine now\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		e, err := Rollback(w.dir, e.ID, force)
+		if err != nil || w.values() != oldValues {
+			t.Fatalf("values %v, %v", w.values(), err)
+		}
+		notes := strings.Join(e.Report(w.dir).Notes, "; ")
+		if left := len(w.files(root)) == 1; left == force || force != strings.Contains(notes, "is taken away") || left != strings.Contains(notes, "is left") {
+			t.Errorf("forced %t: left %t, notes %q", force, left, notes)
+		}
 	}
-	if path, err := Forget(dir, root, "7"); path != "" || err != nil {
-		t.Errorf("forgotten before it was kept: %q, %v", path, err)
-	}
-	if err := Keep(dir, &d); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(root, d.Path)); err != nil {
-		t.Error(err)
-	}
-	if path, err := Forget(dir, root, "7"); path != d.Path || err != nil {
-		t.Errorf("%q, %v", path, err)
-	}
-	if _, err := os.Stat(filepath.Join(root, d.Path)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the file is still there: %v", err)
-	}
-	if path, err := Forget(dir, root, "7"); path != "" || err != nil {
-		t.Errorf("forgotten twice: %q, %v", path, err)
-	}
+}
 
-	// Killed between the journal and the file: nothing to take away, and no error.
-	j, err := OpenJournal(dir)
+// What is planned to be kept is not, where nobody confirms: the journal forgets it.
+func TestKeptByNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.ofTheHost()
+	e := w.apply(time.Minute)
+	j, err := OpenJournal(w.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(j.Append(Keeping, "8", DropIn{ID: "8", Path: "/etc/sysctl.d/90-linger-8.conf", Settings: reuseOn}), j.Close()); err != nil {
+	file, err := PlanDropIn(root, e.ID, reuseOn)
+	if err := errors.Join(err, j.Append(Keeping, e.ID, file), j.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if path, err := Forget(dir, root, "8"); path != "" || err != nil {
-		t.Errorf("%q, %v", path, err)
+	if e, err = Confirm(w.dir, e.ID); err != nil || !e.Settled() || len(w.files(root)) != 0 {
+		t.Errorf("confirmed without --persist: %+v, files %v, %v", e, w.files(root), err)
 	}
 }

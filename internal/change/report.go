@@ -93,6 +93,12 @@ func (e *Entry) Report(dir string) Report {
 		Problems: e.Plan.Problems, Values: []Value{}, Guard: e.Guard, Warning: e.Warning, Reason: e.Reason,
 		Outcomes: append([]Outcome{}, e.Outcomes...), Notes: []string{},
 	}
+	if e.file != nil && e.filed {
+		r.File = e.file.Path
+	}
+	if e.fate != "" {
+		r.Notes = append(r.Notes, e.fate)
+	}
 	if r.Problems == nil {
 		r.Problems = []diagnose.Slug{}
 	}
@@ -100,7 +106,7 @@ func (e *Entry) Report(dir string) Report {
 		r.Ended = &e.Ended
 	}
 	boot, now, err := clock()
-	if err == nil && boot != e.boot && !e.Settled() {
+	if err == nil && e.isLost(boot) {
 		r.State = StateLost
 	} else if !e.Settled() {
 		r.Rollback = command(dir, "rollback "+e.ID)

@@ -15,90 +15,53 @@ import (
 // Confirm keeps a change until the next boot. It is refused once its deadline has
 // come: the values are about to be, or were, taken back.
 func Confirm(dir, id string) (*Entry, error) {
+	return confirm(dir, id, func(*Entry) (*DropIn, error) { return nil, nil })
+}
+
+// confirm is done with one record: what comes before it, a file that is to be written,
+// counts only with it, and what comes after it is completed by whoever looks next.
+func confirm(dir, id string, keep func(*Entry) (*DropIn, error)) (*Entry, error) {
 	j, err := openExisting(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer j.Close()
-	if err := recoverAll(j, dir); err != nil {
+	if err := recoverAll(j, dir); errors.Is(err, ErrCorrupt) {
 		return nil, err
 	}
 	e, err := entryOf(j.Records(), id)
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case e.State == Confirmed:
-		return e, nil
-	case e.State != Applied:
+	if e.State != Confirmed && e.State != Applied {
 		return nil, fmt.Errorf("change %s is %s: %s; there is nothing to confirm", id, e.State, e.why())
 	}
-	if late, err := e.isLate(); err != nil || late {
+	if late, err := e.isLate(); e.State == Applied && (err != nil || late) {
 		return nil, errors.Join(err, fmt.Errorf("change %s is past its deadline and is being taken back; apply it again", id))
 	}
-	if err := record(j, Confirmed, id, nil); err != nil {
+	file, err := keep(e)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case file != nil && !e.filed:
+		err = record(j, Keeping, id, file)
+	case file == nil && e.isKeeping(): // planned by one that was killed, and not asked for now
+		err = record(j, Forgotten, id, reasonDetail{Reason: e.file.Path + " was not written yet"})
+	}
+	if err == nil && e.State == Applied {
+		err = record(j, Confirmed, id, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if e, err = entryOf(j.Records(), id); err == nil && e.isKeeping() {
+		err = e.keep(j)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return entryOf(j.Records(), id)
-}
-
-// Keeps is how a change outlives a boot.
-type Keeps struct {
-	// File is the drop-in that linger wrote, empty where it wrote none.
-	File string
-	// Manifest is the patch of a pod's or container's manifest, which no file of this
-	// host can replace.
-	Manifest string
-	Notes    []string
-}
-
-// ConfirmAndKeep is Confirm, and keeps the values over a boot: those of the host in a
-// file of sysctl.d below root that really has the last word, or else nothing is
-// confirmed. Values of other namespaces are not this host's files to keep: it says
-// whose they are.
-func ConfirmAndKeep(dir, root, id string) (*Entry, *Keeps, error) {
-	records, err := ReadJournal(dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	e, err := entryOf(records, id)
-	if err != nil {
-		return nil, nil, err
-	}
-	k := &Keeps{Notes: []string{}}
-	var settings []Setting
-	var pods []plan.Change
-	for _, c := range e.Plan.Changes {
-		switch kind, _, _ := strings.Cut(c.Scope.Label, " "); {
-		case c.Scope.HostWide || kind == "host":
-			settings = append(settings, Setting{Key: c.Key, Value: c.New})
-		case kind == "pod" || kind == "container":
-			pods = append(pods, c)
-		case c.Persist != nil:
-			k.Notes = append(k.Notes, fmt.Sprintf("%s in %s is kept by %s: %s", c.Key, c.Scope, c.Persist.File, c.Persist.Line))
-		}
-	}
-	var file DropIn
-	if len(settings) > 0 {
-		if file, err = PlanDropIn(root, id, settings); err != nil {
-			return nil, nil, fmt.Errorf("nothing is confirmed: %w", err)
-		}
-		k.File, k.Notes = file.Path, append(k.Notes, file.Warnings...)
-	}
-	if len(pods) > 0 {
-		if k.Manifest, err = plan.Emit(plan.EmitK8s, pods); err != nil {
-			return nil, nil, fmt.Errorf("nothing is confirmed: %w", err)
-		}
-	}
-	if e, err = Confirm(dir, id); err != nil {
-		return nil, nil, err
-	}
-	if len(settings) > 0 {
-		if err := Keep(dir, &file); err != nil {
-			return nil, nil, fmt.Errorf("change %s is confirmed until the next boot, and not kept beyond it: %w", id, err)
-		}
-	}
-	return e, k, nil
 }
 
 // why is what to tell of a change that has ended.
@@ -143,7 +106,7 @@ func Rollback(dir, id string, force bool) (*Entry, error) {
 		return nil, err
 	}
 	defer j.Close()
-	if err := recoverAll(j, dir); err != nil {
+	if err := recoverAll(j, dir); errors.Is(err, ErrCorrupt) {
 		return nil, err
 	}
 	e, err := entryOf(j.Records(), id)
@@ -154,33 +117,40 @@ func Rollback(dir, id string, force bool) (*Entry, error) {
 		return nil, fmt.Errorf("change %s is %s: %s; there is nothing to take back", id, e.State, e.why())
 	}
 	if e.State == Confirmed { // no watcher lives that would go on if this process dies
-		if err := guardUndo(j, e, dir); err != nil {
+		if err := guardUndo(j, e, dir, force); err != nil {
 			return nil, err
 		}
 	}
-	outcomes, err := undo(j, e, "asked for", force)
-	if failed := failures(outcomes); failed != "" {
-		return nil, errors.New(failed)
-	}
-	if err != nil {
+	if err := e.settle(j, askedFor, force); err != nil {
 		return nil, err
 	}
 	return entryOf(j.Records(), id)
 }
 
-// guardUndo journals that a change is being undone, and starts who would go on.
-func guardUndo(j *Journal, e *Entry, dir string) error {
-	program, err := installWatcher(dir)
-	if err != nil {
-		return err
+// askedFor is the reason of a rollback that somebody wants.
+const askedFor = "asked for"
+
+// guardUndo journals that a confirmed change is being undone, and starts who would go
+// on, unless its watcher has not left yet: that one waits for the journal.
+func guardUndo(j *Journal, e *Entry, dir string, force bool) error {
+	watched := isWatched(dir, e.ID)
+	program := ""
+	if !watched {
+		var err error
+		if program, err = installWatcher(dir); err != nil {
+			return err
+		}
 	}
 	if err := j.Reserve(); err != nil {
 		return err
 	}
-	if err := record(j, Undoing, e.ID, reasonDetail{"asked for"}); err != nil {
+	if err := record(j, Undoing, e.ID, reasonDetail{askedFor, force}); err != nil {
 		return err
 	}
-	e.State = Undoing
+	e.State, e.force = Undoing, force
+	if watched {
+		return nil
+	}
 	_, now, err := clock()
 	if err != nil {
 		return err
@@ -188,20 +158,25 @@ func guardUndo(j *Journal, e *Entry, dir string) error {
 	return startWatcher(program, dir, e.ID, now)
 }
 
-// undo takes a change back, the last value first. The values come before all else:
-// where the journal cannot be written they are restored all the same, and the error
-// says what is missing.
+// undo takes a change back, the last value first, then its file. The values come before
+// all else: where the journal cannot be written they are restored all the same, and the
+// error says what is missing.
 func undo(j *Journal, e *Entry, reason string, force bool) ([]Outcome, error) {
 	var unwritten error
-	if e.State != Undoing {
-		unwritten = record(j, Undoing, e.ID, reasonDetail{reason})
+	if e.State != Undoing || force && !e.force {
+		e.force = force
+		unwritten = record(j, Undoing, e.ID, reasonDetail{reason, force})
 	}
-	outcomes := restore(e.Plan, force)
-	if failures(outcomes) != "" {
+	outcomes := restore(e.Plan, e.force)
+	var left error
+	if failures(outcomes) == "" {
+		left = e.forget(j)
+	}
+	if failures(outcomes) != "" || left != nil {
 		if !e.stuck {
 			unwritten = errors.Join(unwritten, record(j, Stuck, e.ID, outcomesDetail{outcomes}))
 		}
-		return outcomes, unwritten
+		return outcomes, errors.Join(left, unwritten)
 	}
 	if unwritten == nil {
 		unwritten = record(j, Undone, e.ID, outcomesDetail{outcomes})
@@ -284,27 +259,35 @@ func recoverAll(j *Journal, dir string) error {
 	if err != nil {
 		return err
 	}
+	boot, now, err := clock()
+	if err != nil {
+		return err
+	}
 	var problems []error
 	for _, e := range entries {
-		if !e.Settled() {
-			problems = append(problems, e.recover(j, dir))
+		switch {
+		case e.isLost(boot):
+			problems = append(problems, record(j, Lost, e.ID, nil))
+		case !e.Settled():
+			problems = append(problems, e.recover(j, dir, now))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-func (e *Entry) recover(j *Journal, dir string) error {
-	boot, now, err := clock()
-	if err != nil {
-		return err
-	}
-	if boot != e.boot {
-		return record(j, Lost, e.ID, nil)
-	}
-	if isWatched(dir, e.ID) {
-		return nil // it goes on when this process lets the journal go
-	}
+// isLost tells whether a boot has ended the change: its values are gone, and no file sets
+// them anew.
+func (e *Entry) isLost(boot string) bool {
+	filed := e.file != nil && (e.State == Confirmed || e.State == Undoing)
+	return e.boot != boot && e.State != Undone && e.State != Lost && !filed
+}
+
+// recover goes on with what a process that was killed has left. What somebody watches
+// goes on by itself, when this process lets the journal go.
+func (e *Entry) recover(j *Journal, dir string, now time.Duration) error {
 	switch late := int64(now) >= e.deadlineNS; {
+	case isWatched(dir, e.ID):
+		return nil
 	case e.State == Applied && !late:
 		program, err := installWatcher(dir)
 		if err != nil {
@@ -312,15 +295,19 @@ func (e *Entry) recover(j *Journal, dir string) error {
 		}
 		return startWatcher(program, dir, e.ID, time.Duration(e.deadlineNS))
 	case e.State == Applied:
-		return e.settle(j, "it was not confirmed in time, and its watcher was killed")
+		return e.settle(j, "it was not confirmed in time, and its watcher was killed", e.force)
 	default:
-		return e.settle(j, "the process that changed it was killed")
+		return e.settle(j, "the process that changed it was killed", e.force)
 	}
 }
 
-// settle undoes, and makes an error of what is left.
-func (e *Entry) settle(j *Journal, reason string) error {
-	outcomes, err := undo(j, e, reason, false)
+// settle brings to its end what was begun: a confirmed change gets its file, any other
+// is taken back. What is left makes an error.
+func (e *Entry) settle(j *Journal, reason string, force bool) error {
+	if e.State == Confirmed {
+		return e.keep(j)
+	}
+	outcomes, err := undo(j, e, reason, force)
 	if failed := failures(outcomes); failed != "" {
 		err = errors.Join(err, fmt.Errorf("change %s: %s", e.ID, failed))
 	}

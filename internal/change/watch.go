@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -84,10 +86,26 @@ func copyProgram(from io.Reader, path string) (err error) {
 	return os.Rename(f.Name(), path)
 }
 
+// removeOldWatchers takes the copies of earlier programs away where no change is pending
+// that may need one. What cannot be removed takes room, and no harm.
+func removeOldWatchers(j *Journal, program string) {
+	entries, err := Entries(j.Records())
+	if err != nil || slices.ContainsFunc(entries, func(e *Entry) bool { return !e.Settled() }) {
+		return
+	}
+	copies, _ := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(program)), "program-*")) // the pattern is well formed
+	for _, c := range copies {
+		if c != filepath.Dir(program) {
+			_ = os.RemoveAll(c)
+		}
+	}
+}
+
 // The paths of systemd, as sd_booted(3) tells it; changed by tests alone.
 var (
 	systemdBooted = "/run/systemd/system"
 	systemdRun    = "systemd-run"
+	systemctl     = "systemctl"
 )
 
 // startWatcher starts a process that outlives this one, and returns when it lives. It
@@ -143,10 +161,11 @@ func startServices(arguments []string, id string, deadline time.Duration) error 
 		return err
 	}
 	late := max(deadline-now, 0) + tick
+	stopTimer(id) // of a watcher that was killed
 	for _, options := range [][]string{
 		{"--unit=linger-watch-" + id, "--description=linger: takes change " + id + " back unless it is confirmed"},
 		{
-			"--unit=linger-deadline-" + id, "--description=linger: looks again when change " + id + " is due",
+			"--unit=" + timerName + id, "--description=linger: looks again when change " + id + " is due",
 			fmt.Sprintf("--on-active=%dms", late.Milliseconds()), "--timer-property=AccuracySec=100ms",
 		},
 	} {
@@ -156,6 +175,15 @@ func startServices(arguments []string, id string, deadline time.Duration) error 
 		}
 	}
 	return nil
+}
+
+const timerName = "linger-deadline-"
+
+// stopTimer ends the timer of a change, where systemd has one.
+func stopTimer(id string) {
+	if _, err := os.Stat(systemdBooted); err == nil {
+		_ = exec.Command(systemctl, "--quiet", "--no-ask-password", "stop", timerName+id+".timer").Run() // it may be over
+	}
 }
 
 // awaitWatcher waits until the watcher has its lock, or has ended.
@@ -188,26 +216,35 @@ func isWatched(dir, id string) bool {
 // Watch takes a change back at its deadline, or when the guard wants it, unless it is
 // confirmed. It returns when the change is settled, or at once if another watches.
 func Watch(ctx context.Context, dir, id string) error {
-	f, err := os.OpenFile(watchLock(dir, id), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	f, err := lockWatch(dir, id)
+	if err != nil || f == nil {
 		return err
 	}
 	defer f.Close()
-	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
-		// Who asks whether this lives holds the lock for a moment.
-		if err = flock(f, unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			break
-		}
-		if time.Since(begin) > time.Second {
-			return nil
-		}
-	}
 	step("watching")
 	w := &watcher{dir: dir, id: id}
-	if err := w.run(ctx); err != nil {
-		return err
+	return w.run(ctx)
+}
+
+// lockWatch makes this process the watcher of a change, nil where there is another.
+func lockWatch(dir, id string) (*os.File, error) {
+	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		f, err := os.OpenFile(watchLock(dir, id), os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if flock(f, unix.LOCK_EX|unix.LOCK_NB) == nil {
+			// The one before may have removed it since it was opened.
+			opened, err := f.Stat()
+			if named, missing := os.Stat(watchLock(dir, id)); err == nil && missing == nil && os.SameFile(opened, named) {
+				return f, nil
+			}
+		}
+		f.Close()
+		if time.Since(begin) > time.Second { // who asks whether one lives holds the lock for a moment
+			return nil, nil
+		}
 	}
-	return os.Remove(watchLock(dir, id))
 }
 
 type watcher struct {
@@ -221,11 +258,9 @@ func (w *watcher) run(ctx context.Context) error {
 	var stuckUntil time.Time
 	for {
 		due, err := w.look()
-		if err == nil && w.entry.Settled() {
-			return nil
-		}
 		if err == nil && due != "" {
-			if err = w.settle(due); err == nil {
+			err = w.settle(due)
+			if err == nil {
 				return nil
 			}
 			if errors.Is(err, errNotYet) {
@@ -265,8 +300,8 @@ func (w *watcher) nap() time.Duration {
 	return min(left, tick)
 }
 
-// look reads the journal where it has grown, and returns why the change is to be taken
-// back now, empty if it is not.
+// look reads the journal where it has grown, and returns why something is to be done
+// about the change, empty if nothing is.
 func (w *watcher) look() (due string, err error) {
 	info, err := os.Stat(filepath.Join(w.dir, journalName))
 	if err == nil && (w.entry == nil || info.Size() != w.size) {
@@ -282,16 +317,20 @@ func (w *watcher) look() (due string, err error) {
 		}
 	}
 	switch late, clockErr := w.isLate(); {
+	case errors.Is(err, fs.ErrNotExist):
+		return "the journal was removed, so that nobody can confirm it", nil
 	case w.entry == nil:
 		return "", err
 	case clockErr != nil:
 		return "", clockErr
 	case err != nil && late:
-		// The journal is damaged or gone, so that nobody can have confirmed since.
+		// The journal is damaged, so that nobody can have confirmed since.
 		return "it was not confirmed in time, and the journal cannot be read", nil
 	case err != nil:
 		return "", err
-	case w.entry.applying() || w.entry.State == Undoing:
+	case w.entry.Settled():
+		return "it is settled", nil
+	case w.entry.State != Applied:
 		return "the process that changed it was killed", nil
 	case late:
 		return "it was not confirmed in time", nil
@@ -323,31 +362,25 @@ func (w *watcher) guard() (due string) {
 	if j, err := OpenJournal(w.dir); err == nil {
 		defer j.Close()
 		if now, err := entryOf(j.Records(), w.id); err == nil && now.State == Applied {
-			_ = record(j, Warned, w.id, reasonDetail{seen.String()}) // a warning that is lost hinders nothing
+			_ = record(j, Warned, w.id, reasonDetail{Reason: seen.String()}) // a warning that is lost hinders nothing
 		}
 	}
 	return ""
 }
 
-// settle takes the change back, unless that has been decided otherwise while this
-// waited for the journal.
+// settle brings the change to its end, unless that has been decided otherwise while this
+// waited for the journal. A watcher leaves only while it holds the journal: who holds it
+// and sees a watcher knows that his next record will be seen.
 func (w *watcher) settle(reason string) error {
-	j, err := OpenJournal(w.dir)
+	j, err := openExisting(w.dir)
 	if err != nil {
-		// Nobody can have confirmed in a journal that cannot be opened. The values are
-		// what counts; the file says what the journal does not.
-		if late, clockErr := w.isLate(); clockErr != nil || !late {
-			return err
-		}
-		outcomes := restore(w.entry.Plan, false)
-		text := fmt.Sprintf("change %s was taken back: %s: %v\n%+v\n", w.id, reason, err, outcomes)
-		return errors.Join(os.WriteFile(filepath.Join(w.dir, "unrecorded-"+w.id), []byte(text), 0o600), failuresError(outcomes))
+		return w.settleUnrecorded(reason, err)
 	}
 	defer j.Close()
 	step("watcher has the journal")
 	e, err := entryOf(j.Records(), w.id)
 	if err != nil {
-		return err
+		return w.settleUnrecorded(reason, err)
 	}
 	late, err := e.isLate()
 	if err != nil {
@@ -355,12 +388,51 @@ func (w *watcher) settle(reason string) error {
 	}
 	switch {
 	case e.Settled():
-		return nil
 	case e.State == Applied && !late && !strings.HasPrefix(reason, "the guard"):
 		w.entry = e
 		return errNotYet
+	default:
+		if err := e.settle(j, reason, e.force); err != nil {
+			return err
+		}
 	}
-	return e.settle(j, reason)
+	return w.leave()
+}
+
+// leave ends what stands for this watcher.
+func (w *watcher) leave() error {
+	stopTimer(w.id)
+	err := os.Remove(watchLock(w.dir, w.id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// settleUnrecorded takes the change back by what this process remembers: nobody can have
+// confirmed in a journal that cannot be opened. One that is damaged may be mended until
+// the deadline; one that is gone is not waited for.
+func (w *watcher) settleUnrecorded(reason string, why error) error {
+	if w.entry == nil {
+		return w.leave()
+	}
+	gone := errors.Is(why, ErrUnknownID)
+	if late, err := w.isLate(); !gone && (err != nil || !late) {
+		return why
+	}
+	if w.entry.Settled() || w.entry.State == Confirmed {
+		return w.leave()
+	}
+	outcomes := restore(w.entry.Plan, w.entry.force)
+	text := fmt.Sprintf("change %s was taken back: %s: %v\n%+v\n", w.id, reason, why, outcomes)
+	err := os.WriteFile(filepath.Join(w.dir, "unrecorded-"+w.id), []byte(text), 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // the directory is gone, and who removed it wants no more files
+	}
+	if err = errors.Join(err, failuresError(outcomes)); err != nil {
+		return err
+	}
+	return w.leave()
 }
 
 // errNotYet: the process that changes was not killed, but had not ended.

@@ -35,7 +35,7 @@ func (o *changeOptions) add(c *cobra.Command) {
 func (o *changeOptions) tell(streams Streams, e *change.Entry, kept *change.Keeps) error {
 	r := e.Report(o.stateDir)
 	if kept != nil {
-		r.File, r.Manifest, r.Notes = kept.File, kept.Manifest, kept.Notes
+		r.Manifest, r.Notes = kept.Manifest, append(r.Notes, kept.Notes...)
 	}
 	if o.output == outputJSON {
 		return quietly(encodeJSON(streams, r))
@@ -212,15 +212,7 @@ command line.`,
 			if err != nil {
 				return &failedError{err}
 			}
-			file, err := change.Forget(o.stateDir, "/", id)
-			if err != nil {
-				return &failedError{fmt.Errorf("the values are the old ones again; %s stays: %w", file, err)}
-			}
-			var kept *change.Keeps
-			if file != "" {
-				kept = &change.Keeps{Notes: []string{file + " is taken away"}}
-			}
-			return o.tell(streams, e, kept)
+			return o.tell(streams, e, nil)
 		},
 	}
 	o.add(c)
