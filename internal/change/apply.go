@@ -55,7 +55,8 @@ func Apply(ctx context.Context, p *plan.Plan, o Options) (*Entry, error) {
 		return nil, err
 	}
 	defer closeAll(places)
-	if err := waitForBaseLine(ctx, p, o); err != nil {
+	base, err := takeBaseLine(ctx, p, o)
+	if err != nil {
 		return nil, err
 	}
 
@@ -73,7 +74,7 @@ func Apply(ctx context.Context, p *plan.Plan, o Options) (*Entry, error) {
 	if err := areOld(p, places); err != nil {
 		return nil, err
 	}
-	return apply(j, p, places, o)
+	return apply(j, p, places, base, o)
 }
 
 // isThisHost refuses the plan of another host, or of a boot that is over.
@@ -119,22 +120,36 @@ func closeAll(places []*netns.Handle) {
 	}
 }
 
-// waitForBaseLine lets the guard see ten seconds of the time before, where it may act.
-func waitForBaseLine(ctx context.Context, p *plan.Plan, o Options) error {
+// takeBaseLine is what tracing saw before the change. Where the guard may act it waits, so
+// that the counters, and the tracing that began with this process, have ten seconds of the
+// time before.
+func takeBaseLine(ctx context.Context, p *plan.Plan, o Options) (sighting, error) {
+	base := planned(p)
+	if o.Guard != GuardRollback {
+		return base, nil
+	}
+	f := follow(p)
+	defer f.close()
 	left := baseLine - time.Since(p.MadeAt)
-	if o.Guard != GuardRollback || left <= 0 {
-		return nil
+	switch {
+	case f.missing.Load() != nil:
+	case base.Traced == nil:
+		left = baseLine
+	default:
+		left = max(left, baseLine-time.Duration(base.Traced.MS)*time.Millisecond)
 	}
 	left = min(left, baseLine) // the wall clock may have been set back
-	if o.Wait != nil {
-		o.Wait(fmt.Sprintf("%d s more, for the guard's base line", int(left.Seconds())+1))
+	if left > 0 {
+		if o.Wait != nil {
+			o.Wait(fmt.Sprintf("%d s more, for the guard's base line", int(left.Seconds())+1))
+		}
+		select {
+		case <-ctx.Done():
+			return base, ctx.Err()
+		case <-time.After(left):
+		}
 	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(left):
-		return nil
-	}
+	return base.add(f.see()), nil
 }
 
 // isFree refuses keys that another change has not settled.
@@ -176,7 +191,7 @@ func areOld(p *plan.Plan, places []*netns.Handle) error {
 // apply writes the values. The journal says what will be done, and a watcher lives,
 // before the first is written; the watcher waits for the journal's lock, so that it
 // takes over at once if this process dies.
-func apply(j *Journal, p *plan.Plan, places []*netns.Handle, o Options) (*Entry, error) {
+func apply(j *Journal, p *plan.Plan, places []*netns.Handle, base sighting, o Options) (*Entry, error) {
 	program, err := installWatcher(o.StateDir)
 	if err != nil {
 		return nil, err
@@ -193,7 +208,7 @@ func apply(j *Journal, p *plan.Plan, places []*netns.Handle, o Options) (*Entry,
 	deadline := now + o.Within
 	err = record(j, Pending, id, pendingDetail{
 		Plan: p, DeadlineNS: int64(deadline), Deadline: time.Now().Add(o.Within).UTC().Truncate(time.Millisecond),
-		Guard: o.Guard, Counters: counters(p), User: user(),
+		Guard: o.Guard, Counters: counters(p), Traced: base, User: user(),
 	})
 	if err != nil {
 		return nil, err

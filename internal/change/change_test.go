@@ -383,18 +383,18 @@ setsid "$@" >/dev/null 2>&1 </dev/null &
 func TestWorse(t *testing.T) {
 	for _, test := range []struct {
 		name          string
-		before, since tally
+		before, since Tally
 		want          bool
 	}{
-		{"nothing", tally{}, tally{}, false},
-		{"no base line", tally{}, tally{100, 100}, false},
-		{"too few", tally{1000, 0}, tally{1000, 19}, false},
-		{"twenty out of nothing", tally{1000, 0}, tally{1000, 20}, true},
-		{"twice as many", tally{1000, 100}, tally{1000, 200}, false},
-		{"three times as many, of few", tally{1000, 7}, tally{1000, 21}, false},
-		{"three times as many, of many", tally{10_000, 100}, tally{10_000, 300}, true},
-		{"as many, of more connections", tally{1000, 100}, tally{10_000, 1000}, false},
-		{"as many, of fewer connections", tally{10_000, 100}, tally{1000, 100}, true},
+		{"nothing", Tally{}, Tally{}, false},
+		{"no base line", Tally{}, Tally{100, 100}, false},
+		{"too few", Tally{1000, 0}, Tally{1000, 19}, false},
+		{"twenty out of nothing", Tally{1000, 0}, Tally{1000, 20}, true},
+		{"twice as many", Tally{1000, 100}, Tally{1000, 200}, false},
+		{"three times as many, of few", Tally{1000, 7}, Tally{1000, 21}, false},
+		{"three times as many, of many", Tally{10_000, 100}, Tally{10_000, 300}, true},
+		{"as many, of more connections", Tally{1000, 100}, Tally{10_000, 1000}, false},
+		{"as many, of fewer connections", Tally{10_000, 100}, Tally{1000, 100}, true},
 	} {
 		if got := worse(test.before, test.since); got != test.want {
 			t.Errorf("%s: %t, want %t", test.name, got, test.want)

@@ -39,6 +39,8 @@ type pendingDetail struct {
 	Guard      GuardMode `json:"guard"`
 	// Counters are those right before the first write.
 	Counters []plan.Counters `json:"counters"`
+	// Traced is what tracing saw before it.
+	Traced sighting `json:"traced,omitzero"`
 	// User is who did it: SUDO_USER, or the user id.
 	User string `json:"user"`
 }
@@ -104,6 +106,7 @@ type Entry struct {
 	boot       string
 	deadlineNS int64
 	counters   []plan.Counters
+	base       sighting
 	stuck      bool
 	force      bool
 	// file keeps it over a boot, nil where none does or will; filed tells that it was
@@ -140,7 +143,7 @@ func Entries(records []Record) ([]*Entry, error) {
 			}
 			e := &Entry{
 				ID: r.ID, State: Pending, Plan: d.Plan, Began: r.At, Deadline: d.Deadline, Guard: d.Guard, User: d.User,
-				boot: r.Boot, deadlineNS: d.DeadlineNS, counters: d.Counters,
+				boot: r.Boot, deadlineNS: d.DeadlineNS, counters: d.Counters, base: d.Traced,
 			}
 			entries, byID[r.ID] = append(entries, e), e
 			continue

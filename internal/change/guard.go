@@ -28,30 +28,33 @@ const (
 	guardChance = 0.01
 )
 
-// tally is what the guard compares: connections opened, and those that were reset or
-// failed (RFC 4022). A connect() that finds no source port moves no counter: that
-// takes tracing.
-type tally struct{ opened, failed uint64 }
+// Tally is what the guard compares: connections opened, and those that failed.
+type Tally struct {
+	Opened uint64 `json:"opened"`
+	Failed uint64 `json:"failed"`
+}
 
-func tallyOf(c map[string]uint64) tally {
-	return tally{
-		opened: c["TcpActiveOpens"] + c["TcpPassiveOpens"],
-		failed: c["TcpEstabResets"] + c["TcpAttemptFails"],
+// tallyOf counts as failed the connections that were reset, and connects that failed
+// (RFC 4022).
+func tallyOf(c map[string]uint64) Tally {
+	return Tally{
+		Opened: c["TcpActiveOpens"] + c["TcpPassiveOpens"],
+		Failed: c["TcpEstabResets"] + c["TcpAttemptFails"],
 	}
 }
 
 // rise is how much was counted between two readings of the same namespaces.
-func rise(from, to []plan.Counters) tally {
-	var sum tally
+func rise(from, to []plan.Counters) Tally {
+	var sum Tally
 	for _, first := range from {
 		for _, second := range to {
 			if first.Cookie != second.Cookie || first.Inode != second.Inode {
 				continue
 			}
 			a, b := tallyOf(first.Total), tallyOf(second.Total)
-			if b.opened >= a.opened && b.failed >= a.failed {
-				sum.opened += b.opened - a.opened
-				sum.failed += b.failed - a.failed
+			if b.Opened >= a.Opened && b.Failed >= a.Failed {
+				sum.Opened += b.Opened - a.Opened
+				sum.Failed += b.Failed - a.Failed
 			}
 		}
 	}
@@ -65,13 +68,13 @@ func rise(from, to []plan.Counters) tally {
 // of them, with the share r·n₁/(r·n₁+n₀) where r is the ratio. The 99 % lower bound of
 // the ratio is over 2 where so many, or more, would come with a chance under 1 % if it
 // were 2 (Clopper and Pearson, 1934).
-func worse(before, since tally) bool {
-	if before.opened == 0 || since.failed < guardEvents {
+func worse(before, since Tally) bool {
+	if before.Opened == 0 || since.Failed < guardEvents {
 		return false
 	}
-	weight := guardRatio * float64(since.opened)
-	p := weight / (weight + float64(before.opened))
-	return binomialTail(since.failed, since.failed+before.failed, p) < guardChance
+	weight := guardRatio * float64(since.Opened)
+	p := weight / (weight + float64(before.Opened))
+	return binomialTail(since.Failed, since.Failed+before.Failed, p) < guardChance
 }
 
 // binomialTail is the chance of k successes or more in n trials.
@@ -143,27 +146,32 @@ type Watched struct {
 	FailedBefore uint64 `json:"failed_before"`
 	OpenedSince  uint64 `json:"opened_since"`
 	FailedSince  uint64 `json:"failed_since"`
-	// Worse is the verdict; Unknown says why there is none.
+	// NoPort is what tracing sees, and no counter tells.
+	NoPort NoPort `json:"no_port"`
+	// Worse is the verdict on both; Unknown says why there is none on the counters.
 	Worse   bool   `json:"worse"`
 	Unknown string `json:"unknown,omitempty"`
 }
 
-// watched compares the present with the base line of a change.
-func (e *Entry) watched() Watched {
-	before, since := rise(e.Plan.Counters, e.counters), rise(e.counters, counters(e.Plan))
+// watched compares the present with the base line of a change; since is what tracing saw
+// of it so far.
+func (e *Entry) watched(since sighting) Watched {
+	before, now := rise(e.Plan.Counters, e.counters), rise(e.counters, counters(e.Plan))
 	w := Watched{
-		OpenedBefore: before.opened, FailedBefore: before.failed, OpenedSince: since.opened, FailedSince: since.failed,
-		Worse: worse(before, since),
+		OpenedBefore: before.Opened, FailedBefore: before.Failed, OpenedSince: now.Opened, FailedSince: now.Failed,
+		NoPort: noPort(e.base, since),
 	}
 	switch {
-	case before.opened == 0:
+	case before.Opened == 0:
 		w.Unknown = "no connection was opened between plan and apply, so that there is no base line"
-	case since.failed < guardEvents:
-		w.Unknown = fmt.Sprintf("%d resets and failed connects: the guard judges from %d on", since.failed, guardEvents)
+	case now.Failed < guardEvents:
+		w.Unknown = fmt.Sprintf("%d resets and failed connects: the guard judges from %d on", now.Failed, guardEvents)
 	}
+	w.Worse = worse(before, now) || w.NoPort.Worse
 	return w
 }
 
 func (w Watched) String() string {
-	return fmt.Sprintf("%d of %d connections were reset or failed since, %d of %d before", w.FailedSince, w.OpenedSince, w.FailedBefore, w.OpenedBefore)
+	return fmt.Sprintf("%d of %d connections were reset or failed since, %d of %d before; %s",
+		w.FailedSince, w.OpenedSince, w.FailedBefore, w.OpenedBefore, w.NoPort)
 }

@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"linger/internal/collect"
@@ -225,4 +230,118 @@ func guarded(t *testing.T, mode GuardMode, want Kind) {
 	if mode == GuardRollback && w.values() != oldValues {
 		t.Errorf("values %v", w.values())
 	}
+}
+
+// TestTheGuardOnPorts: a range that is too narrow makes connects find no source port,
+// which moves no counter. The guard sees it by tracing, and takes the change back.
+func TestTheGuardOnPorts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.plan.Changes = w.plan.Changes[1:]
+	w.plan.Changes[0].New = "40000 40009"
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go w.keepConnecting(ctx)
+	e, err := Apply(t.Context(), w.plan, Options{StateDir: w.dir, Within: time.Hour, Guard: GuardRollback, Live: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.endWatcher(e.ID)
+	if e.base.Traced == nil || e.base.Traced.Opened == 0 || e.base.Traced.NoPort != 0 {
+		t.Errorf("the base line is %+v", e.base)
+	}
+	w.await("the guard", func() bool { return w.entry(e.ID).State == Undone })
+	if e := w.entry(e.ID); !strings.HasPrefix(e.Reason, "the guard: ") || !strings.Contains(e.Reason, "found no source port") {
+		t.Errorf("reason %q", e.Reason)
+	}
+	if value, err := read(w.ns, keyTwo); err != nil || value != oldTwo {
+		t.Errorf("the range is %s, %v", value, err)
+	}
+}
+
+// keepConnecting opens connections in the namespace of a world, fifty a second, and
+// leaves each in TIME_WAIT with its port.
+func (w *world) keepConnecting(ctx context.Context) {
+	_ = w.ns.Do(func() error {
+		listener, err := net.Listen("tcp4", "127.0.0.1:9")
+		if err != nil {
+			return err
+		}
+		defer listener.Close()
+		for ctx.Err() == nil {
+			if c, err := net.Dial("tcp4", "127.0.0.1:9"); err == nil {
+				if served, err := listener.Accept(); err == nil {
+					c.Close()
+					served.Close()
+				}
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		return nil
+	})
+}
+
+// Where the kernel lets nobody load BPF programs, what only tracing sees is unknown, with
+// the reason, and the counters are judged as ever.
+func TestTheGuardWithoutTracing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id, _, err := deed{What: "apply", Dir: w.dir, Plan: w.plan, Within: time.Hour, Guard: GuardWarn}.run(noBPFEnv + "=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.endWatcher(id)
+	seen := Watched{}
+	w.await("the watcher to tell", func() bool {
+		seen = *w.entry(id).Report(w.dir).Watched
+		return strings.Contains(seen.NoPort.Unknown, "BPF is not allowed")
+	})
+	if seen.NoPort.Since != nil || seen.NoPort.Worse || !strings.Contains(seen.String(), "found no source port: unknown since") {
+		t.Errorf("%+v: %s", seen, seen)
+	}
+}
+
+// A watcher that is killed leaves none of its BPF programs in the kernel.
+func TestAKilledWatcherTracesNoMore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	e := w.apply(time.Hour)
+	var programs []ebpf.ProgramID
+	w.await("the watcher to trace", func() bool {
+		if s := sighted(w.dir, e.ID); s.Traced == nil {
+			return false
+		}
+		programs = programsOf(w.processes()[0])
+		return len(programs) > 0
+	})
+	pid, err := strconv.Atoi(w.processes()[0])
+	if err := errors.Join(err, unix.Kill(pid, unix.SIGKILL)); err != nil {
+		t.Fatal(err)
+	}
+	w.await("the kernel to take its programs back", func() bool {
+		return !slices.ContainsFunc(programs, func(id ebpf.ProgramID) bool {
+			p, err := ebpf.NewProgramFromID(id)
+			if err == nil {
+				p.Close()
+			}
+			return !errors.Is(err, os.ErrNotExist)
+		})
+	})
+	if s := sighted(w.dir, e.ID); s.Traced != nil || !strings.Contains(s.Unknown, "no watcher") {
+		t.Errorf("it tells %+v", s)
+	}
+}
+
+// programsOf are the BPF programs that a process has open (proc_pid_fdinfo(5)).
+func programsOf(pid string) (ids []ebpf.ProgramID) {
+	files, _ := filepath.Glob("/proc/" + pid + "/fdinfo/*")
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		if _, rest, found := strings.Cut(string(text), "prog_id:"); found {
+			if n, err := strconv.ParseUint(strings.Fields(rest)[0], 10, 32); err == nil {
+				ids = append(ids, ebpf.ProgramID(n))
+			}
+		}
+	}
+	return ids
 }

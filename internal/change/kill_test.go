@@ -56,7 +56,7 @@ func killAt(t *testing.T, who string, n int) (came bool) {
 		what = "rollback"
 	}
 	kill := fmt.Sprintf("%s=%s:%d", killEnv, what, n)
-	d := deed{What: "apply", Dir: w.dir, Plan: w.plan, Within: within}
+	d := deed{What: "apply", Dir: w.dir, Plan: w.plan, Within: within, Guard: GuardOff}
 	must := func(id string, killed bool, err error) string {
 		t.Helper()
 		if err != nil {

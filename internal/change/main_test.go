@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,8 @@ const (
 	doEnv   = "LINGER_TEST_DO"   // a JSON of deed
 	killEnv = "LINGER_TEST_KILL" // who:n dies by SIGKILL at its n-th step
 	roEnv   = "LINGER_TEST_RO"   // /proc/sys is read-only
+
+	noBPFEnv = "LINGER_TEST_NOBPF" // bpf(2) is forbidden
 )
 
 // deed is one command that runs in a process of its own.
@@ -54,6 +57,11 @@ func TestMain(m *testing.M) {
 		}
 		if os.Getenv(roEnv) != "" {
 			if err := readOnlySysctls(); err != nil {
+				finish(err)
+			}
+		}
+		if os.Getenv(noBPFEnv) != "" {
+			if err := forbidBPF(); err != nil {
 				finish(err)
 			}
 		}
@@ -320,6 +328,26 @@ func readOnlySysctls() error {
 		unix.Mount(sys, sys, "", unix.MS_BIND, ""),
 		unix.Mount("", sys, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""),
 	)
+}
+
+// forbidBPF has the kernel refuse bpf(2) to this process and to all that it starts, as
+// the filter of a container does (seccomp(2)).
+func forbidBPF() error {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the number of the system call
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_BPF},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // readHere reads a key in the namespace of the calling thread.

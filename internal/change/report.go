@@ -112,7 +112,7 @@ func (e *Entry) Report(dir string) Report {
 		r.Rollback = command(dir, "rollback "+e.ID)
 		if e.State == Applied {
 			left := max(0, (time.Duration(e.deadlineNS) - now).Seconds())
-			watched := e.watched()
+			watched := e.watched(sighted(dir, e.ID))
 			r.SecondsLeft, r.Watched = &left, &watched
 			r.Confirm = command(dir, "confirm "+e.ID)
 		}

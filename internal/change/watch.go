@@ -223,6 +223,7 @@ func Watch(ctx context.Context, dir, id string) error {
 	defer f.Close()
 	step("watching")
 	w := &watcher{dir: dir, id: id}
+	defer w.unfollow()
 	return w.run(ctx)
 }
 
@@ -252,6 +253,8 @@ type watcher struct {
 	entry   *Entry
 	size    int64 // of the journal when it was read
 	warned  bool
+	// follower is nil before the first look of the guard.
+	follower *follower
 }
 
 func (w *watcher) run(ctx context.Context) error {
@@ -316,6 +319,9 @@ func (w *watcher) look() (due string, err error) {
 			w.size = info.Size()
 		}
 	}
+	if e := w.entry; e != nil && e.Guard != GuardOff && w.follower == nil && (e.applying() || e.State == Applied) {
+		w.follower = follow(e.Plan) // from before the first value is written, where apply is at work
+	}
 	switch late, clockErr := w.isLate(); {
 	case errors.Is(err, fs.ErrNotExist):
 		return "the journal was removed, so that nobody can confirm it", nil
@@ -348,11 +354,13 @@ func (w *watcher) isLate() (bool, error) {
 // guard looks whether more connections fail than before.
 func (w *watcher) guard() (due string) {
 	e := w.entry
-	if e.State != Applied || e.Guard == GuardOff || e.Warning != "" || w.warned {
+	if e.State != Applied || w.follower == nil {
 		return ""
 	}
-	seen := e.watched()
-	if !seen.Worse {
+	sight := w.follower.see()
+	_ = sight.tell(w.dir, w.id) // it is unknown then to who asks for the status
+	seen := e.watched(sight)
+	if !seen.Worse || e.Warning != "" || w.warned {
 		return ""
 	}
 	if e.Guard == GuardRollback {
@@ -399,9 +407,17 @@ func (w *watcher) settle(reason string) error {
 	return w.leave()
 }
 
+// unfollow ends tracing.
+func (w *watcher) unfollow() {
+	if w.follower != nil {
+		w.follower.close()
+	}
+}
+
 // leave ends what stands for this watcher.
 func (w *watcher) leave() error {
 	stopTimer(w.id)
+	_ = os.Remove(sightingFile(w.dir, w.id)) // there is none where nothing was traced
 	err := os.Remove(watchLock(w.dir, w.id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -157,7 +157,8 @@ func look(ctx context.Context, streams Streams, netns []string, window time.Dura
 	if slices.Contains(netns, "") {
 		return nil, usagef("want a name under /run/netns, a process id, or a path", "--netns is empty")
 	}
-	ask := collect.Options{Netns: netns, Window: window}
+	// What the kernel shows of the connections meanwhile is the guard's base line.
+	ask := collect.Options{Netns: netns, Window: window, Trace: window}
 	stop := func() {}
 	if canErase(terminalOf(streams.Err), streams.Getenv) {
 		p := startProgress(streams.Err, window)

@@ -269,7 +269,7 @@ func tellChange(w io.Writer, r change.Report) error {
 		if r.Watched.Unknown != "" {
 			text += " (" + r.Watched.Unknown + ")"
 		}
-		say("GUARD", "%s; connects that find no source port show in no counter: unknown", text)
+		say("GUARD", "%s", text)
 	}
 	if r.Warning != "" {
 		say("WARNING", "%s", r.Warning)

@@ -34,7 +34,9 @@ func (m *maker) measure() {
 		}
 		if worlds[ns] == nil {
 			worlds[ns] = ns
-			m.plan.Counters = append(m.plan.Counters, Counters{Cookie: ns.Cookie, Inode: ns.Inode, Total: guarded(ns.Counters.Total)})
+			m.plan.Counters = append(m.plan.Counters, Counters{
+				Cookie: ns.Cookie, Inode: ns.Inode, Total: guarded(ns.Counters.Total), Traced: traced(m.snapshot, ns),
+			})
 		}
 		before := worlds[ns]
 		after := *before
@@ -58,6 +60,17 @@ func guarded(total map[string]uint64) map[string]uint64 {
 		}
 	}
 	return kept
+}
+
+func traced(s *snapshot.Snapshot, ns *snapshot.Namespace) *Traced {
+	if s.TracedMS == 0 {
+		return nil
+	}
+	t := &Traced{MS: s.TracedMS}
+	if ns.Traced != nil {
+		t.Opened, t.NoPort = ns.Traced.Opens, ns.Traced.Failed["no-port"]
+	}
+	return t
 }
 
 func effects(c *Change, before, after *snapshot.Namespace) []Effect {

@@ -121,6 +121,16 @@ type Counters struct {
 	Cookie uint64            `json:"cookie"`
 	Inode  uint64            `json:"inode"`
 	Total  map[string]uint64 `json:"total"`
+	// Traced is nil where connections were not followed.
+	Traced *Traced `json:"traced,omitempty"`
+}
+
+// Traced are the connections of a namespace while the kernel followed them.
+type Traced struct {
+	MS     int64  `json:"ms"`
+	Opened uint64 `json:"opened"`
+	// NoPort are the connect() calls that found no source port, which no counter tells.
+	NoPort uint64 `json:"no_port"`
 }
 
 // maxSize bounds what Parse reads, in bytes: a thousand changes are below it.
