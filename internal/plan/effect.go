@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
@@ -83,7 +84,7 @@ func effects(c *Change, before, after *snapshot.Namespace) []Effect {
 		old, wasNumber := number(c.Old)
 		value, isNumber := number(c.New)
 		if wasNumber && isNumber && k.unit != "" {
-			list = append(list, Effect{Name: c.Key, Unit: k.unit, Before: float64(old), After: float64(value), When: "at once"})
+			list = append(list, Effect{Name: c.Key, Unit: k.unit, Before: float64(old), After: float64(value), When: cmp.Or(k.when, "at once")})
 		}
 		return list
 	}

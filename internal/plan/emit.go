@@ -34,7 +34,7 @@ func Emit(form string, changes []Change) (string, error) {
 	var b strings.Builder
 	switch form {
 	case EmitSysctl:
-		b.WriteString("# /etc/sysctl.d/90-linger.conf\n")
+		b.WriteString("# " + remedy.HandFile + "\n")
 		for _, c := range changes {
 			fmt.Fprintf(&b, "%s = %s\n", c.Key, c.New)
 		}
@@ -44,15 +44,15 @@ func Emit(form string, changes []Change) (string, error) {
 		for _, c := range changes {
 			if from, ok := remedy.PodSafe[c.Key]; !ok {
 				fmt.Fprintf(&b, "        # not among the safe sysctls: the kubelet must allow it, --allowed-unsafe-sysctls=%s\n", c.Key)
-			} else if from != "1.0" {
+			} else if from != remedy.PodSafeFirst {
 				fmt.Fprintf(&b, "        # safe from Kubernetes %s on\n", from)
 			}
 			fmt.Fprintf(&b, "        - name: %s\n          value: %q\n", c.Key, c.New)
 		}
 	case EmitAnsible:
 		for _, c := range changes {
-			fmt.Fprintf(&b, "- name: %s\n  ansible.posix.sysctl:\n    name: %s\n    value: %q\n    sysctl_file: /etc/sysctl.d/90-linger.conf\n    sysctl_set: true\n    state: present\n",
-				c.Key, c.Key, c.New)
+			fmt.Fprintf(&b, "- name: %s\n  ansible.posix.sysctl:\n    name: %s\n    value: %q\n    sysctl_file: %s\n    sysctl_set: true\n    state: present\n",
+				c.Key, c.Key, c.New, remedy.HandFile)
 		}
 	default:
 		return "", fmt.Errorf("%q is no form of a snippet: %s, %s or %s", form, EmitSysctl, EmitK8s, EmitAnsible)

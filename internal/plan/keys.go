@@ -35,7 +35,9 @@ type key struct {
 	parse     func(string) error
 
 	unit, mechanism, risk, kernels string
-	dependents                     []string
+	// when says how soon the value shows, empty for at once.
+	when       string
+	dependents []string
 }
 
 // keys are all that linger changes. The bounds are those of ipv4_net_table
@@ -82,6 +84,7 @@ var keys = []key{
 		mechanism:  "For how long a socket without an owner waits for its peer's FIN; TIME_WAIT is a constant of 60 s and does not read it.",
 		risk:       "orphans in FIN_WAIT2 stay for as long",
 		kernels:    "all; for each namespace from 4.6",
+		when:       "for sockets that are closed from then on",
 		dependents: []string{"peers that close late", "sockets that set TCP_LINGER2"},
 	},
 	{
@@ -110,11 +113,13 @@ var keys = []key{
 		mechanism:  "listen(2) cuts its backlog to this value (net/socket.c, __sys_listen): programs that listen already keep theirs.",
 		risk:       "none by itself; a long queue makes clients wait",
 		kernels:    "all; the default is 4096 from 5.4, 128 before",
+		when:       "when a program listens anew",
 		dependents: []string{"programs that listen later: restart those that should have it"},
 	},
 	{
 		name: "net.ipv4.tcp_keepalive_time", low: 1, high: 32_767, unit: "s",
 		mechanism:  "For how long a connection with SO_KEEPALIVE is idle before it is probed.",
+		when:       "when a connection's present timer ends",
 		risk:       "a probe and its answer for each idle connection",
 		kernels:    "all; for each namespace from 4.5",
 		dependents: []string{"programs that set SO_KEEPALIVE and no TCP_KEEPIDLE of their own", "middleboxes that forget idle connections"},
@@ -122,6 +127,7 @@ var keys = []key{
 	{
 		name: "net.ipv4.tcp_keepalive_intvl", low: 1, high: 32_767, unit: "s",
 		mechanism:  "The time between probes that are not answered.",
+		when:       "when a connection's present timer ends",
 		risk:       "a lower value gives slow peers up sooner",
 		kernels:    "all; for each namespace from 4.5",
 		dependents: []string{"programs that set SO_KEEPALIVE and no TCP_KEEPINTVL of their own"},
@@ -183,6 +189,7 @@ func keyOf(name string) (key, error) {
 		return key{
 			name: name, low: 1, high: math.MaxInt32 / 1000, unit: "s",
 			mechanism:  "For how long connection tracking remembers a TCP connection in that state of its own (net/netfilter/nf_conntrack_proto_tcp.c).",
+			when:       "with the next packet of a connection",
 			risk:       "an entry that is forgotten too soon takes its translation with it; one that is kept too long takes room in the table",
 			kernels:    "all, for each namespace",
 			dependents: []string{"NAT, and rules that match ct state", "nf_conntrack_max"},

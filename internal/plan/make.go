@@ -133,6 +133,10 @@ func (m *maker) add(k key, ns *snapshot.Namespace, a remedy.Assignment, c Change
 		return
 	}
 	old, known := m.value(k, ns)
+	if !known && k.hostWide {
+		m.problems = append(m.problems, fmt.Errorf("%s is the whole host's, and could not be read here: plan in the host's own namespace, and see that its module is loaded", a.Key))
+		return
+	}
 	if !known {
 		m.problems = append(m.problems, fmt.Errorf("%s does not exist in %s, or could not be read", a.Key, ns.Label))
 		return
@@ -159,11 +163,28 @@ func (m *maker) add(k key, ns *snapshot.Namespace, a remedy.Assignment, c Change
 		}
 		c.Forced = refusal.Reason
 	}
-	c.complete(k)
-	if kept := remedy.Keep(m.snapshot, ns, a.Key, a.Value); kept != nil {
-		c.Persist = &Persist{File: kept.File, Line: kept.Line, Note: kept.Note}
+	if seconds, ok := number(a.Value); ok && a.Key == keyFinTimeout && seconds > 60 && seconds < 120 {
+		m.note("%s = %d does the opposite of what it says: from 61 to 119 an orphan waits %d s (net/ipv4/tcp.c, __tcp_close)", a.Key, seconds, 2*(seconds-60))
 	}
+	c.complete(k)
+	c.Persist = m.keep(k, ns, a)
 	m.plan.Changes = append(m.plan.Changes, c)
+}
+
+// keep is what keeps a value for ever: of the host, a file that linger writes when it is
+// asked to, so that it has the last word.
+func (m *maker) keep(k key, ns *snapshot.Namespace, a remedy.Assignment) *Persist {
+	if !k.hostWide && ns.Label.Kind != snapshot.LabelHost {
+		kept := remedy.Keep(m.snapshot, ns, a.Key, a.Value)
+		return &Persist{File: kept.File, Line: kept.Line, Note: kept.Note}
+	}
+	p := &Persist{File: "/etc/sysctl.d/90-linger-ID.conf", Line: a.Key + " = " + a.Value, Note: "`linger confirm ID --persist` writes it"}
+	for _, b := range m.snapshot.Host.Boot {
+		if b.Key == a.Key && !Same(b.Value, a.Value) {
+			p.Note += fmt.Sprintf("; %s:%d sets %s now: it takes a name that is read later, or tells the mend", b.File, b.Line, b.Value)
+		}
+	}
+	return p
 }
 
 // complete adds what is known of the key, where no remedy said it.

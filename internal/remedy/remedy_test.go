@@ -207,7 +207,7 @@ func TestPersist(t *testing.T) {
 		boot []snapshot.BootSetting
 		want Persist
 	}{
-		{"host", snapshot.LabelHost, nil, Persist{File: "/etc/sysctl.d/90-linger.conf", Line: "net.ipv4.tcp_tw_reuse = 1"}},
+		{"host", snapshot.LabelHost, nil, Persist{File: "/etc/sysctl.d/90-local.conf", Line: "net.ipv4.tcp_tw_reuse = 1"}},
 		{
 			"a file has the last word", snapshot.LabelHost,
 			boot(snapshot.BootSetting{File: "/etc/sysctl.d/99-tuning.conf", Line: 4}),

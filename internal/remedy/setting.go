@@ -224,7 +224,7 @@ func raiseMaxOrphans(at *site) Remedy {
 		Kind:      Setting,
 		Now:       "sysctl -w " + assignment(key, value),
 		Sets:      []Assignment{{key, value}},
-		Persist:   &Persist{File: ownFile, Line: key + " = " + value},
+		Persist:   &Persist{File: HandFile, Line: key + " = " + value},
 		Frees:     fmt.Sprintf("room for %s orphans more, on the whole host", diagnose.Count(to-now)),
 		Risk:      "up to 64 KiB of kernel memory for each orphan that still has data to send",
 		NotWhen:   "tcp_mem is near as well: then memory ends before the limit",

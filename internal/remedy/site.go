@@ -81,15 +81,22 @@ func assignment(key, value string) string {
 	return key + "=" + value
 }
 
-// ownFile is where linger keeps settings of the host.
-const ownFile = "/etc/sysctl.d/90-linger.conf"
+// HandFile is where an administrator keeps a setting of the host by hand. Those that
+// linger keeps are in files of its own, 90-linger-ID.conf.
+const HandFile = "/etc/sysctl.d/90-local.conf"
+
+// PodSafeFirst is the Kubernetes that first let a pod set sysctls.
+const PodSafeFirst = "1.4"
 
 // PodSafe are the sysctls of linger's that a pod may set unless the cluster forbids it,
-// and from which Kubernetes on (pkg/kubelet/sysctl/safe_sysctls.go). All others need
+// and from which Kubernetes on: safeSysctls of pkg/kubelet/sysctl/safe_sysctls.go, with
+// the versions of kubernetes.io/docs/reference/node/kernel-version-requirements; the
+// first two are those of the first list (pull request 32072). Pod Security's baseline
+// allows the same (check_sysctls.go of k8s.io/pod-security-admission). All others need
 // the kubelet's --allowed-unsafe-sysctls.
 var PodSafe = map[string]string{
-	"net.ipv4.ip_local_port_range":     "1.0",
-	"net.ipv4.tcp_syncookies":          "1.0",
+	"net.ipv4.ip_local_port_range":     PodSafeFirst,
+	"net.ipv4.tcp_syncookies":          PodSafeFirst,
 	"net.ipv4.ip_local_reserved_ports": "1.27",
 	"net.ipv4.tcp_keepalive_time":      "1.29",
 	"net.ipv4.tcp_fin_timeout":         "1.29",
@@ -122,13 +129,13 @@ func (at *site) persist(key, value string) *Persist {
 	case snapshot.LabelProcess:
 		return &Persist{File: "whatever starts " + at.ns.Label.Name, Line: "sysctl -w " + assignment(key, value)}
 	}
-	p := &Persist{File: ownFile, Line: key + " = " + value}
+	p := &Persist{File: HandFile, Line: key + " = " + value}
 	for _, b := range at.host.Boot {
-		if b.Key != key || b.File == ownFile {
+		if b.Key != key || b.File == HandFile {
 			continue
 		}
 		last := fmt.Sprintf("%s:%d has the last word now (%s)", b.File, b.Line, b.Value)
-		if p.File == ownFile {
+		if p.File == HandFile {
 			p.File, p.Note = b.File, "replaces line "+strconv.Itoa(b.Line)+": "+last
 		} else if p.File != b.File {
 			p.Note += "; " + last

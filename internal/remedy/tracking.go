@@ -25,7 +25,7 @@ func raiseTracked(at *site) Remedy {
 		Kind:      Setting,
 		Now:       "sysctl -w " + assignment(key, value) + " " + assignment("net.netfilter.nf_conntrack_buckets", value),
 		Sets:      []Assignment{{key, value}},
-		Persist:   &Persist{File: ownFile, Line: key + " = " + value, Note: "nf_conntrack must be loaded before (/etc/modules-load.d)"},
+		Persist:   &Persist{File: HandFile, Line: key + " = " + value, Note: "nf_conntrack must be loaded before (/etc/modules-load.d)"},
 		Frees:     fmt.Sprintf("room for %s entries more", diagnose.Count(now)),
 		Risk:      fmt.Sprintf("up to %s more kernel memory when full", diagnose.Size(now*entryBytes)),
 		NotWhen:   "the entries are of connections that need no tracking",

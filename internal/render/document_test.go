@@ -128,14 +128,14 @@ func remedies(f diagnose.Finding) []remedy.Remedy {
 		{
 			ID: "tw-reuse", Kind: remedy.Setting, Title: "Let connect() take over TIME_WAIT sockets older than a second",
 			Now:     "sysctl -w net.ipv4.tcp_tw_reuse=1",
-			Persist: &remedy.Persist{File: "/etc/sysctl.d/90-linger.conf", Line: "net.ipv4.tcp_tw_reuse = 1"},
+			Persist: &remedy.Persist{File: "/etc/sysctl.d/90-local.conf", Line: "net.ipv4.tcp_tw_reuse = 1"},
 			Frees:   "26,824 of 27,310 ports at once", Risk: "none known to one server; behind 10.0.0.9 there must be one time stamp clock", NotWhen: "10.0.0.9 is a balancer of several servers",
 			Mechanism: "the next time stamp tells the connections apart (RFC 6191)", Kernels: "value 1 since 2.6, time stamps needed",
 		},
 		{
 			ID: "port-range", Kind: remedy.Setting, Title: "Widen the ephemeral port range",
 			Now:     `sysctl -w net.ipv4.ip_local_port_range="10240 60999"`,
-			Persist: &remedy.Persist{File: "/etc/sysctl.d/90-linger.conf", Line: "net.ipv4.ip_local_port_range = 10240 60999"},
+			Persist: &remedy.Persist{File: "/etc/sysctl.d/90-local.conf", Line: "net.ipv4.ip_local_port_range = 10240 60999"},
 			Frees:   "22,528 ports more, for 375 closes/s more", Risk: "a service that begins to listen there may find its port taken", NotWhen: "",
 			Mechanism: "connect() chooses from more ports", Kernels: "all",
 		},

@@ -151,7 +151,7 @@ func TestNothingIsCut(t *testing.T) {
 			d.Diagnosis.Findings[0].Subject.Local.String(),
 			d.Diagnosis.Findings[0].Subject.Remote.String(),
 			"sysctl -w net.ipv4.tcp_tw_reuse=1",
-			"/etc/sysctl.d/90-linger.conf",
+			"/etc/sysctl.d/90-local.conf",
 			"net.ipv4.ip_local_port_range = 10240 60999",
 			"ss -Htan src 10.0.0.5 dst 10.0.0.9 dport = :5432 | wc -l",
 		} {
