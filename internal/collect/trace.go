@@ -86,10 +86,8 @@ func (t *Trace) load(o trace.Options) (err error) {
 		for _, name := range f.Endings {
 			o.Events.Endings = append(o.Events.Endings, trace.Ending(slices.Index(EndingNames(), name)+1))
 		}
-		if wanted := t.wanted(); len(wanted) == 1 {
-			o.Events.Netns = wanted[0]
-		}
 	}
+	o.Netns = t.wanted()
 	if t.tracer, err = trace.Load(o); err != nil {
 		return fmt.Errorf("trace connections: %w (needs %s)", err, traceNeeds(err))
 	}
@@ -105,6 +103,7 @@ func traceNeeds(err error) string {
 	return "kernel 5.8 with CONFIG_DEBUG_INFO_BTF"
 }
 
+// wanted are the namespaces that were chosen, none where that is all.
 func (t *Trace) wanted() (wanted []trace.Netns) {
 	for id, p := range t.places {
 		if p.wanted && len(t.options.Netns) > 0 {

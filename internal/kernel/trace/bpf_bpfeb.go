@@ -14,15 +14,16 @@ import (
 )
 
 type bpfConnection struct {
-	_       structs.HostLayout
-	Since   uint64
-	Group   uint32
-	Pid     uint32
-	Role    uint8
-	Flags   uint8
-	Ending  uint8
-	Reason  uint8
-	Padding uint32
+	_      structs.HostLayout
+	Name   uint64
+	Since  uint64
+	Group  uint32
+	Pid    uint32
+	Role   uint8
+	Flags  uint8
+	Ending uint8
+	Reason uint8
+	Taken  uint32
 }
 
 type bpfEnding uint32
@@ -62,7 +63,6 @@ type bpfEvent struct {
 
 type bpfEventFilter struct {
 	_          structs.HostLayout
-	Netns      uint64
 	LeastLife  uint64
 	Comm       [16]int8
 	Endings    uint32
@@ -76,14 +76,16 @@ type bpfGroup struct {
 	_          structs.HostLayout
 	Key        bpfGroupKey
 	Used       uint32
+	NetnsInode uint32
+	_          [48]byte
 	Live       uint32
 	Pid        uint32
-	NetnsInode uint32
-	Numbers    [21]uint64
+	Numbers    [20]uint64
 	ResetsSent [32]uint64
 	Life       [160]uint32
 	Sent       [44]uint32
 	Received   [44]uint32
+	_          [56]byte
 }
 
 type bpfGroupKey struct {
@@ -97,6 +99,12 @@ type bpfGroupKey struct {
 	RemotePort uint16
 	Role       uint8
 	Padding    [3]uint8
+}
+
+type bpfHint struct {
+	_      structs.HostLayout
+	Group  uint32
+	Learnt uint32
 }
 
 type bpfListener struct {
@@ -117,16 +125,16 @@ type bpfListenerKey struct {
 type bpfNumber uint32
 
 const (
-	bpfNumberOPENED          bpfNumber = 12
-	bpfNumberBOUND           bpfNumber = 13
-	bpfNumberTO_TIME_WAIT    bpfNumber = 14
-	bpfNumberTO_FIN_WAIT2    bpfNumber = 15
-	bpfNumberRESETS_RECEIVED bpfNumber = 16
-	bpfNumberUNTIMED         bpfNumber = 17
-	bpfNumberBYTES_SENT      bpfNumber = 18
-	bpfNumberBYTES_RECEIVED  bpfNumber = 19
-	bpfNumberUNTRACKED       bpfNumber = 20
-	bpfNumberNUMBERS         bpfNumber = 21
+	bpfNumberOPENED          bpfNumber = 0
+	bpfNumberBOUND           bpfNumber = 12
+	bpfNumberTO_TIME_WAIT    bpfNumber = 13
+	bpfNumberTO_FIN_WAIT2    bpfNumber = 14
+	bpfNumberRESETS_RECEIVED bpfNumber = 15
+	bpfNumberUNTIMED         bpfNumber = 16
+	bpfNumberBYTES_SENT      bpfNumber = 17
+	bpfNumberBYTES_RECEIVED  bpfNumber = 18
+	bpfNumberUNTRACKED       bpfNumber = 19
+	bpfNumberNUMBERS         bpfNumber = 20
 )
 
 type bpfOwner struct {
@@ -153,6 +161,7 @@ const (
 	bpfMapFreeGroups              = "free_groups"
 	bpfMapGroupNumbers            = "group_numbers"
 	bpfMapGroups                  = "groups"
+	bpfMapHints                   = "hints"
 	bpfMapListeners               = "listeners"
 	bpfMapOwners                  = "owners"
 	bpfMapUntold                  = "untold"
@@ -162,12 +171,15 @@ const (
 	bpfProgReceiveReset           = "receive_reset"
 	bpfProgSendReset              = "send_reset"
 	bpfProgSendResetWithoutReason = "send_reset_without_reason"
-	bpfProgSetStateByProcess      = "set_state_by_process"
-	bpfProgSetStateBySegment      = "set_state_by_segment"
+	bpfProgSetState               = "set_state"
+	bpfVarConnectionsMask         = "connections_mask"
 	bpfVarEventRoom               = "event_room"
 	bpfVarFilter                  = "filter"
 	bpfVarKeepOwners              = "keep_owners"
+	bpfVarLearnt                  = "learnt"
 	bpfVarOnlyFamily              = "only_family"
+	bpfVarOnlyNetns               = "only_netns"
+	bpfVarOverflowed              = "overflowed"
 	bpfVarTellEvents              = "tell_events"
 	bpfVarUnusedEnding            = "unused_ending"
 	bpfVarUnusedEvent             = "unused_event"
@@ -222,8 +234,7 @@ type bpfProgramSpecs struct {
 	ReceiveReset           *ebpf.ProgramSpec `ebpf:"receive_reset"`
 	SendReset              *ebpf.ProgramSpec `ebpf:"send_reset"`
 	SendResetWithoutReason *ebpf.ProgramSpec `ebpf:"send_reset_without_reason"`
-	SetStateByProcess      *ebpf.ProgramSpec `ebpf:"set_state_by_process"`
-	SetStateBySegment      *ebpf.ProgramSpec `ebpf:"set_state_by_segment"`
+	SetState               *ebpf.ProgramSpec `ebpf:"set_state"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -236,6 +247,7 @@ type bpfMapSpecs struct {
 	FreeGroups   *ebpf.MapSpec `ebpf:"free_groups"`
 	GroupNumbers *ebpf.MapSpec `ebpf:"group_numbers"`
 	Groups       *ebpf.MapSpec `ebpf:"groups"`
+	Hints        *ebpf.MapSpec `ebpf:"hints"`
 	Listeners    *ebpf.MapSpec `ebpf:"listeners"`
 	Owners       *ebpf.MapSpec `ebpf:"owners"`
 	Untold       *ebpf.MapSpec `ebpf:"untold"`
@@ -245,14 +257,18 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	EventRoom    *ebpf.VariableSpec `ebpf:"event_room"`
-	Filter       *ebpf.VariableSpec `ebpf:"filter"`
-	KeepOwners   *ebpf.VariableSpec `ebpf:"keep_owners"`
-	OnlyFamily   *ebpf.VariableSpec `ebpf:"only_family"`
-	TellEvents   *ebpf.VariableSpec `ebpf:"tell_events"`
-	UnusedEnding *ebpf.VariableSpec `ebpf:"unused_ending"`
-	UnusedEvent  *ebpf.VariableSpec `ebpf:"unused_event"`
-	UnusedNumber *ebpf.VariableSpec `ebpf:"unused_number"`
+	ConnectionsMask *ebpf.VariableSpec `ebpf:"connections_mask"`
+	EventRoom       *ebpf.VariableSpec `ebpf:"event_room"`
+	Filter          *ebpf.VariableSpec `ebpf:"filter"`
+	KeepOwners      *ebpf.VariableSpec `ebpf:"keep_owners"`
+	Learnt          *ebpf.VariableSpec `ebpf:"learnt"`
+	OnlyFamily      *ebpf.VariableSpec `ebpf:"only_family"`
+	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
+	Overflowed      *ebpf.VariableSpec `ebpf:"overflowed"`
+	TellEvents      *ebpf.VariableSpec `ebpf:"tell_events"`
+	UnusedEnding    *ebpf.VariableSpec `ebpf:"unused_ending"`
+	UnusedEvent     *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedNumber    *ebpf.VariableSpec `ebpf:"unused_number"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -281,6 +297,7 @@ type bpfMaps struct {
 	FreeGroups   *ebpf.Map `ebpf:"free_groups"`
 	GroupNumbers *ebpf.Map `ebpf:"group_numbers"`
 	Groups       *ebpf.Map `ebpf:"groups"`
+	Hints        *ebpf.Map `ebpf:"hints"`
 	Listeners    *ebpf.Map `ebpf:"listeners"`
 	Owners       *ebpf.Map `ebpf:"owners"`
 	Untold       *ebpf.Map `ebpf:"untold"`
@@ -294,6 +311,7 @@ func (m *bpfMaps) Close() error {
 		m.FreeGroups,
 		m.GroupNumbers,
 		m.Groups,
+		m.Hints,
 		m.Listeners,
 		m.Owners,
 		m.Untold,
@@ -304,14 +322,18 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	EventRoom    *ebpf.Variable `ebpf:"event_room"`
-	Filter       *ebpf.Variable `ebpf:"filter"`
-	KeepOwners   *ebpf.Variable `ebpf:"keep_owners"`
-	OnlyFamily   *ebpf.Variable `ebpf:"only_family"`
-	TellEvents   *ebpf.Variable `ebpf:"tell_events"`
-	UnusedEnding *ebpf.Variable `ebpf:"unused_ending"`
-	UnusedEvent  *ebpf.Variable `ebpf:"unused_event"`
-	UnusedNumber *ebpf.Variable `ebpf:"unused_number"`
+	ConnectionsMask *ebpf.Variable `ebpf:"connections_mask"`
+	EventRoom       *ebpf.Variable `ebpf:"event_room"`
+	Filter          *ebpf.Variable `ebpf:"filter"`
+	KeepOwners      *ebpf.Variable `ebpf:"keep_owners"`
+	Learnt          *ebpf.Variable `ebpf:"learnt"`
+	OnlyFamily      *ebpf.Variable `ebpf:"only_family"`
+	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
+	Overflowed      *ebpf.Variable `ebpf:"overflowed"`
+	TellEvents      *ebpf.Variable `ebpf:"tell_events"`
+	UnusedEnding    *ebpf.Variable `ebpf:"unused_ending"`
+	UnusedEvent     *ebpf.Variable `ebpf:"unused_event"`
+	UnusedNumber    *ebpf.Variable `ebpf:"unused_number"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
@@ -324,8 +346,7 @@ type bpfPrograms struct {
 	ReceiveReset           *ebpf.Program `ebpf:"receive_reset"`
 	SendReset              *ebpf.Program `ebpf:"send_reset"`
 	SendResetWithoutReason *ebpf.Program `ebpf:"send_reset_without_reason"`
-	SetStateByProcess      *ebpf.Program `ebpf:"set_state_by_process"`
-	SetStateBySegment      *ebpf.Program `ebpf:"set_state_by_segment"`
+	SetState               *ebpf.Program `ebpf:"set_state"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -336,8 +357,7 @@ func (p *bpfPrograms) Close() error {
 		p.ReceiveReset,
 		p.SendReset,
 		p.SendResetWithoutReason,
-		p.SetStateByProcess,
-		p.SetStateBySegment,
+		p.SetState,
 	)
 }
 

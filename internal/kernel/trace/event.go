@@ -17,7 +17,6 @@ import (
 // Filter says which ends of connections are told. It runs in the kernel. A field of its zero
 // value lets all pass.
 type Filter struct {
-	Netns     Netns
 	Process   string
 	Role      tcp.Role
 	Port      uint16       // of either end
@@ -27,7 +26,7 @@ type Filter struct {
 }
 
 func (f *Filter) kernel() bpfEventFilter {
-	k := bpfEventFilter{Netns: uint64(f.Netns), LeastLife: uint64(f.LeastLife), Comm: comm(f.Process), Port: f.Port}
+	k := bpfEventFilter{LeastLife: uint64(f.LeastLife.Microseconds()), Comm: comm(f.Process), Port: f.Port}
 	for _, e := range f.Endings {
 		k.Endings |= 1 << e
 	}
@@ -112,7 +111,7 @@ func (t *Tracer) event(in *bpfEvent, offset time.Duration) Event {
 		Netns: key.Netns, NetnsInode: in.NetnsInode, Cgroup: key.Cgroup, Process: key.Process, PID: in.Pid, Role: key.Role,
 		Local:  netip.AddrPortFrom(netip.AddrFrom16(in.Key.Local).Unmap(), in.LocalPort),
 		Remote: netip.AddrPortFrom(netip.AddrFrom16(in.Remote).Unmap(), in.RemotePort),
-		Ended:  time.Unix(0, int64(in.Ended)).Add(offset), Life: time.Duration(in.Life),
+		Ended:  time.Unix(0, int64(in.Ended)).Add(offset), Life: time.Duration(in.Life) * time.Microsecond,
 		BytesSent: in.BytesSent, BytesReceived: in.BytesReceived,
 		Ending: Ending(in.Ending), Weight: in.Weight,
 	}

@@ -58,7 +58,7 @@ func (l *listening) of(t *testing.T, n int) []Event {
 func TestEvents(t *testing.T) {
 	ns, id := newNamespace(t)
 	cgroup, number := newCgroup(t)
-	tr := follow(t, Options{Events: &Filter{Netns: id}})
+	tr := follow(t, Options{Netns: []Netns{id}, Events: &Filter{}})
 	l := listen(t, tr)
 	began := time.Now().Add(-time.Second)
 	s := peer{Listen: "127.0.0.1:8000", Count: 2, Do: "reset"}.start(t, ns, "", "the-server")
@@ -115,8 +115,7 @@ func TestFilters(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ns, id := newNamespace(t)
-			filter.Netns = id
-			tr := follow(t, Options{Events: &filter})
+			tr := follow(t, Options{Netns: []Netns{id}, Events: &filter})
 			l := listen(t, tr)
 			s := peer{Listen: "127.0.0.1:8000", Count: 3, Do: "wait"}.start(t, ns, "", "the-server")
 			s.says(t, "ready")
@@ -149,7 +148,7 @@ func TestFilters(t *testing.T) {
 // all.
 func TestWeights(t *testing.T) {
 	ns, id := newNamespace(t)
-	tr := follow(t, Options{Events: &Filter{Netns: id}})
+	tr := follow(t, Options{Netns: []Netns{id}, Events: &Filter{}})
 	const n = 6000 // twice as many ends, of 192 bytes, are more than the buffer holds
 	s := peer{Listen: "127.0.0.1:8000", Count: n, Do: "wait"}.start(t, ns, "", "the-server")
 	s.says(t, "ready")

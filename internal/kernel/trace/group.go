@@ -89,7 +89,7 @@ func (g *Group) from(in *bpfGroup) {
 	g.Key = keyOf(&in.Key)
 	g.NetnsInode, g.PID, g.Live = in.NetnsInode, in.Pid, in.Live
 	c := &g.Counts
-	copy(c.Endings[:], in.Numbers[:])
+	copy(c.Endings[1:], in.Numbers[1:])
 	c.Opened = in.Numbers[bpfNumberOPENED]
 	c.Bound = in.Numbers[bpfNumberBOUND]
 	c.ToTimeWait = in.Numbers[bpfNumberTO_TIME_WAIT]

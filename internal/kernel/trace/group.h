@@ -3,8 +3,8 @@
 #ifndef LINGER_GROUP_H
 #define LINGER_GROUP_H
 
-#include "maps.h"
 #include "read.h"
+#include "table.h"
 
 static __always_inline void add(struct group *group, __u32 number, __u64 n)
 {
@@ -18,8 +18,41 @@ static __always_inline struct group *group_at(__u32 number)
 	return bpf_map_lookup_elem(&groups, &number);
 }
 
-/* group_number is that of the group for a key, 0 where no other fits. */
-static __always_inline __u32 group_number(struct group_key *key, __u32 netns_inode)
+/* same_but_name compares two keys in all but the name. */
+static __always_inline bool same_but_name(const struct group_key *a, const struct group_key *b)
+{
+	const __u64 *x = (const void *)a, *y = (const void *)b;
+	__u64 differ = 0;
+
+	for (int i = 0; i < sizeof(*a) / sizeof(*x); i++)
+		if (i < offsetof(struct group_key, comm) / 8 || i >= offsetof(struct group_key, local) / 8)
+			differ |= x[i] ^ y[i];
+	return !differ;
+}
+
+static __always_inline struct hint *hint_for(const struct group_key *key)
+{
+	const __u64 *comm = (const void *)key->comm, *local = (const void *)key->local, *remote = (const void *)key->remote;
+	__u64 mixed = key->netns ^ key->cgroup << 8 ^ local[1] ^ remote[1] << 1 ^
+		      (__u64)key->remote_port << 16 ^ key->local_port;
+	__u32 at;
+
+	if (key->role == CONNECTOR)
+		mixed ^= comm[0];
+	at = mixed * 0x9e3779b97f4a7c15ULL >> 54; /* HINTS are 2^10 */
+	return bpf_map_lookup_elem(&hints, &at);
+}
+
+/* hinted is the group that a hint leads to, NULL where that is of another key in more than the name. */
+static __always_inline struct group *hinted(const struct hint *hint, const struct group_key *key)
+{
+	struct group *group = hint ? group_at(hint->group) : 0;
+
+	return group && group->used && same_but_name(&group->key, key) ? group : 0;
+}
+
+/* group_by_hash is that of the group for a key, 0 where no other fits. */
+static __noinline __u32 group_by_hash(struct group_key *key, __u32 netns_inode)
 {
 	__u32 *known = bpf_map_lookup_elem(&group_numbers, key), number;
 	struct group *group;
@@ -40,6 +73,20 @@ static __always_inline __u32 group_number(struct group_key *key, __u32 netns_ino
 		return known ? *known : 0;
 	}
 	group->used = 1;
+	return number;
+}
+
+static __always_inline __u32 group_number(struct group_key *key, __u32 netns_inode)
+{
+	struct hint *hint = hint_for(key);
+	struct group *group = hinted(hint, key);
+	__u32 number;
+
+	if (group && same_name(group->key.comm, key->comm))
+		return hint->group;
+	number = group_by_hash(key, netns_inode);
+	if (hint)
+		hint->group = number;
 	return number;
 }
 
@@ -83,30 +130,81 @@ static __always_inline struct listener *listener_of(const struct sock *sk)
 	return bpf_map_lookup_elem(&listeners, &key);
 }
 
-/* begin starts to follow a connection. It counts in its group as live only once the
- * table has taken it, so that live never exceeds what can end. */
-static __always_inline struct connection *begin(const struct sock *sk, struct connection *c)
+/* accepted finds the group of a connection that a listener has made, and who listens: it
+ * is to use it. */
+static __always_inline void accepted(const struct sock *sk, struct connection *c)
 {
-	__u64 at = (__u64)sk;
+	struct group_key key = {};
+	struct listener *listener;
+	struct group *group;
+	struct hint *hint;
+
+	describe(&key, sk, ACCEPTOR);
+	hint = hint_for(&key);
+	if (hint && hint->learnt == learnt && (group = hinted(hint, &key))) {
+		c->group = hint->group;
+		c->pid = group->pid;
+		return;
+	}
+	listener = listener_of(sk);
+	if (listener) {
+		__builtin_memcpy(key.comm, listener->comm, COMM);
+		c->pid = listener->pid;
+	}
+	c->group = group_number(&key, sk->__sk_common.skc_net.net->ns.inum);
+	if (hint) {
+		hint->learnt = learnt;
+		hint->group = c->group;
+	}
+}
+
+/* retire is for what is left of a socket that had the same address: connect() has failed on this one before, or
+ * the end of another was missed. */
+static __noinline void retire(struct connection *c)
+{
 	struct group *group = group_at(c->group);
 
-	c->flags |= FLAG_LIVE;
+	if (!group || !(c->flags & FLAG_LIVE))
+		return;
+	__sync_fetch_and_add(&group->live, -1);
+	if (c->flags & FLAG_OPENED)
+		add(group, UNTIMED, 1);
+}
+
+/* begin starts to follow a connection. It counts in its group as live only once the
+ * table has taken it, so that live never exceeds what can end. */
+static __always_inline struct connection *begin(const struct sock *sk, const struct connection *as)
+{
+	struct group *group = group_at(as->group);
+	struct connection *c = lookup(sk);
+
 	if (!group)
 		return 0;
-	__sync_fetch_and_add(&group->live, 1);
-	if (c->pid)
-		group->pid = c->pid;
-	if (bpf_map_update_elem(&connections, &at, c, BPF_ANY)) {
-		__sync_fetch_and_add(&group->live, -1);
+	if (c)
+		retire(c);
+	else
+		c = take(sk);
+	if (!c) {
+		overflowed = true;
 		add(group, UNTRACKED, 1);
 		return 0;
 	}
-	return bpf_map_lookup_elem(&connections, &at);
+	c->since = as->since;
+	c->group = as->group;
+	c->pid = as->pid;
+	c->role = as->role;
+	c->flags = as->flags | FLAG_LIVE;
+	c->ending = as->ending;
+	c->reason = as->reason;
+	__sync_fetch_and_add(&group->live, 1);
+	if (c->pid)
+		group->pid = c->pid;
+	return c;
 }
 
 /* meet is for a connection that began before the tracing, or that the table had no
  * room for: its role is told by whether somebody listens on its port. */
-static __always_inline void meet(const struct sock *sk, struct connection *c)
+static __noinline void meet(const struct sock *sk, struct connection *c)
 {
 	struct group_key key = {};
 	struct listener *listener = listener_of(sk);
@@ -122,34 +220,41 @@ static __always_inline void meet(const struct sock *sk, struct connection *c)
 	c->group = group_number(&key, sk->__sk_common.skc_net.net->ns.inum);
 }
 
+/* follow_met starts to follow such a connection, if it can. Its opening was before, and is not counted. */
+static __noinline struct connection *follow_met(const struct sock *sk, struct connection *c)
+{
+	meet(sk, c);
+	c->flags = FLAG_OPENED;
+	return begin(sk, c);
+}
+
 static __always_inline struct connection *find(const struct sock *sk)
 {
-	__u64 at = (__u64)sk;
-	struct connection *c = bpf_map_lookup_elem(&connections, &at);
+	struct connection *c = lookup(sk);
 
 	return c && !(c->flags & FLAG_ENDED) ? c : 0;
 }
 
-/* used_by makes current the owner of a connection that it is using. An acceptor whose
- * listener somebody else made, such as a parent or systemd, is called by its own name from
- * then on. */
-static __always_inline void used_by_current(const struct sock *sk, struct connection *c, struct group_key *key)
+/* now_used_by gives a connection to current. An acceptor whose listener somebody else made, such as a parent or
+ * systemd, is called by its own name from then on. */
+static __noinline void now_used_by(const struct sock *sk, struct connection *c, __u32 pid)
 {
 	struct group *old = group_at(c->group), *group;
+	struct group_key key = {};
 
-	current_name(key->comm);
-	c->pid = bpf_get_current_pid_tgid() >> 32;
+	c->pid = pid;
+	current_name(key.comm);
 	if (!old)
 		return;
-	if (c->group && same_name(old->key.comm, key->comm)) {
-		old->pid = c->pid;
+	if (c->group && same_name(old->key.comm, key.comm)) {
+		old->pid = pid;
 		return;
 	}
-	describe(key, sk, c->role);
-	c->group = group_number(key, sk->__sk_common.skc_net.net->ns.inum);
+	describe(&key, sk, c->role);
+	c->group = group_number(&key, sk->__sk_common.skc_net.net->ns.inum);
 	group = group_at(c->group);
 	if (group) {
-		group->pid = c->pid;
+		group->pid = pid;
 		if (c->flags & FLAG_LIVE) {
 			__sync_fetch_and_add(&old->live, -1);
 			__sync_fetch_and_add(&group->live, 1);
@@ -158,9 +263,21 @@ static __always_inline void used_by_current(const struct sock *sk, struct connec
 	if (c->role == ACCEPTOR) {
 		struct listener *listener = listener_of(sk);
 
-		if (listener)
-			__builtin_memcpy(listener->comm, key->comm, COMM);
+		if (listener) {
+			__builtin_memcpy(listener->comm, key.comm, COMM);
+			listener->pid = pid;
+			__sync_fetch_and_add(&learnt, 1);
+		}
 	}
+}
+
+/* used_by_current makes current the owner of a connection that it is using. */
+static __always_inline void used_by_current(const struct sock *sk, struct connection *c)
+{
+	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+
+	if (c->pid != pid)
+		now_used_by(sk, c, pid);
 }
 
 /* octave is the number of v's binary digits. It is global for the verifier to look at its
@@ -188,9 +305,8 @@ static __always_inline void count_size(__u32 *steps, __u64 bytes)
 	__sync_fetch_and_add(&steps[step], 1);
 }
 
-static __always_inline void count_life(struct group *group, __u64 ns)
+static __always_inline void count_life(struct group *group, __u64 us)
 {
-	__u64 us = ns / 1000;
 	__u64 n = octave(us), step = us;
 
 	if (n > 2) /* the two digits after the first make quarters of an octave */

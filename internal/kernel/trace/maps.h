@@ -9,6 +9,8 @@
 const volatile bool keep_owners;      /* needs bpf_get_socket_cookie in tracing, kernel 5.12 */
 const volatile bool only_family;      /* follow only what the processes in families open */
 const volatile bool tell_events;
+const volatile __u64 only_netns[NETNSES]; /* follow only these, up to the first 0; all where there is none */
+const volatile __u32 connections_mask;    /* their number less 1, of a power of two */
 const volatile __u32 event_room = 1;  /* bytes of the ring buffer */
 const volatile struct event_filter filter;
 
@@ -35,10 +37,26 @@ struct {
 	__type(value, struct group);
 } groups SEC(".maps");
 
+/* Whether a connection was ever without a place. */
+bool overflowed;
+
+/* How often a listener became known by another name. */
+__u32 learnt;
+
+/* Where a group may be found without hashing its key and looking for its listener, by what keys often
+ * differ in. What a hint says is compared with the key. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, HINTS);
+	__type(key, __u32);
+	__type(value, struct hint);
+} hints SEC(".maps");
+
+/* Read and written by table.h alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
-	__type(key, __u64);
+	__type(key, __u32);
 	__type(value, struct connection);
 } connections SEC(".maps");
 

@@ -3,7 +3,7 @@
 #ifndef LINGER_READ_H
 #define LINGER_READ_H
 
-#include "trace.h"
+#include "maps.h"
 
 static __always_inline void copy_ipv6(__u8 *to, const struct in6_addr *from)
 {
@@ -41,20 +41,30 @@ static __always_inline void copy_remote(__u8 *to, const struct sock_common *sk)
 		copy_ipv6(to, &sk->skc_v6_daddr);
 }
 
-/* A program may follow pointers of the type that the tracepoint gives it, and struct sock
- * is only the beginning of these. */
-#define READ(type, sk, field) BPF_CORE_READ((const struct type *)(sk), field)
+/* A program may follow pointers of the type that the tracepoint gives it, and struct sock is only the beginning
+ * of a tcp_sock: that it may follow from kernel 5.9 on, and read by a helper before. */
+#define CAN_FOLLOW bpf_core_enum_value_exists(enum bpf_func_id___known, BPF_FUNC_skc_to_tcp_sock___known)
 
-/* inet_num, of which skc_num is another name, is 0 again when the port is given back,
- * before the tracepoint (inet_put_port of net/ipv4/inet_hashtables.c). */
-static __always_inline __be16 source_port(const struct sock *sk)
+static __always_inline const struct tcp_sock *tcp_sock_of(const struct sock *sk)
 {
-	return READ(inet_sock, sk, inet_sport);
+	return CAN_FOLLOW ? bpf_skc_to_tcp_sock((void *)sk) : (void *)0;
 }
 
+/* READ is a field of a tcp_sock; tp is tcp_sock_of(sk). */
+#define READ(tp, sk, field) \
+	(CAN_FOLLOW ? (tp) ? (tp)->field : 0 : BPF_CORE_READ((const struct tcp_sock *)(sk), field))
+
+/* local_port is also of a connection that has closed. inet_num, of which skc_num is another name, is 0 again
+ * when the port is given back, before the tracepoint (inet_put_port of net/ipv4/inet_hashtables.c). */
 static __always_inline __u16 local_port(const struct sock *sk)
 {
-	return bpf_ntohs(source_port(sk));
+	__u16 port = sk->__sk_common.skc_num;
+	const struct tcp_sock *tp;
+
+	if (port)
+		return port;
+	tp = tcp_sock_of(sk);
+	return bpf_ntohs(READ(tp, sk, inet_conn.icsk_inet.inet_sport));
 }
 
 static __always_inline __u64 netns_of(struct net *net)
@@ -62,6 +72,17 @@ static __always_inline __u64 netns_of(struct net *net)
 	if (bpf_core_field_exists(net->net_cookie) && bpf_core_field_size(net->net_cookie) == 8 && net->net_cookie)
 		return net->net_cookie;
 	return net->ns.inum;
+}
+
+/* wanted tells whether a namespace is to be followed. */
+static __always_inline bool wanted(struct net *net)
+{
+	if (!only_netns[0])
+		return true;
+	for (int i = 0; i < NETNSES && only_netns[i]; i++)
+		if (only_netns[i] == netns_of(net))
+			return true;
+	return false;
 }
 
 static __always_inline __u64 cgroup_of(const struct sock *sk)
@@ -86,19 +107,18 @@ static __always_inline __u64 cgroup_of(const struct sock *sk)
  * Workers of the kernel's queues share one. */
 static __always_inline void current_name(char *comm)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+	if (bpf_core_enum_value_exists(enum bpf_func_id___known, BPF_FUNC_get_current_task_btf___known)) {
+		__builtin_memcpy(comm, bpf_get_current_task_btf()->group_leader->comm, COMM);
+	} else { /* before kernel 5.11 */
+		struct task_struct *task = (void *)bpf_get_current_task();
+		struct task_struct *leader = BPF_CORE_READ(task, group_leader);
 
-	bpf_core_read(comm, COMM, &leader->comm);
+		bpf_core_read(comm, COMM, &leader->comm);
+	}
 	if (*(__u64 *)comm == *(const __u64 *)"kworker/") {
 		comm[7] = 0;
 		*(__u64 *)(comm + 8) = 0;
 	}
-}
-
-static __always_inline bool same_name(const char *a, const char *b)
-{
-	return ((__u64 *)a)[0] == ((__u64 *)b)[0] && ((__u64 *)a)[1] == ((__u64 *)b)[1];
 }
 
 /* in_use tells whether current uses this socket. In softirq current is whoever was
@@ -106,6 +126,50 @@ static __always_inline bool same_name(const char *a, const char *b)
 static __always_inline bool in_use(const struct sock *sk)
 {
 	return sk->sk_lock.owned;
+}
+
+/* stamp is when the last segment came or went, on the monotonic clock, in us: where a segment has just come that is
+ * now, and saves reading the clock (tcp_mstamp_refresh of net/ipv4/tcp_output.c). */
+static __always_inline __u64 stamp(const struct sock *sk, const struct tcp_sock *tp)
+{
+	return READ(tp, sk, tcp_mstamp);
+}
+
+/* now is the same clock, whatever happens. */
+static __always_inline __u64 now(const struct sock *sk, const struct tcp_sock *tp)
+{
+	return in_use(sk) || sk->sk_err ? bpf_ktime_get_ns() / 1000 : stamp(sk, tp);
+}
+
+/* peer_closed tells whether the peer's FIN was seen. */
+static __always_inline bool peer_closed(const struct sock *sk)
+{
+	return sk->__sk_common.skc_flags & 1 << SOCK_DONE;
+}
+
+struct size {
+	__u64 sent, received;
+};
+
+/* size_of is how many bytes went over a connection that has closed from oldstate. The kernel counts sequence
+ * numbers, of which a SYN and a FIN have one each; an acceptor's SYN it does not count. */
+static __always_inline struct size size_of(const struct sock *sk, const struct tcp_sock *tp, __u8 role, int oldstate)
+{
+	struct size size = { READ(tp, sk, bytes_acked), READ(tp, sk, bytes_received) };
+	bool acknowledged = oldstate == TCP_FIN_WAIT2 || ((oldstate == TCP_CLOSING || oldstate == TCP_LAST_ACK) && !sk->sk_err);
+
+	if (role == CONNECTOR && size.sent)
+		size.sent--;
+	if (acknowledged && size.sent)
+		size.sent--;
+	if (peer_closed(sk) && size.received)
+		size.received--;
+	return size;
+}
+
+static __always_inline bool same_name(const char *a, const char *b)
+{
+	return ((__u64 *)a)[0] == ((__u64 *)b)[0] && ((__u64 *)a)[1] == ((__u64 *)b)[1];
 }
 
 #endif

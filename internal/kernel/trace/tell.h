@@ -13,8 +13,6 @@ static __always_inline bool passes(const struct event *e)
 
 	if (filter.endings && !(filter.endings & 1U << (e->ending & 31)))
 		return false;
-	if (filter.netns && filter.netns != e->key.netns)
-		return false;
 	if (filter.role && filter.role != e->key.role)
 		return false;
 	if (filter.port && filter.port != e->local_port && filter.port != e->remote_port)
@@ -40,20 +38,25 @@ static __always_inline bool passes(const struct event *e)
 
 /* tell sends the end of a connection through the ring buffer. From half full on it tells
  * one of 64, each with the number that it stands for; what the last one does not
- * stand for is in untold. */
-static __always_inline void tell(const struct sock *sk, struct connection *c, struct group *group)
+ * stand for is in untold. oldstate is that before CLOSE. */
+static __noinline void tell(const struct sock *sk, struct connection *c, int oldstate)
 {
+	const struct group *group = group_at(c->group);
 	struct event e = {}, *slot;
 	__u64 *skipped, n;
 	__u32 zero = 0;
 
+	if (!group)
+		return;
 	e.key = group->key;
 	e.ended = bpf_ktime_get_ns();
 	if (c->since)
-		e.life = e.ended - c->since;
+		e.life = e.ended / 1000 - c->since;
 	if (c->ending < NO_PORT) {
-		e.bytes_sent = READ(tcp_sock, sk, bytes_acked);
-		e.bytes_received = READ(tcp_sock, sk, bytes_received);
+		struct size size = size_of(sk, tcp_sock_of(sk), c->role, oldstate);
+
+		e.bytes_sent = size.sent;
+		e.bytes_received = size.received;
 	}
 	e.pid = c->pid;
 	e.netns_inode = sk->__sk_common.skc_net.net->ns.inum;

@@ -15,11 +15,10 @@ static __always_inline bool in_family(void)
 	return bpf_map_lookup_elem(&family, &process);
 }
 
-/* A program is not run for an event that interrupts it on the same CPU (recursion_misses of
- * struct bpf_prog_info). A softirq can come at any time while a process's event is counted, and
- * brings events of hundreds of other connections: so one program counts what processes do, and
- * another what segments and timers do, which nothing interrupts. What may be missed still, while
- * the second sees that an event is not its own, the later steps of a connection make up for. */
+/* A program is not run for an event that interrupts it on the same CPU (recursion_misses of struct bpf_prog_info):
+ * while the event of a process is counted, a softirq may bring those of other connections. What is missed the later steps of a
+ * connection make up for, as far as they can. A second program, for segments alone, would not miss them, but the way to
+ * a program and back is half of what an event costs, and three quarters where a tracepoint has two. */
 
 /* was_open counts a connection that is followed as opened, unless it has been. */
 static __always_inline void was_open(struct connection *c, struct group *group)
@@ -57,51 +56,79 @@ static __always_inline __u8 implied(int oldstate)
 	return 0;
 }
 
-/* end counts how a connection ended. */
+/* why_failed tells why connect() failed. */
+static __always_inline __u8 why_failed(const struct sock *sk, const struct connection *c)
+{
+	const struct tcp_sock *tp = tcp_sock_of(sk);
+
+	switch (sk->sk_err) {
+	case 0:
+		break;
+	case ECONNREFUSED:
+		return REFUSED;
+	case ETIMEDOUT:
+		return UNANSWERED;
+	default:
+		return UNREACHABLE;
+	}
+	if (!local_port(sk))
+		return NO_PORT;
+	return !READ(tp, sk, segs_out) && c->flags & FLAG_BOUND ? PORT_TAKEN : GIVEN_UP;
+}
+
+/* failed counts a connection that was never established. */
+static __noinline void failed(const struct sock *sk, struct connection *c)
+{
+	struct group *group = group_at(c->group);
+
+	c->ending = why_failed(sk, c);
+	if (group)
+		add(group, c->ending, 1);
+}
+
+/* ended counts how an established connection ended. */
+static __always_inline void ended(const struct sock *sk, struct connection *c, struct group *group, int oldstate)
+{
+	const struct tcp_sock *tp = tcp_sock_of(sk);
+	struct size size = size_of(sk, tp, c->role, oldstate);
+	int err = sk->sk_err;
+
+	if (implied(oldstate))
+		began_to_end(c, group, implied(oldstate));
+	else if (c->flags & FLAG_RESET_RECEIVED)
+		began_to_end(c, group, RESET_THERE);
+	else if (err == ETIMEDOUT)
+		began_to_end(c, group, TIMED_OUT);
+	else
+		began_to_end(c, group, ABORTED);
+	if ((oldstate == TCP_FIN_WAIT2 || oldstate == TCP_CLOSING) && !err && !c->reason &&
+	    !(c->flags & FLAG_RESET_RECEIVED))
+		add(group, peer_closed(sk) ? TO_TIME_WAIT : TO_FIN_WAIT2, 1);
+	if (c->since)
+		count_life(group, now(sk, tp) - c->since);
+	else
+		add(group, UNTIMED, 1);
+	if (size.sent) {
+		add(group, BYTES_SENT, size.sent);
+		count_size(group->sent, size.sent);
+	}
+	if (size.received) {
+		add(group, BYTES_RECEIVED, size.received);
+		count_size(group->received, size.received);
+	}
+}
+
+/* end is for the last state of a socket, CLOSE. */
 static __always_inline void end(const struct sock *sk, struct connection *c, int oldstate)
 {
 	struct group *group = group_at(c->group);
-	int err = sk->sk_err;
 
 	if (!group)
 		return;
-	if (oldstate == TCP_SYN_SENT || (oldstate == TCP_SYN_RECV && !(c->flags & FLAG_OPENED))) {
-		if (err == ECONNREFUSED)
-			c->ending = REFUSED;
-		else if (err == ETIMEDOUT)
-			c->ending = UNANSWERED;
-		else if (err)
-			c->ending = UNREACHABLE;
-		else if (!source_port(sk))
-			c->ending = NO_PORT;
-		else if (!READ(tcp_sock, sk, segs_out) && c->flags & FLAG_BOUND)
-			c->ending = PORT_TAKEN;
-		else
-			c->ending = GIVEN_UP;
-		add(group, c->ending, 1);
-	} else {
-		__u64 sent = READ(tcp_sock, sk, bytes_acked), received = READ(tcp_sock, sk, bytes_received);
-
-		if (implied(oldstate))
-			began_to_end(c, group, implied(oldstate));
-		else if (c->flags & FLAG_RESET_RECEIVED)
-			began_to_end(c, group, RESET_THERE);
-		else if (err == ETIMEDOUT)
-			began_to_end(c, group, TIMED_OUT);
-		else
-			began_to_end(c, group, ABORTED);
-		if ((oldstate == TCP_FIN_WAIT2 || oldstate == TCP_CLOSING) && !err && !c->reason &&
-		    !(c->flags & FLAG_RESET_RECEIVED))
-			add(group, sk->__sk_common.skc_flags & 1 << SOCK_DONE ? TO_TIME_WAIT : TO_FIN_WAIT2, 1);
-		if (c->since)
-			count_life(group, bpf_ktime_get_ns() - c->since);
-		else
-			add(group, UNTIMED, 1);
-		add(group, BYTES_SENT, sent);
-		add(group, BYTES_RECEIVED, received);
-		count_size(group->sent, sent);
-		count_size(group->received, received);
-	}
+	if (oldstate == TCP_SYN_SENT || (oldstate == TCP_SYN_RECV && !(c->flags & FLAG_OPENED)))
+		failed(sk, c);
+	else
+		ended(sk, c, group, oldstate);
 	c->flags |= FLAG_ENDED;
 	if (c->flags & FLAG_LIVE) {
 		c->flags &= ~FLAG_LIVE;
@@ -113,7 +140,7 @@ static __always_inline void end(const struct sock *sk, struct connection *c, int
 		if (c->ending == ABORTED && !c->reason)
 			c->flags |= FLAG_UNTOLD;
 		else
-			tell(sk, c, group);
+			tell(sk, c, oldstate);
 	}
 }
 
@@ -128,9 +155,16 @@ static __always_inline void connecting(const struct sock *sk)
 	describe(&key, sk, CONNECTOR);
 	c.pid = bpf_get_current_pid_tgid() >> 32;
 	c.group = group_number(&key, sk->__sk_common.skc_net.net->ns.inum);
-	if (source_port(sk))
+	if (sk->__sk_common.skc_num)
 		c.flags = FLAG_BOUND;
 	begin(sk, &c);
+}
+
+/* new_acceptor tells whether a connection comes from a listener. So does what is in SYN_RECV, but a connector whose SYN
+ * has met its peer's (RFC 9293, 3.5). Else what is known of this address is left of an earlier socket. */
+static __always_inline bool new_acceptor(const struct connection *c, int oldstate)
+{
+	return oldstate == TCP_SYN_RECV && !(c && c->role == CONNECTOR && !(c->flags & FLAG_OPENED));
 }
 
 static __always_inline void opened(const struct sock *sk, int oldstate)
@@ -138,21 +172,17 @@ static __always_inline void opened(const struct sock *sk, int oldstate)
 	struct connection *c = find(sk), new = {};
 	struct group *group;
 
-	if (!c && oldstate == TCP_SYN_RECV) {
-		struct listener *listener = listener_of(sk);
-		struct group_key key = {};
+	if (new_acceptor(c, oldstate)) {
+		struct listener *listener = only_family ? listener_of(sk) : 0;
 
 		if (only_family && !(listener && listener->padding))
 			return;
-		describe(&key, sk, ACCEPTOR);
-		if (listener)
-			__builtin_memcpy(key.comm, listener->comm, COMM);
 		new.role = ACCEPTOR;
-		new.group = group_number(&key, sk->__sk_common.skc_net.net->ns.inum);
-		new.since = bpf_ktime_get_ns();
+		accepted(sk, &new);
+		new.since = stamp(sk, tcp_sock_of(sk));
 		c = begin(sk, &new);
 	} else if (c) {
-		c->since = bpf_ktime_get_ns();
+		c->since = stamp(sk, tcp_sock_of(sk));
 	} else if (only_family) {
 		return;
 	} else {
@@ -167,97 +197,104 @@ static __always_inline void opened(const struct sock *sk, int oldstate)
 	was_open(c, group);
 }
 
+/* keep_owner remembers who makes a time-wait socket. */
+static __noinline void keep_owner(const struct sock *sk, const struct connection *c)
+{
+	struct owner_key at = {
+		.netns = netns_of(sk->__sk_common.skc_net.net),
+		.cookie = bpf_get_socket_cookie((void *)sk),
+	};
+	struct owner owner = { .cgroup = cgroup_of(sk), .pid = c->pid };
+
+	current_name(owner.comm);
+	bpf_map_update_elem(&owners, &at, &owner, BPF_ANY);
+}
+
 /* closing counts the first FIN of a connection. */
 static __always_inline void closing(const struct sock *sk, int newstate)
 {
 	struct connection *c = find(sk), new = {};
-	struct group_key key = {};
 	struct group *group;
 
 	if (!c) {
-		if (only_family)
+		/* LAST_ACK follows CLOSE_WAIT, which was missed or was before the tracing, unless it did not fit. */
+		if (only_family || (newstate == TCP_LAST_ACK && overflowed))
 			return;
-		meet(sk, &new);
-		c = &new;
-	} else if (newstate == TCP_FIN_WAIT1 && in_use(sk)) {
-		used_by_current(sk, c, &key);
+		c = follow_met(sk, &new);
+		if (!c)
+			c = &new;
+	} else if (newstate != TCP_CLOSE_WAIT && in_use(sk)) {
+		used_by_current(sk, c);
 	}
 	group = group_at(c->group);
 	if (group)
-		began_to_end(c, group, newstate == TCP_FIN_WAIT1 ? CLOSED_HERE : CLOSED_THERE);
-	if (keep_owners && newstate == TCP_FIN_WAIT1) {
-		struct owner_key at = {
-			.netns = netns_of(sk->__sk_common.skc_net.net),
-			.cookie = bpf_get_socket_cookie((void *)sk),
-		};
-		struct owner owner = { .cgroup = cgroup_of(sk), .pid = c->pid };
-
-		current_name(owner.comm);
-		if (in_use(sk))
-			bpf_map_update_elem(&owners, &at, &owner, BPF_ANY);
-	}
+		began_to_end(c, group, implied(newstate));
+	if (keep_owners && newstate == TCP_FIN_WAIT1 && in_use(sk))
+		keep_owner(sk, c);
 }
 
-static __always_inline int changed(const struct sock *sk, int oldstate, int newstate)
+static __noinline void listening(const struct sock *sk)
+{
+	struct listener_key at = {
+		.netns = netns_of(sk->__sk_common.skc_net.net),
+		/* inet_sport is set after the state (inet_csk_listen_start). */
+		.port = sk->__sk_common.skc_num,
+	};
+	struct listener listener = { .pid = bpf_get_current_pid_tgid() >> 32 };
+
+	copy_local(at.local, &sk->__sk_common);
+	any_address(at.local);
+	if (only_family)
+		listener.padding = in_family();
+	current_name(listener.comm);
+	bpf_map_update_elem(&listeners, &at, &listener, BPF_ANY);
+	__sync_fetch_and_add(&learnt, 1);
+}
+
+/* closed is for the last state of a socket. */
+static __always_inline void closed(const struct sock *sk, int oldstate)
 {
 	struct connection *c, new = {};
-	struct group_key key = {};
-	struct group *group;
 
+	if (oldstate == TCP_LISTEN || oldstate == TCP_CLOSE)
+		return;
+	c = find(sk);
+	if (!c) {
+		if (only_family || oldstate == TCP_SYN_RECV)
+			return;
+		meet(sk, &new);
+		new.ending = implied(oldstate);
+		c = &new;
+	}
+	end(sk, c, oldstate);
+}
+
+static __always_inline void changed(const struct sock *sk, int oldstate, int newstate)
+{
 	if (sk->sk_protocol != IPPROTO_TCP)
-		return 0;
+		return;
 	switch (newstate) {
 	case TCP_SYN_SENT:
 		connecting(sk);
-		return 0;
+		break;
 	case TCP_ESTABLISHED:
 		opened(sk, oldstate);
-		return 0;
+		break;
 	case TCP_FIN_WAIT1:
 		if (oldstate == TCP_ESTABLISHED || oldstate == TCP_SYN_RECV)
 			closing(sk, newstate);
-		return 0;
+		break;
 	case TCP_CLOSE_WAIT:
-		closing(sk, newstate);
-		return 0;
 	case TCP_LAST_ACK:
-		c = find(sk);
-		if (c && in_use(sk))
-			used_by_current(sk, c, &key);
-		if (c && (group = group_at(c->group)))
-			began_to_end(c, group, CLOSED_THERE);
-		return 0;
-	case TCP_LISTEN: {
-		struct listener_key at = {
-			.netns = netns_of(sk->__sk_common.skc_net.net),
-			/* inet_sport is set after the state (inet_csk_listen_start). */
-			.port = sk->__sk_common.skc_num,
-		};
-		struct listener listener = { .pid = bpf_get_current_pid_tgid() >> 32 };
-
-		copy_local(at.local, &sk->__sk_common);
-		any_address(at.local);
-		if (only_family)
-			listener.padding = in_family();
-		current_name(listener.comm);
-		bpf_map_update_elem(&listeners, &at, &listener, BPF_ANY);
-		return 0;
-	}
+		closing(sk, newstate);
+		break;
+	case TCP_LISTEN:
+		listening(sk);
+		break;
 	case TCP_CLOSE:
-		if (oldstate == TCP_LISTEN || oldstate == TCP_CLOSE)
-			return 0;
-		c = find(sk);
-		if (!c) {
-			if (only_family || oldstate == TCP_SYN_RECV)
-				return 0;
-			meet(sk, &new);
-			new.ending = implied(oldstate);
-			c = &new;
-		}
-		end(sk, c, oldstate);
-		return 0;
+		closed(sk, oldstate);
+		break;
 	}
-	return 0;
 }
 
 static __always_inline bool tells(int newstate)
@@ -266,29 +303,25 @@ static __always_inline bool tells(int newstate)
 }
 
 SEC("tp_btf/inet_sock_set_state")
-int set_state_by_process(__u64 *ctx)
+int set_state(__u64 *ctx)
 {
 	const struct sock *sk = (const void *)ctx[0];
 	int newstate = ctx[2];
 
-	return tells(newstate) && in_use(sk) ? changed(sk, ctx[1], newstate) : 0;
-}
-
-SEC("tp_btf/inet_sock_set_state")
-int set_state_by_segment(__u64 *ctx)
-{
-	const struct sock *sk = (const void *)ctx[0];
-	int newstate = ctx[2];
-
-	return tells(newstate) && !in_use(sk) ? changed(sk, ctx[1], newstate) : 0;
+	if (tells(newstate) && wanted(sk->__sk_common.skc_net.net))
+		changed(sk, ctx[1], newstate);
+	return 0;
 }
 
 /* reset_of_none counts a reset that answers a segment of no connection of ours. */
 static __always_inline void reset_of_none(struct net *net, __u32 reason)
 {
 	struct group_key key = { .netns = netns_of(net) };
-	struct group *group = group_at(group_number(&key, net->ns.inum));
+	struct group *group;
 
+	if (!wanted(net))
+		return;
+	group = group_at(group_number(&key, net->ns.inum));
 	if (group)
 		__sync_fetch_and_add(&group->resets_sent[reason & (REASONS - 1)], 1);
 }
@@ -297,7 +330,6 @@ static __always_inline int reset_sent(const struct sock *sk, const struct sk_buf
 {
 	struct connection *c, new = {};
 	struct group *group;
-	__u64 at = (__u64)sk;
 
 	if (reason >= REASONS)
 		reason = REASONS - 1;
@@ -315,9 +347,9 @@ static __always_inline int reset_sent(const struct sock *sk, const struct sk_buf
 			reset_of_none(sk->__sk_common.skc_net.net, reason);
 		return 0;
 	}
-	c = bpf_map_lookup_elem(&connections, &at);
+	c = lookup(sk);
 	if (!c) {
-		if (only_family)
+		if (only_family || !wanted(sk->__sk_common.skc_net.net))
 			return 0;
 		meet(sk, &new);
 		c = &new;
@@ -329,7 +361,7 @@ static __always_inline int reset_sent(const struct sock *sk, const struct sk_buf
 	__sync_fetch_and_add(&group->resets_sent[reason & (REASONS - 1)], 1);
 	if (tell_events && c->flags & FLAG_UNTOLD) {
 		c->flags &= ~FLAG_UNTOLD;
-		tell(sk, c, group);
+		tell(sk, c, TCP_ESTABLISHED);
 	}
 	return 0;
 }
@@ -357,14 +389,12 @@ int receive_reset(__u64 *ctx)
 	if (sk->__sk_common.skc_state == TCP_SYN_SENT)
 		return 0; /* connect() is refused: told by the state that follows */
 	if (!c) {
-		if (only_family)
+		if (only_family || !wanted(sk->__sk_common.skc_net.net))
 			return 0;
-		meet(sk, &new);
-		new.ending = implied(sk->__sk_common.skc_state);
-		new.flags = FLAG_OPENED; /* before, and not counted */
-		c = begin(sk, &new);
+		c = follow_met(sk, &new);
 		if (!c)
 			c = &new;
+		c->ending = implied(sk->__sk_common.skc_state);
 	}
 	c->flags |= FLAG_RESET_RECEIVED;
 	group = group_at(c->group);
@@ -377,18 +407,15 @@ SEC("tp_btf/tcp_destroy_sock")
 int destroy_sock(__u64 *ctx)
 {
 	const struct sock *sk = (const void *)ctx[0];
-	__u64 at = (__u64)sk;
-	struct connection *c = bpf_map_lookup_elem(&connections, &at);
-	struct group *group;
+	struct connection *c = lookup(sk);
 
 	if (!c)
 		return 0;
 	if (!(c->flags & FLAG_ENDED)) /* was missed; FIN_WAIT2 stands for what a time-wait socket follows */
 		end(sk, c, c->ending == CLOSED_HERE ? TCP_FIN_WAIT2 : c->flags & FLAG_OPENED ? TCP_ESTABLISHED : TCP_SYN_SENT);
-	group = group_at(c->group);
-	if (tell_events && group && c->flags & FLAG_UNTOLD)
-		tell(sk, c, group);
-	bpf_map_delete_elem(&connections, &at);
+	if (tell_events && c->flags & FLAG_UNTOLD)
+		tell(sk, c, TCP_ESTABLISHED);
+	give_back(sk, c);
 	return 0;
 }
 

@@ -69,8 +69,14 @@ struct inet_sock {
 	__be16 inet_sport;
 };
 
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+};
+
 struct tcp_sock {
+	struct inet_connection_sock inet_conn;
 	__u32 segs_out;
+	__u64 tcp_mstamp; /* us of the monotonic clock when the last segment came or went */
 	__u64 bytes_acked;
 	__u64 bytes_received;
 };
@@ -88,6 +94,12 @@ struct task_struct {
 	int pid;
 	int tgid;
 	char comm[COMM];
+};
+
+/* Of the enumerators just those that are asked for. */
+enum bpf_func_id___known {
+	BPF_FUNC_skc_to_tcp_sock___known,
+	BPF_FUNC_get_current_task_btf___known,
 };
 
 #pragma clang attribute pop
@@ -109,14 +121,14 @@ enum ending {
 	ENDINGS,
 };
 
-/* The numbers of a group. Endings come first, by their own numbers; 0 is not used. */
+/* The numbers of a group: those of endings are their own. */
 enum number {
-	OPENED = ENDINGS, /* established */
-	BOUND,		  /* of these: connectors that had a source port before connect() */
+	OPENED,		  /* established; 0 is no ending, and near those that each connection needs */
+	BOUND = ENDINGS,  /* of these: connectors that had a source port before connect() */
 	TO_TIME_WAIT,	  /* handed over to a time-wait socket after the peer's FIN */
 	TO_FIN_WAIT2,	  /* and before it */
 	RESETS_RECEIVED,
-	UNTIMED,	  /* ended, and their beginning was not seen */
+	UNTIMED,	  /* ended, and their beginning or their end was not seen */
 	BYTES_SENT,	  /* acknowledged by the peer */
 	BYTES_RECEIVED,
 	UNTRACKED,	  /* connections that the table of sockets had no place for */
@@ -125,6 +137,8 @@ enum number {
 
 #define REASONS 32	  /* of enum sk_rst_reason, the last for all beyond */
 #define LIFE_STEPS 160	  /* four to an octave of microseconds: 2^40 us are 12 days */
+#define HINTS 1024
+#define NETNSES 8
 #define SIZE_STEPS 44	  /* octaves of bytes */
 
 enum role {
@@ -149,9 +163,10 @@ struct group_key {
 struct group {
 	struct group_key key;
 	__u32 used;
-	__u32 live; /* sockets that are counted here and have not ended */
-	__u32 pid;  /* of one of the processes */
 	__u32 netns_inode;
+	/* From here on what each connection changes, and begins a cache line. */
+	__u32 live __attribute__((aligned(64))); /* sockets that are counted here and have not ended */
+	__u32 pid;  /* of one of the processes */
 	__u64 numbers[NUMBERS];
 	__u64 resets_sent[REASONS];
 	__u32 life[LIFE_STEPS];
@@ -159,16 +174,17 @@ struct group {
 	__u32 received[SIZE_STEPS];
 };
 
-/* What is known of one end of a connection, by the address of its struct sock. */
+/* What is known of one end of a connection. */
 struct connection {
-	__u64 since; /* ns of the monotonic clock at ESTABLISHED, 0 before */
+	__u64 name;   /* of its socket, see name_of; 0 while the place is free */
+	__u64 since;  /* us of the monotonic clock at ESTABLISHED, 0 before */
 	__u32 group;
-	__u32 pid;   /* of the last process that was seen to use it, 0 if none was */
+	__u32 pid;    /* of the last process that was seen to use it, 0 if none was */
 	__u8 role;
 	__u8 flags;
 	__u8 ending;
-	__u8 reason; /* of the reset that this end sent, plus 1 */
-	__u32 padding;
+	__u8 reason;  /* of the reset that this end sent, plus 1 */
+	__u32 taken;  /* see table.h */
 };
 
 #define FLAG_BOUND 1
@@ -177,6 +193,12 @@ struct connection {
 #define FLAG_ENDED 8
 #define FLAG_OPENED 16	      /* counted as opened */
 #define FLAG_UNTOLD 32	      /* its end is told when the reason is known */
+
+/* The group that a key was in last time. */
+struct hint {
+	__u32 group;
+	__u32 learnt; /* the value of learnt then */
+};
 
 struct listener_key {
 	__u64 netns;
@@ -207,7 +229,7 @@ struct owner {
 struct event {
 	struct group_key key;
 	__u64 ended; /* ns of the monotonic clock */
-	__u64 life;  /* ns, 0 where the beginning was not seen */
+	__u64 life;  /* us, 0 where the beginning was not seen */
 	__u64 bytes_sent;
 	__u64 bytes_received;
 	__u32 weight; /* how many ends this one stands for */
@@ -223,8 +245,7 @@ struct event {
 
 /* Which ends are told. An empty field lets all pass. */
 struct event_filter {
-	__u64 netns;
-	__u64 least_life; /* ns */
+	__u64 least_life; /* us */
 	char comm[COMM];
 	__u32 endings;	  /* bit by enum ending */
 	__u16 port;	  /* of either end */
