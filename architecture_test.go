@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 	"cmd/linger":        {"internal/cli", "internal/lab"},
 	"scripts/man":       {"internal/cli"},
 	"kernels":           {},
-	"bench":             {"internal/lab", "internal/kernel/*", "internal/tcp"},
+	"bench":             {"internal/lab", "internal/kernel/*", "internal/tcp", "internal/proof"},
 }
 
 // pure rooms compute: they read no host, no file and no clock, and so import

@@ -14,22 +14,22 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"linger/internal/lab"
+	"linger/internal/proof"
 )
 
 // The load of a run, and how often it is run. Each destination has source ports for all of
 // it, so that no connect() looks long for one.
 const (
-	churned     = 60_000
+	churned     = 40_000
 	churnPort   = 8080
 	warmPort    = 8081
 	destination = 8
-	lingerPairs = 12
+	lingerPairs = 36
 	peerPairs   = 10
 	overhead    = 3.0 // percent more CPU per connection, at most
 )
@@ -46,10 +46,10 @@ type tracer struct {
 // traced is what was measured with a tracer beside none.
 type traced struct {
 	tracer
-	cpu, rate spread // percent more CPU per connection, and connections per second to those without, by pairs
-	without   spread // microseconds of CPU per connection
-	perSecond spread // connections, without
-	missed    spread // ends that it did not tell of, per run
+	cpu, rate proof.Interval // percent more CPU per connection, and connections per second to those without, by pairs
+	without   proof.Interval // microseconds of CPU per connection
+	perSecond proof.Interval // connections, without
+	missed    spread         // ends that it did not tell of, per run
 }
 
 // tracing measures linger trace, tcplife and tcpstates beside nothing, in the order A B B A.
@@ -122,7 +122,9 @@ func pairs(ctx context.Context, tr tracer, progress io.Writer) (traced, error) {
 		perSecond = append(perSecond, bare.rate())
 		missed = append(missed, float64(2*with.opened-with.told))
 	}
-	return traced{tr, spreadOf(cpu), spreadOf(rate), spreadOf(without), spreadOf(perSecond), spreadOf(missed)}, nil
+	return traced{
+		tr, proof.IntervalOf(cpu), proof.IntervalOf(rate), proof.IntervalOf(without), proof.IntervalOf(perSecond), spreadOf(missed),
+	}, nil
 }
 
 // churn is one run of the load.
@@ -272,20 +274,15 @@ func (b *buffer) Bytes() []byte {
 	return b.b.Bytes()
 }
 
-// cpuOf is the CPU that a process and its threads have used (/proc/PID/stat).
+// cpuOf is the CPU that a process and its threads have used, those that have ended too: its clock of
+// clock_getcpuclockid(3), which counts nanoseconds where /proc/PID/stat counts ticks.
 func cpuOf(pid int) time.Duration {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
+	const perProcess, sched = 0, 2 // CPUCLOCK_SCHED of include/linux/posix-timers.h
+	var used unix.Timespec
+	if unix.ClockGettime(^int32(pid)<<3|perProcess|sched, &used) != nil {
 		return 0
 	}
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	var ticks int64
-	for _, field := range fields[11:13] { // utime and stime, the 14th and 15th
-		var n int64
-		fmt.Sscan(field, &n)
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100
+	return time.Duration(used.Nano())
 }
 
 // softirqThreads is the CPU of ksoftirqd.
@@ -336,22 +333,23 @@ func writeTracing(w io.Writer, results []traced) (held bool) {
 
 Written by %[1]smake bench%[1]s on Linux %[2]s, %[3]d CPUs, %[4]s. One program opens and closes %[5]s connections over loopback
 as fast as it can, to one that accepts them, in a network namespace; a tracer watches, or none does. The orders alternate
-(A B B A); each number is of pairs of neighbouring runs: the median, and in brackets the least and the most. The CPU is
-that of both ends, of the tracer meanwhile, and of ksoftirqd. Told is each end of each connection that the tracer's output has.
+(A B B A); each number is of pairs of neighbouring runs: the median, and in brackets two values that enclose the true
+one at 95 %% (for the ends not told: the least and the most). The CPU is that of both ends, of the tracer meanwhile, and of
+ksoftirqd. Told is each end of each connection that the tracer's output has.
 
 | tracer | pairs | without: CPU per connection | without: connections/s | CPU with it | connections/s with it | ends not told, of %[6]s |
 |---|---:|---:|---:|---:|---:|---:|
 `, "`", unix.ByteSliceToString(name.Release[:]), runtime.NumCPU(), runtime.Version(), count(churned), count(2*churned))
 	for _, r := range results {
 		fmt.Fprintf(w, "| `%s` | %d | %.1f µs | %s | %+.1f %% (%+.1f to %+.1f) | × %.2f (%.2f to %.2f) | %.0f (%.0f to %.0f) |\n", r.name, r.pairs,
-			r.without.median, count(int(r.perSecond.median)), r.cpu.median, r.cpu.min, r.cpu.max,
-			r.rate.median, r.rate.min, r.rate.max, r.missed.median, r.missed.min, r.missed.max)
+			r.without.Median, count(int(r.perSecond.Median)), r.cpu.Median, r.cpu.Low, r.cpu.High,
+			r.rate.Median, r.rate.Low, r.rate.High, r.missed.median, r.missed.min, r.missed.max)
 	}
 	linger := results[0]
 	fmt.Fprint(w, "\n## Limits\n\n| | limit, and what was measured |\n|---|---|\n")
 	held = true
 	for _, l := range []limit{
-		{fmt.Sprintf("at most %.0f %% more CPU per connection: %.1f %%", overhead, linger.cpu.median), linger.cpu.median <= overhead},
+		{fmt.Sprintf("at most %.0f %% more CPU per connection: %.1f %%", overhead, linger.cpu.Median), linger.cpu.Median <= overhead},
 		{fmt.Sprintf("no connection uncounted: %.0f at most", linger.missed.max), linger.missed.max <= 0 && linger.missed.min >= 0},
 	} {
 		verdict := "held"
