@@ -166,6 +166,7 @@ func (r *reading) finish(ctx context.Context) *snapshot.Snapshot {
 			}
 			out.Takeover = ns.takeovers[g]
 			out.Owners = r.ownersOf(ns, g)
+			out.OtherParityOwners = r.owners.otherParityOwners(g)
 			_, out.Traced = r.seen(ns, g.traceRole(), g.key, g)
 			out.CloseWait = r.owners.closeWait(g)
 			ns.facts.Groups[i] = out

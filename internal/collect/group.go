@@ -2,6 +2,7 @@ package collect
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"linger/internal/kernel/sockdiag"
@@ -53,11 +54,16 @@ type group struct {
 	// noFile and unanswered are few, but for a host in trouble.
 	noFile, unanswered *[tcp.NumStates]uint32
 	otherParity        uint32
+	// youngFinWait2 are time-wait sockets in FIN_WAIT2 with more than youngAbove
+	// milliseconds left.
+	youngFinWait2, youngAbove uint32
 	// localPort is that of the group's first socket.
 	localPort uint16
 	closes    *snapshot.CloseHistory
 	inodes    sample
-	clients   *clients
+	// otherParityInodes are of the live sockets among otherParity.
+	otherParityInodes *sample
+	clients           *clients
 	// makers are of the time-wait sockets whose makers were seen.
 	makers  map[maker]int
 	makerOf func(*sockdiag.Socket) (maker, bool)
@@ -98,8 +104,14 @@ func (g *group) add(s *sockdiag.Socket, port portPlace, draw uint32) {
 		}
 		record(g.closes, s.Expires)
 	}
+	if s.State == tcp.FinWait2TimeWait && s.Expires > g.youngAbove {
+		g.youngFinWait2++
+	}
 	if s.Inode != 0 {
 		g.inodes.add(s.Inode, draw)
+		if port == otherParity {
+			g.addOtherParity(s.Inode, draw)
+		}
 	}
 	if g.makerOf != nil && (s.State == tcp.TimeWait || s.State == tcp.FinWait2TimeWait) {
 		if m, known := g.makerOf(s); known {
@@ -109,6 +121,13 @@ func (g *group) add(s *sockdiag.Socket, port portPlace, draw uint32) {
 	if g.clients != nil {
 		g.clients.add(s.Remote, s.State)
 	}
+}
+
+func (g *group) addOtherParity(inode, draw uint32) {
+	if g.otherParityInodes == nil {
+		g.otherParityInodes = &sample{}
+	}
+	g.otherParityInodes.add(inode, draw)
 }
 
 func (g *group) made(m maker, n int) {
@@ -171,6 +190,7 @@ func (g *group) merge(other *group) {
 		g.inRange[s] += other.inRange[s]
 	}
 	g.otherParity += other.otherParity
+	g.youngFinWait2 += other.youngFinWait2
 	for s := range other.states {
 		if other.noFile != nil && other.noFile[s] > 0 {
 			count(&g.noFile, tcp.State(s), other.noFile[s])
@@ -193,6 +213,11 @@ func (g *group) merge(other *group) {
 	}
 	for i, inode := range other.inodes.kept {
 		g.inodes.add(inode, uint32(i))
+	}
+	if other.otherParityInodes != nil {
+		for i, inode := range other.otherParityInodes.kept {
+			g.addOtherParity(inode, uint32(i))
+		}
 	}
 	if g.clients != nil {
 		g.clients.merge(other.key.remote, clientCount{
@@ -219,7 +244,8 @@ func (g *group) snapshot() snapshot.Group {
 		InRange: widen(g.inRange),
 		Closes:  g.closes,
 
-		OtherParity: int(g.otherParity),
+		OtherParity:   int(g.otherParity),
+		YoungFinWait2: int(g.youngFinWait2),
 	}
 	if g.noFile != nil {
 		out.NoFile = widen(*g.noFile)
@@ -329,6 +355,24 @@ type grouper struct {
 	fan        *fan
 	// makerOf tells who made a time-wait socket, nil where nothing was traced.
 	makerOf func(*sockdiag.Socket) (maker, bool)
+	// youngAbove is how much time a time-wait socket in FIN_WAIT2 has left while it is
+	// young, in milliseconds.
+	youngAbove uint32
+}
+
+// finWait2OldMS is the age from which a peer that has not closed is more than late.
+const finWait2OldMS = 3000
+
+// youngAbove is that of a namespace, by its tcp_fin_timeout. Above 60 s a socket is full
+// for the first of its time, and no longer young when it becomes a time-wait socket
+// (tcp_rcv_state_process of net/ipv4/tcp_input.c).
+func youngAbove(s snapshot.Settings) uint32 {
+	timeout, known := s.Int("net.ipv4.tcp_fin_timeout")
+	if !known || timeout < 0 || timeout > snapshot.HistorySeconds {
+		return math.MaxUint32
+	}
+	ms := uint32(timeout) * 1000
+	return ms - min(finWait2OldMS, ms/2)
 }
 
 // fan counts the connections of unknown role by their ports.
@@ -346,6 +390,7 @@ func newGrouper(index *listenerIndex, namespace int, ports tcp.PortRange, capaci
 		connectors: map[groupKey]*group{},
 		acceptors:  map[groupKey]*group{},
 		draw:       1,
+		youngAbove: math.MaxUint32,
 		fan:        f,
 	}
 }
@@ -404,7 +449,7 @@ func (gr *grouper) insert(into map[groupKey]*group, key groupKey, s *sockdiag.So
 	if len(gr.connectors)+len(gr.acceptors) >= 2*gr.capacity {
 		gr.fold()
 	}
-	g := &group{role: role, rule: rule, key: key, localPort: s.LocalPort, makerOf: gr.makerOf}
+	g := &group{role: role, rule: rule, key: key, localPort: s.LocalPort, makerOf: gr.makerOf, youngAbove: gr.youngAbove}
 	if role == tcp.Acceptor {
 		g.clients = newClients()
 	}

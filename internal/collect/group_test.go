@@ -312,3 +312,43 @@ func TestWhichListenerAccepts(t *testing.T) {
 		}
 	}
 }
+
+// A time-wait socket in FIN_WAIT2 is young for 3 s of what tcp_fin_timeout gives it, or
+// half of that where it is less; above 60 s none is.
+func TestYoungFinWait2(t *testing.T) {
+	for _, tt := range []struct {
+		timeout string
+		left    uint32
+		young   bool
+	}{
+		{"60", 57_001, true}, {"60", 57_000, false}, {"30", 27_001, true}, {"30", 27_000, false},
+		{"2", 1001, true}, {"2", 1000, false}, {"90", 30_000, false}, {"", 59_000, false},
+	} {
+		gr := newGrouper(hosts(machine([]string{"10.0.0.1"})), 0, ephemeral, 64, new(fan))
+		gr.youngAbove = youngAbove(snapshot.Settings{"net.ipv4.tcp_fin_timeout": tt.timeout})
+		gr.add(socket("10.0.0.1", 40000, "10.0.0.2", 80, tcp.FinWait2TimeWait, tt.left))
+		gr.add(socket("10.0.0.1", 40001, "10.0.0.2", 80, tcp.TimeWait, 60_000))
+		if got := gr.done()[0].snapshot().YoungFinWait2 == 1; got != tt.young {
+			t.Errorf("tcp_fin_timeout=%s, %d ms left: young is %v", tt.timeout, tt.left, got)
+		}
+	}
+}
+
+// Who has the live sockets whose ports look bound is asked for by itself.
+func TestOtherParityInodes(t *testing.T) {
+	gr := newGrouper(hosts(machine([]string{"10.0.0.1"})), 0, ephemeral, 64, new(fan))
+	for i := range uint16(40) {
+		s := socket("10.0.0.1", ephemeral.Low+i, "10.0.0.2", 80, tcp.Established, 0)
+		s.Inode = uint32(1000 + i)
+		gr.add(s)
+	}
+	g := gr.done()[0]
+	if g.otherParityInodes == nil || len(g.otherParityInodes.kept) != inodesHeld || g.otherParityInodes.seen != 20 {
+		t.Fatalf("sample %+v, want %d of 20", g.otherParityInodes, inodesHeld)
+	}
+	for _, inode := range g.otherParityInodes.kept {
+		if inode%2 == uint32(0) {
+			t.Errorf("inode %d has a port of the low end's parity", inode)
+		}
+	}
+}

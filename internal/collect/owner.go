@@ -82,6 +82,11 @@ func (r *reading) findOwners(ctx context.Context) {
 			for _, inode := range g.inodes.kept {
 				wanted[uint64(inode)] = struct{}{}
 			}
+			if g.otherParityInodes != nil {
+				for _, inode := range g.otherParityInodes.kept {
+					wanted[uint64(inode)] = struct{}{}
+				}
+			}
 		}
 	}
 	found, err := proc.Owners(ctx, wanted)
@@ -242,10 +247,10 @@ func (b *ownerBook) sight(key watchKey, pid int32) {
 	b.watched[key][pid]++
 }
 
-// sampled counts the owners of a group's sample of live sockets.
-func (b *ownerBook) sampled(g *group) map[int32]int {
+// sampled counts the owners of a sample of live sockets.
+func (b *ownerBook) sampled(s sample) map[int32]int {
 	pids := map[int32]int{}
-	for _, inode := range g.inodes.kept {
+	for _, inode := range s.kept {
 		if owner, known := b.byInode[uint64(inode)]; known {
 			pids[owner.PID]++
 		}
@@ -273,11 +278,21 @@ func (r *reading) ownersOf(ns *namespace, g *group) []snapshot.Owner {
 			return r.owners.inferred(ns, g.key, g.closesGoOn())
 		}
 	}
-	owners := r.owners.named(r.owners.sampled(g), how, len(g.inodes.kept), widen(g.states).Live())
+	owners := r.owners.named(r.owners.sampled(g.inodes), how, len(g.inodes.kept), widen(g.states).Live())
 	if len(owners) == 0 && g.role != tcp.Acceptor {
 		owners = r.owners.inferred(ns, g.key, g.closesGoOn())
 	}
 	return owners
+}
+
+// otherParityOwners are those of a connector's live sockets whose source port has the
+// parity that bind() prefers.
+func (b *ownerBook) otherParityOwners(g *group) []snapshot.Owner {
+	s := g.otherParityInodes
+	if s == nil || g.role == tcp.Acceptor {
+		return nil
+	}
+	return b.named(b.sampled(*s), snapshot.Seen, len(s.kept), int(s.seen))
 }
 
 // listening are the owners of the listener that accepts connections to an

@@ -60,6 +60,7 @@ func (r *reading) readSockets(ctx context.Context, ns *namespace, room *groupRoo
 	capacity := room.take()
 	gr := newGrouper(r.index, ns.index, ports, capacity, f)
 	gr.makerOf = r.makersOf(ns)
+	gr.youngAbove = youngAbove(ns.facts.Settings)
 	err := ns.sockets.Dump(ctx, sockdiag.Request{States: connections}, gr.add)
 	ns.groups = gr.done()
 	ns.connectors, ns.acceptors = gr.connectors, gr.acceptors

@@ -135,9 +135,13 @@ func (sc *scene) bound(p *place, s *boundSource) finding {
 	case used >= sc.t.boundUse:
 		f.Severity = Warning
 	}
+	if s.inferred && s.seen == 0 && len(g.OtherParityOwners) > 0 {
+		// Others may have connections of the group too, by connect().
+		f.Owners = g.OtherParityOwners
+	}
 	name := "a program"
-	if len(g.Owners) > 0 {
-		name = g.Owners[0].Process
+	if len(f.Owners) > 0 {
+		name = f.Owners[0].Process
 	}
 	f.Summary = fmt.Sprintf("%s binds %s before it connects: %s of %s source ports of that address are taken, for all destinations together",
 		name, g.Local.Addr, Count(s.ports), Count(ports))

@@ -25,7 +25,7 @@ var finWait2PileUp = Rule{
 				g := &p.Groups[i]
 				n, remote := mostFinWait2(g)
 				switch {
-				case float64(n) >= sc.t.finWait2Sockets:
+				case float64(min(n, finWait2Of(g.States)-g.YoungFinWait2)) >= sc.t.finWait2Sockets:
 					v.findings = append(v.findings, sc.finWait2(p, g, n, remote))
 				case n > most:
 					most = n
@@ -65,6 +65,9 @@ func (sc *scene) finWait2(p *place, g *snapshot.Group, n int, remote netip.Addr)
 	f.Severity = Warning
 	orphaned := g.States[tcp.FinWait2TimeWait] + g.NoFile[tcp.FinWait2]
 	owned := finWait2Of(g.States) - orphaned
+	if owned == 0 {
+		f.orphanOwners()
+	}
 
 	f.Summary = fmt.Sprintf("%s does not close: %s connections with it are in FIN_WAIT2", remote, Count(n))
 	if g.Peer != nil && len(g.Peer.Owners) > 0 {

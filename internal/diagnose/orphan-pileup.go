@@ -77,6 +77,7 @@ func (sc *scene) orphans(p *place, g *snapshot.Group) finding {
 	f := p.about(g)
 	n := closing(g.States)
 	f.sockets = n
+	f.orphanOwners()
 	f.Severity = Warning
 	silent := closing(g.Unanswered)
 	f.Summary = fmt.Sprintf("%s closed connections of %s wait for an answer: %s in FIN_WAIT1, %s in LAST_ACK, %s in CLOSING",

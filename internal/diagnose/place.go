@@ -114,10 +114,26 @@ func (f *finding) doubtOwners(g *snapshot.Group) {
 		f.lower(Medium)
 		f.doubt("who made these connections: the kernel forgets the owner of a TIME_WAIT socket, and no live socket to " +
 			g.Remote.String() + " could be matched to a process")
+	case g.Owners[0].How == snapshot.Inferred && len(g.Owners) > 1:
+		f.lower(Medium)
+		f.doubt(fmt.Sprintf("which of the %d processes: the kernel forgets who made a TIME_WAIT socket, and each of them has or opens connections like these", len(g.Owners)))
 	case g.Owners[0].How == snapshot.Inferred:
 		f.lower(Medium)
 		f.doubt("the owner is inferred: the kernel forgets who made a TIME_WAIT socket")
 	}
+}
+
+// orphanOwners leaves of a finding on orphans those that were seen to close them, and the
+// service: no process has an orphan, and who has other connections to the same
+// destination did not make these.
+func (f *finding) orphanOwners() {
+	var closed []snapshot.Owner
+	for _, o := range f.Owners {
+		if o.Traced != nil || o.How == snapshot.Listening {
+			closed = append(closed, o)
+		}
+	}
+	f.Owners = closed
 }
 
 // doubtHistory says what a history of survivors cannot show.

@@ -137,7 +137,7 @@ var thresholdTable = []Threshold{
 	},
 	{
 		"fin-wait2-pileup.sockets", 100, "sockets",
-		"with one remote address: a peer that closes in its own time leaves a few for milliseconds",
+		"with one remote address, and as many of the group 3 s old at least: a peer that closes in its own time leaves a few for milliseconds, a busy one some more",
 		func(t *Thresholds) *float64 { return &t.finWait2Sockets },
 	},
 	{

@@ -29,6 +29,12 @@ func halfClosed(orphaned, owned int) snapshot.Group {
 	return g
 }
 
+// young is a group of which so many in FIN_WAIT2 are younger than 3 s.
+func young(g snapshot.Group, n int) snapshot.Group {
+	g.YoungFinWait2 = n
+	return g
+}
+
 // dying is a client's group whose FIN is not answered, by so many not for long.
 func dying(n, silent int) snapshot.Group {
 	g := connector(client, "10.0.0.4:80", 0, 0, nil)
@@ -219,6 +225,8 @@ func TestJudgeTroubles(t *testing.T) {
 		// fin-wait2-pileup
 		{"a hundred to one remote", changes{with(halfClosed(100, 0))}, []string{"warning fin-wait2-pileup"}, "No program here has them"},
 		{"99 to one remote", changes{with(halfClosed(99, 0))}, nil, ""},
+		{"as many, too young to tell", changes{with(young(halfClosed(150, 0), 51))}, nil, ""},
+		{"enough are old", changes{with(young(halfClosed(150, 0), 50))}, []string{"warning fin-wait2-pileup"}, "150 connections"},
 		{"a program keeps them", changes{with(halfClosed(0, 100))}, []string{"warning fin-wait2-pileup"}, "no time-out ends that"},
 		{"some of either", changes{with(halfClosed(60, 40))}, []string{"warning fin-wait2-pileup"}, "60 have lost their program"},
 		{"one client of a service", changes{with(manyClients(100))}, []string{"warning fin-wait2-pileup"}, "10.1.0.1 does not close"},

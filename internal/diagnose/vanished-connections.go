@@ -37,6 +37,8 @@ var vanishedConnections = Rule{
 	Needs: "EstabResets and opens read twice; sockets",
 	judge: func(sc *scene) (v verdict) {
 		at, most := "", -1.0
+		var received uint64 // the most that one namespace was told of
+		var few []*place    // with too few resets for a finding of their own
 		for i := range sc.places {
 			p := &sc.places[i]
 			resets, told := p.Counters.Rose(estabResets)
@@ -45,10 +47,14 @@ var vanishedConnections = Rule{
 				switch {
 				case perSecond >= sc.t.resetRate && (of == 0 || share(float64(resets), of) >= sc.t.resetShare):
 					v.findings = append(v.findings, sc.resets(p, resets))
+					received = max(received, resets-min(resets, p.aborted()))
 				case perSecond > most:
 					most = perSecond
 					at = fmt.Sprintf("the most resets of established connections are %s/s, of %s opens in %.3g s (in %s)",
 						Rate(perSecond), Count(of), float64(sc.WindowMS)/1000, p.netns.Label)
+					few = append(few, p)
+				default:
+					few = append(few, p)
 				}
 			} else if total := p.Counters.Total[estabResets]; total > 0 && sc.WindowMS == 0 {
 				v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf(
@@ -60,9 +66,33 @@ var vanishedConnections = Rule{
 				}
 			}
 		}
+		for _, p := range few {
+			if own := p.aborted(); received > 0 && 2*own >= received {
+				v.findings = append(v.findings, sc.aborter(p))
+			}
+		}
 		v.held = at
 		return v
 	},
+}
+
+// aborted is how many connections this side gave up in the window.
+func (p *place) aborted() (own uint64) {
+	for _, a := range aborts {
+		rise, _ := p.Counters.Rose(a.counter)
+		own += rise
+	}
+	return own
+}
+
+// aborter is a finding on a namespace that gives up as many connections as another is
+// told of, be they few of its own.
+func (sc *scene) aborter(p *place) finding {
+	resets, _ := p.Counters.Rose(estabResets)
+	f := sc.resets(p, resets)
+	f.lower(Medium)
+	f.doubt("that these are the resets of the other namespace: they are as many, and are counted without their addresses")
+	return f
 }
 
 // opens is how many connections the namespace opened or accepted in the window.
@@ -76,8 +106,8 @@ func (sc *scene) resets(p *place, resets uint64) finding {
 	f := finding{}
 	f.Netns, f.Severity, f.Confidence, f.FailingNow = p.netns, Warning, High, true
 	seconds := float64(sc.WindowMS) / 1000
-	var own, largest uint64
-	cause := ""
+	var largest uint64
+	own, cause := p.aborted(), ""
 	f.Evidence = []Evidence{{
 		Name: "established connections reset", Value: float64(resets), Limit: limit(p.opens()), Unit: "connections",
 		Source: fmt.Sprintf("/proc/net/snmp EstabResets over %.3g s, of the connections opened and accepted meanwhile", seconds),
@@ -88,7 +118,6 @@ func (sc *scene) resets(p *place, resets uint64) finding {
 		if rise == 0 {
 			continue
 		}
-		own += rise
 		if rise > largest {
 			largest, cause = rise, a.because
 		}

@@ -279,9 +279,15 @@ type Group struct {
 	// it finds no other, bind() with port 0 prefers them (__inet_hash_connect and
 	// inet_csk_find_open_port of net/ipv4).
 	OtherParity int `json:"other_parity,omitempty"`
+	// OtherParityOwners are those of its live sockets: who binds, and not who else has
+	// connections of the group.
+	OtherParityOwners []Owner `json:"other_parity_owners,omitempty"`
 	// NoFile counts the full sockets that no process has (inode 0): orphans, and in
 	// ESTABLISHED and CLOSE_WAIT connections that wait to be accepted.
 	NoFile tcp.States `json:"no_file"`
+	// YoungFinWait2 counts the time-wait sockets in FIN_WAIT2 that are younger than 3 s:
+	// their peer may only be late.
+	YoungFinWait2 int `json:"young_fin_wait2,omitempty"`
 	// Unanswered counts the sockets that have sent the same segment, or a probe,
 	// three times or more without an answer.
 	Unanswered tcp.States `json:"unanswered"`

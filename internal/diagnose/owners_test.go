@@ -1,0 +1,105 @@
+package diagnose
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"linger/internal/snapshot"
+	"linger/internal/tcp"
+)
+
+// ownedBy is a process that has connections of a group.
+func ownedBy(process string, how snapshot.How) snapshot.Owner {
+	return snapshot.Owner{Process: process, PID: 7, How: how, Sockets: 50}
+}
+
+func processes(owners []snapshot.Owner) string {
+	var names []string
+	for _, o := range owners {
+		names = append(names, o.Process)
+	}
+	return strings.Join(names, " ")
+}
+
+// No process has an orphan: a pool to the same destination is not to blame for it, but
+// who was seen to close it is, and the service that it belongs to.
+func TestOrphansBelongToNoPool(t *testing.T) {
+	closer := ownedBy("closer", snapshot.Seen)
+	closer.Traced = &snapshot.TracedSums{}
+	pool, service := ownedBy("pool", snapshot.Seen), ownedBy("service", snapshot.Listening)
+	for _, tt := range []struct {
+		name  string
+		group snapshot.Group
+		want  string
+	}{
+		{"FIN_WAIT2", halfClosed(200, 0), "closer service"},
+		{"FIN_WAIT2, some with a program", halfClosed(200, 1), "pool closer service"},
+		{"FIN_WAIT1", dying(200, 200), "closer service"},
+	} {
+		g := tt.group
+		g.States[tcp.Established] = 300
+		g.InRange = g.States
+		g.Owners = []snapshot.Owner{pool, closer, service}
+		d := Judge(world(with(g)), DefaultThresholds())
+		if len(d.Findings) == 0 || processes(d.Findings[0].Owners) != tt.want {
+			t.Errorf("%s: %v, owners %q, want %q", tt.name, told(d), processes(d.Findings[0].Owners), tt.want)
+		}
+	}
+}
+
+// Of two programs with connections to one service, the one that binds is named.
+func TestWhoBindsIsNamed(t *testing.T) {
+	g := odd(9000, 8000)
+	g.Owners = []snapshot.Owner{ownedBy("pool", snapshot.Seen), ownedBy("binder", snapshot.Seen)}
+	g.OtherParityOwners = []snapshot.Owner{ownedBy("binder", snapshot.Seen)}
+	d := Judge(world(with(g)), DefaultThresholds())
+	if len(d.Findings) == 0 || d.Findings[0].Problem != BindBeforeConnect {
+		t.Fatalf("want %s first: %v", BindBeforeConnect, told(d))
+	}
+	if f := d.Findings[0]; processes(f.Owners) != "binder" || !strings.HasPrefix(f.Summary, "binder binds") {
+		t.Errorf("owners %q: %s", processes(f.Owners), f.Summary)
+	}
+}
+
+// Where two processes may have made what waits, neither is called the one.
+func TestSeveralThatItMayBe(t *testing.T) {
+	g := connector(client, "10.0.0.3:80", 60, 10_000, nil)
+	g.Owners = []snapshot.Owner{ownedBy("pool", snapshot.Inferred), ownedBy("batch", snapshot.Inferred)}
+	d := Judge(world(set(keyReuse, "0"), with(g)), DefaultThresholds())
+	if len(d.Findings) == 0 || !slices.ContainsFunc(d.Findings[0].Unsure, func(u string) bool { return strings.HasPrefix(u, "which of the 2 processes") }) {
+		t.Errorf("%v: unsure of %q", told(d), d.Findings[0].Unsure)
+	}
+}
+
+// Who aborts is named before who is told of it, though it be few of what it opens.
+func TestWhoAbortsIsNamed(t *testing.T) {
+	// peer is a namespace beside that aborts so many of five hundred connections.
+	peer := func(aborts uint64) func(*snapshot.Snapshot) {
+		return func(s *snapshot.Snapshot) {
+			beside(7, "shop")(s)
+			was := map[string]uint64{estabResets: aborts, "TcpPassiveOpens": 500, "TcpExtTCPAbortOnData": aborts}
+			s.Namespaces[0], s.Namespaces[1] = s.Namespaces[1], s.Namespaces[0]
+			rose(was)(s)
+			s.Namespaces[0], s.Namespaces[1] = s.Namespaces[1], s.Namespaces[0]
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		aborts uint64
+		first  string
+	}{
+		{"as many as the client was told of", 15, "pod shop"},
+		{"half as many", 8, "pod shop"},
+		{"fewer: they come from elsewhere", 7, "host"},
+	} {
+		d := Judge(world(rose(map[string]uint64{estabResets: 15, "TcpActiveOpens": 15}), peer(tt.aborts)), DefaultThresholds())
+		if len(d.Findings) == 0 || d.Findings[0].Problem != VanishedConnections || d.Findings[0].Netns.Label != tt.first {
+			t.Errorf("%s: %v", tt.name, told(d))
+		}
+	}
+	// Without anybody who is told of them they are the accidents of a busy host.
+	if d := Judge(world(peer(15)), DefaultThresholds()); len(d.Findings) != 0 {
+		t.Errorf("nobody was told: %v", told(d))
+	}
+}
