@@ -10,7 +10,7 @@ RESULTS  ?= $(or $(TMPDIR),/tmp)/linger-test.json
 
 export CGO_ENABLED = 0
 
-.PHONY: build man generate test test-kernels bench lint
+.PHONY: build man generate test test-random test-kernels bench lint
 
 build:
 	$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/...
@@ -28,6 +28,10 @@ generate:
 test:
 	sh scripts/test-peers
 	$(GO) run $(GOTESTSUM) --format pkgname --jsonfile '$(RESULTS)' -- -p 1 -timeout 10m ./...
+
+# Fifty builds that seeds draw, each named by linger diagnose; takes two minutes and root.
+test-random: build
+	bin/linger lab random --seed 1 --count 50
 
 # The BPF programs on the older kernel of Debian's stable release, in a virtual machine; takes root.
 test-kernels:

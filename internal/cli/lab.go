@@ -42,11 +42,13 @@ something could not run, 64 for a wrong command line.`,
   linger lab run tw-reuse                     one experiment, with all its variants
   linger lab run port-exhaustion --remedy pool --repeat 5
   linger lab all --quick                      everything, in less than three minutes
-  linger lab all --report lab.html            a page to send to a colleague`,
+  linger lab all --report lab.html            a page to send to a colleague
+  linger lab all --score                      does linger diagnose name each problem?
+  linger lab random --count 10                and what is drawn at random?`,
 		Args: noCommand,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newLabList(streams), newLabRun(streams, code), newLabAll(streams, code))
+	c.AddCommand(newLabList(streams), newLabRun(streams, code), newLabAll(streams, code), newLabRandom(streams, code))
 	return c
 }
 
@@ -97,10 +99,18 @@ func newLabAll(streams Streams, code *int) *cobra.Command {
 	var score bool
 	c := &cobra.Command{
 		Use: "all", Short: "Run every experiment", Args: noArguments,
+		Long: `Run every experiment. With --score, build each problem instead, and each cured state
+in fresh namespaces, and compare what linger diagnose names with what was built: the
+problem first, in its namespace, of its connections and its process; beside it only
+what follows from it; and nothing above information where it is cured. A problem
+that this kernel cannot have is told and counts for nothing.
+
+The exit code is 0 if all came out as expected, 1 if a verdict or a name differs, 3 if
+something could not run, 64 for a wrong command line.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var err error
 			if score {
-				*code, err = o.score(c.Context(), streams)
+				*code, err = (&scoreOptions{output: o.output, color: o.color}).run(c.Context(), streams, lab.ScoreAll)
 				return err
 			}
 			*code, err = o.run(c.Context(), streams, lab.Experiments())
@@ -187,48 +197,6 @@ func (o *labOptions) run(ctx context.Context, streams Streams, chosen []lab.Expe
 		return 0, err
 	}
 	return codeOfProofs(proofs), nil
-}
-
-// score builds every problem and tells what a diagnosis made of it.
-func (o *labOptions) score(ctx context.Context, streams Streams) (int, error) {
-	if !lab.Privileged() {
-		return lab.AsRootOfUserNamespace(streams.Out, streams.Err)
-	}
-	var progress func(lab.Progress)
-	if canErase(terminalOf(streams.Err), streams.Getenv) {
-		progress = func(p lab.Progress) {
-			fmt.Fprintf(streams.Err, "%s%d of %d problems: %s", eraseLine, p.Done, p.Total, p.Last)
-		}
-	}
-	scores := lab.ScoreAll(ctx, progress)
-	if progress != nil {
-		fmt.Fprint(streams.Err, eraseLine)
-	}
-	if err := ctx.Err(); err != nil {
-		return 0, context.Cause(ctx)
-	}
-	code, right, b := exitOK, 0, &strings.Builder{}
-	for _, s := range scores {
-		verdict := "right"
-		switch {
-		case s.Cannot != "":
-			verdict = "cannot build here: " + s.Cannot
-			if code == exitOK {
-				code = exitUnread
-			}
-		case s.Miss != "":
-			verdict, code = "MISS: "+s.Miss, exitWarning
-		default:
-			right++
-		}
-		named := make([]string, len(s.Named))
-		for i, n := range s.Named {
-			named[i] = string(n)
-		}
-		fmt.Fprintf(b, "%-22s %-45s %s\n", s.Built, strings.Join(named, ", "), verdict)
-	}
-	_, err := fmt.Fprintf(streams.Out, "%d of %d problems are named as they were built, and not where they are cured\n\n%-22s %-45s\n%s", right, len(scores), "BUILT", "NAMED", b)
-	return code, quietly(err)
 }
 
 func (o *labOptions) printer(streams Streams) render.LabPrinter {

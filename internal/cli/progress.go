@@ -30,6 +30,7 @@ type progress struct {
 	mu          sync.Mutex // guards what follows
 	what        string
 	done, total int
+	end         time.Time // about when all is done; zero where nobody knows
 }
 
 // startProgress shows progress until stop is called.
@@ -64,6 +65,9 @@ func (p *progress) line(elapsed time.Duration) string {
 	defer p.mu.Unlock()
 	seconds := int(elapsed.Seconds())
 	switch {
+	case p.done < p.total && !p.end.IsZero():
+		left := max(time.Until(p.end), time.Second).Round(time.Second)
+		return fmt.Sprintf("%d s, %s: %d of %d, about %s left", seconds, p.what, p.done, p.total, left)
 	case p.done < p.total:
 		return fmt.Sprintf("%d s, %s: %d of %d", seconds, p.what, p.done, p.total)
 	case elapsed < p.window:
@@ -78,6 +82,14 @@ func (p *progress) report(done, total int, what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.done, p.total, p.what = done, total, what
+}
+
+// reportLeft takes note of how long the rest takes, too.
+func (p *progress) reportLeft(done, total int, what string, left time.Duration) {
+	p.report(done, total, what)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.end = time.Now().Add(left)
 }
 
 // stop removes the line and waits until nothing more is written.

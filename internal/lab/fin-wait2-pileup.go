@@ -31,6 +31,7 @@ var finWait2PileUp = Scenario{
 			err = fmt.Errorf("%d of %d connections failed: %s", done.Failed, o.Size, done.FirstFailure)
 		}
 		if err != nil || !o.Cured {
+			b.RipeAt = time.Now().Add(leakAge)
 			return err
 		}
 		return awaitServed(ctx, p.server, int64(o.Size))

@@ -4,6 +4,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,6 +66,9 @@ type Options struct {
 	// Size is the number of connections, 0 for the scenario's own and at most
 	// MaxSize.
 	Size int
+	// Rate is how many connections a second go on where a scenario churns, 0 for its
+	// own.
+	Rate float64
 }
 
 // MaxSize bounds the load of a scenario.
@@ -127,7 +131,13 @@ func (s Scenario) Build(ctx context.Context, o Options) (*Built, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build %s: %w", s.Slug, err)
 	}
-	b := &Built{Slug: s.Slug, Topology: t, client: t.Nodes[0], server: t.Nodes[1]}
+	return s.buildOn(ctx, t, t.Nodes[0], t.Nodes[1], o)
+}
+
+// buildOn builds the scenario between two nodes of a topology, which is closed where
+// that fails.
+func (s Scenario) buildOn(ctx context.Context, t *Topology, client, server *Node, o Options) (*Built, error) {
+	b := &Built{Slug: s.Slug, Topology: t, client: client, server: server}
 	if err := s.build(ctx, b, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("build %s: %w", s.Slug, err), b.Close())
 	}
@@ -141,11 +151,12 @@ func (b *Built) Close() error { return b.Topology.Close() }
 type parties struct {
 	client, server *WorkerProcess
 	service        netip.AddrPort
+	rate           float64 // of connections that go on, each second
 }
 
 // start starts the two processes and the service.
 func (b *Built) start(ctx context.Context, o Options, closing Closing) (parties, error) {
-	var p parties
+	p := parties{rate: cmp.Or(o.Rate, steadyRate)}
 	var err error
 	if p.server, err = b.server.Start(ctx, serverProcess); err != nil {
 		return p, err
@@ -214,7 +225,7 @@ func burstThenSteady(ctx context.Context, p parties, dial DialSpec) error {
 }
 
 func steady(ctx context.Context, p parties, dial DialSpec) error {
-	dial.Count, dial.Rate, dial.Batch = 0, steadyRate, steadyBatch
+	dial.Count, dial.Rate, dial.Batch = 0, p.rate, steadyBatch
 	return p.client.Begin(ctx, dial)
 }
 

@@ -1,7 +1,9 @@
 package lab
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -9,25 +11,13 @@ import (
 
 	"linger/internal/collect"
 	"linger/internal/diagnose"
+	"linger/internal/proof"
 )
-
-// Score is what a diagnosis made of one built problem.
-type Score struct {
-	Built diagnose.Slug `json:"built"`
-	// Named are the problems that it named above the level of information, the first
-	// first; where the root is information itself, the first is there too.
-	Named []diagnose.Slug `json:"named"`
-	// Cured are those that it named above information in the cured state.
-	Cured []diagnose.Slug `json:"cured"`
-	// Cannot says why it could not be built, empty if it was.
-	Cannot string `json:"cannot,omitempty"`
-	// Miss says what is wrong with the diagnosis, empty if nothing is.
-	Miss string `json:"miss,omitempty"`
-}
 
 // consequences are the other problems that a diagnosis may name beside the one that
 // was built, since they follow from it.
 var consequences = map[diagnose.Slug][]diagnose.Slug{
+	"client-closes-first":   {"tw-reuse"},
 	"accept-queue-overflow": {"close-wait-leak", "fin-wait2-pileup", "orphan-pileup", "vanished-connections"},
 	"close-wait-leak":       {"fin-wait2-pileup"},
 	"conntrack-full":        {},
@@ -45,24 +35,48 @@ var consequences = map[diagnose.Slug][]diagnose.Slug{
 const scoreSlots = 4
 
 // ScoreAll builds each problem, and each cured state in fresh namespaces, and scores
-// what a diagnosis names. done is told after each.
-func ScoreAll(ctx context.Context, done func(Progress)) []Score {
+// what a diagnosis names.
+func ScoreAll(ctx context.Context, tell func(Progress)) []proof.Score {
 	scenarios := Scenarios()
-	scores := make([]Score, len(scenarios))
+	return scoreEach(ctx, len(scenarios), tell, func(i int) (proof.Score, string) {
+		return scenarios[i].score(ctx), string(scenarios[i].Slug)
+	})
+}
+
+// ScoreRandom builds what was drawn and scores what a diagnosis names.
+func ScoreRandom(ctx context.Context, worlds []World, tell func(Progress)) []proof.Score {
+	return scoreEach(ctx, len(worlds), tell, func(i int) (proof.Score, string) {
+		return worlds[i].scored(ctx), fmt.Sprintf("seed %d", worlds[i].Seed)
+	})
+}
+
+// scoreEach scores so many builds, some at a time, and tells how far it has come.
+func scoreEach(ctx context.Context, total int, tell func(Progress), score func(int) (proof.Score, string)) []proof.Score {
+	scores := make([]proof.Score, total)
 	slots := make(chan struct{}, scoreSlots)
+	began := time.Now()
 	var group sync.WaitGroup
 	var mu sync.Mutex
-	ended := 0
-	for i, s := range scenarios {
+	p := Progress{Total: total, Left: scoreSeconds * time.Duration((total+scoreSlots-1)/scoreSlots)}
+	if tell != nil {
+		tell(p)
+	}
+	for i := range total {
 		group.Go(func() {
 			slots <- struct{}{}
-			scores[i] = s.score(ctx)
-			<-slots
+			defer func() { <-slots }()
+			if ctx.Err() != nil {
+				scores[i].Cannot = context.Cause(ctx).Error()
+				return
+			}
+			var name string
+			scores[i], name = score(i)
 			mu.Lock()
 			defer mu.Unlock()
-			ended++
-			if done != nil {
-				done(Progress{Done: ended, Total: len(scenarios), Last: string(s.Slug)})
+			p.Done, p.Last = p.Done+1, name
+			p.Left = time.Since(began) / time.Duration(p.Done) * time.Duration(total-p.Done)
+			if tell != nil {
+				tell(p)
 			}
 		})
 	}
@@ -70,68 +84,65 @@ func ScoreAll(ctx context.Context, done func(Progress)) []Score {
 	return scores
 }
 
-func (s Scenario) score(ctx context.Context) Score {
-	score := Score{Built: s.Slug, Named: []diagnose.Slug{}, Cured: []diagnose.Slug{}, Cannot: s.Cannot}
+// scoreSeconds is about how long one build takes to stand, to ripen and to be judged.
+const scoreSeconds = 12 * time.Second
+
+func (s Scenario) score(ctx context.Context) proof.Score {
+	score := proof.Score{Built: string(s.Slug), Named: []diagnose.Slug{}, Absent: s.Cannot}
 	if s.Cannot != "" {
 		return score
 	}
-	findings, node, err := s.judged(ctx, Options{})
+	b, err := s.Build(ctx, Options{})
+	if err == nil {
+		score, err = b.score(ctx, b.truth())
+	}
 	if err != nil {
 		score.Cannot = err.Error()
 		return score
 	}
-	for i, f := range findings {
-		if i == 0 || f.Severity != diagnose.Info {
-			score.Named = appendNew(score.Named, f.Problem)
-		}
-		for _, r := range f.Related {
-			if r.Severity != diagnose.Info {
-				score.Named = appendNew(score.Named, r.Problem)
-			}
-		}
-	}
-	switch {
-	case len(findings) == 0:
-		score.Miss = "nothing was named"
-	case findings[0].Problem != s.Slug:
-		score.Miss = fmt.Sprintf("%s was named first", findings[0].Problem)
-	case findings[0].Netns.Inode != node:
-		score.Miss = "named in another namespace: " + findings[0].Netns.Label
-	}
-	for _, other := range score.Named {
-		if score.Miss == "" && other != s.Slug && !slices.Contains(consequences[s.Slug], other) {
-			score.Miss = fmt.Sprintf("%s does not follow from it", other)
+	healed, err := s.Build(ctx, Options{Cured: true})
+	if err == nil {
+		var cured proof.Score
+		cured, err = healed.score(ctx, proof.Truth{})
+		score.Cured = cured.Named
+		if score.Miss == "" && cured.Miss != "" {
+			score.Miss = "where it is cured: " + cured.Miss
 		}
 	}
-	healed, _, err := s.judged(ctx, Options{Cured: true})
 	if err != nil {
 		score.Cannot = "cured: " + err.Error()
-		return score
-	}
-	for _, f := range healed {
-		if f.Severity != diagnose.Info {
-			score.Cured = append(score.Cured, f.Problem)
-			score.Miss = fmt.Sprintf("%s is named where it is cured", f.Problem)
-		}
 	}
 	return score
 }
 
-func appendNew(slugs []diagnose.Slug, slug diagnose.Slug) []diagnose.Slug {
-	if slices.Contains(slugs, slug) {
-		return slugs
+func (w World) scored(ctx context.Context) proof.Score {
+	score := proof.Score{Built: cmp.Or(string(w.Fault), proof.Healthy), Named: []diagnose.Slug{}}
+	b, err := w.build(ctx)
+	if err == nil {
+		score, err = b.score(ctx, b.truth())
 	}
-	return append(slugs, slug)
+	score.Seed, score.Drawn = &w.Seed, w.String()
+	if err != nil {
+		score.Built, score.Cannot = cmp.Or(string(w.Fault), proof.Healthy), err.Error()
+	}
+	return score
 }
 
-// judged builds the scenario, lets it ripen and judges its namespaces alone. It gives
-// the findings and the inode of the namespace that the first of them has to be of.
-func (s Scenario) judged(ctx context.Context, o Options) ([]diagnose.Finding, uint64, error) {
-	b, err := s.Build(ctx, o)
-	if err != nil {
-		return nil, 0, err
+// truth is what a diagnosis has to name.
+func (b *Built) truth() proof.Truth {
+	e := b.Expect
+	return proof.Truth{
+		Problem: b.Slug, Netns: e.Node.Inode(), Owner: e.Owner,
+		Subject:      diagnose.Subject{Role: e.Role, Local: e.Local, Remote: e.Remote},
+		Consequences: consequences[b.Slug],
+		Ends:         []uint64{b.client.Inode(), b.server.Inode()},
+		Ports:        []uint16{servicePort, servicePort + 1},
 	}
-	defer b.Close()
+}
+
+// score lets what stands ripen, judges its namespaces alone, and closes it.
+func (b *Built) score(ctx context.Context, t proof.Truth) (score proof.Score, err error) {
+	defer func() { err = errors.Join(err, b.Close()) }()
 	sleep(ctx, time.Until(b.RipeAt))
 	ask := collect.Options{Window: time.Second}
 	for _, n := range b.Topology.Nodes {
@@ -139,12 +150,14 @@ func (s Scenario) judged(ctx context.Context, o Options) ([]diagnose.Finding, ui
 	}
 	snapshot, err := collect.Collect(ctx, ask)
 	if err != nil {
-		return nil, 0, err
+		return score, err
 	}
+	if err := ctx.Err(); err != nil {
+		return score, context.Cause(ctx)
+	}
+	// What files of the host set, and how busy the laboratory keeps it, was not built.
+	snapshot.Host.Boot = nil
 	findings := diagnose.Judge(snapshot, diagnose.DefaultThresholds()).Findings
-	// The laboratory itself keeps the machine busy, and it is right to say so.
-	findings = slices.DeleteFunc(findings, func(f diagnose.Finding) bool {
-		return f.Problem == diagnose.ResourcePressure && f.Severity == diagnose.Info
-	})
-	return findings, b.Expect.Node.Inode(), nil
+	findings = slices.DeleteFunc(findings, func(f diagnose.Finding) bool { return f.Netns.Inode == 0 })
+	return t.Holds(findings), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -23,6 +24,7 @@ import (
 type Topology struct {
 	Nodes []*Node
 
+	hub   *Node // the switch between the nodes, nil where there is none
 	wires []*wire.Wire
 }
 
@@ -49,10 +51,7 @@ func NewLoopback(name string) (*Topology, error) {
 func NewPair(left, right string) (*Topology, error) {
 	t := &Topology{}
 	for i, name := range []string{left, right} {
-		host := byte(i + 1)
-		// Addresses for private networks (RFC 1918, RFC 4193).
-		v4 := netip.AddrFrom4([4]byte{10, 99, 0, host})
-		v6 := netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x99, 15: host})
+		v4, v6 := pairAddrs(byte(i + 1))
 		n, err := newNode(name, v4, v6)
 		if err != nil {
 			return nil, errors.Join(err, t.Close())
@@ -65,12 +64,27 @@ func NewPair(left, right string) (*Topology, error) {
 	return t, nil
 }
 
+// pairAddrs are the addresses of a host on a link, of those for private networks (RFC
+// 1918, RFC 4193).
+func pairAddrs(host byte) (v4, v6 netip.Addr) {
+	return netip.AddrFrom4([4]byte{10, 99, 0, host}), netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x99, 15: host})
+}
+
 func newNode(name string, v4, v6 netip.Addr) (*Node, error) {
 	h, err := netns.New()
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", name, err)
 	}
-	return &Node{Name: name, IPv4: v4, IPv6: v6, netns: h}, nil
+	n := &Node{Name: name, IPv4: v4, IPv6: v6, netns: h}
+	// Its addresses are good at once. What the kernel does about the link's own address
+	// later changes routes, and now and then a connect() fails in that moment: the route
+	// that it has just found is void (tcp_connect of net/ipv4/tcp_output.c).
+	for _, key := range []string{"accept_dad", "router_solicitations"} {
+		if err := n.Set("net.ipv6.conf.default."+key, "0"); err != nil && !errors.Is(err, sysctl.ErrAbsent) {
+			return nil, errors.Join(err, h.Close())
+		}
+	}
+	return n, nil
 }
 
 // Close ends all workers, and with them the last users of the namespaces.
@@ -88,22 +102,30 @@ func (t *Topology) Close() error {
 		errs = append(errs, n.netns.Close())
 	}
 	t.Nodes = nil
+	if t.hub != nil {
+		errs = append(errs, t.hub.netns.Close())
+		t.hub = nil
+	}
 	return errors.Join(errs...)
 }
 
 const linkName = "eth0"
 
-func join(left, right *Node) error {
-	err := left.Do(func() error {
+// addVeth gives a node its link, whose other end is in another node.
+func (n *Node) addVeth(peerName string, peer *Node) error {
+	return n.Do(func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = linkName
 		return netlink.LinkAdd(&netlink.Veth{
 			LinkAttrs:     attrs,
-			PeerName:      linkName,
-			PeerNamespace: netlink.NsFd(right.netns.FD()),
+			PeerName:      peerName,
+			PeerNamespace: netlink.NsFd(peer.netns.FD()),
 		})
 	})
-	if err != nil {
+}
+
+func join(left, right *Node) error {
+	if err := left.addVeth(linkName, right); err != nil {
 		return fmt.Errorf("join %s and %s: %w", left.Name, right.Name, err)
 	}
 	// Both ends up first: an IPv6 address on a link without a carrier stays
@@ -172,22 +194,24 @@ func (n *Node) linkUp() error {
 
 func (n *Node) addAddresses() error {
 	for _, addr := range []netip.Addr{n.IPv4, n.IPv6} {
-		if err := addAddress(addr); err != nil {
+		if err := addAddress(addr, false); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// addAddress gives the node's link one more address.
+// addAddress gives the node's link one more address. connect() goes on choosing the
+// first one: a second one of IPv4 is not chosen, and one of IPv6 is added as deprecated
+// (RFC 6724, rule 3).
 func (n *Node) addAddress(addr netip.Addr) error {
-	if err := n.Do(func() error { return addAddress(addr) }); err != nil {
+	if err := n.Do(func() error { return addAddress(addr, true) }); err != nil {
 		return fmt.Errorf("node %s: %w", n.Name, err)
 	}
 	return nil
 }
 
-func addAddress(addr netip.Addr) error {
+func addAddress(addr netip.Addr, deprecated bool) error {
 	link, err := netlink.LinkByName(linkName)
 	if err != nil {
 		return fmt.Errorf("link %s: %w", linkName, err)
@@ -197,10 +221,14 @@ func addAddress(addr netip.Addr) error {
 		// Nobody else can have the address: no duplicate address detection.
 		bits, flags = 64, unix.IFA_F_NODAD
 	}
-	err = netlink.AddrAdd(link, &netlink.Addr{
+	added := &netlink.Addr{
 		IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())},
 		Flags: flags,
-	})
+	}
+	if deprecated && addr.Is6() {
+		added.ValidLft = math.MaxUint32 // for ever, and preferred for no time
+	}
+	err = netlink.AddrAdd(link, added)
 	if err != nil {
 		return fmt.Errorf("address %s: %w", addr, err)
 	}

@@ -1,0 +1,137 @@
+package cli
+
+import (
+	"context"
+	"math/rand/v2"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"linger/internal/lab"
+	"linger/internal/proof"
+	"linger/internal/render"
+)
+
+// mostSeeds bounds linger lab random: an hour or two.
+const mostSeeds = 1000
+
+// randomOptions are the flags of linger lab random.
+type randomOptions struct {
+	seed  uint64
+	count int
+	scoreOptions
+}
+
+func newLabRandom(streams Streams, code *int) *cobra.Command {
+	var o randomOptions
+	c := &cobra.Command{
+		Use: "random", Short: "Build what a seed draws, and score what linger diagnose names", Args: noArguments,
+		Long: `Draw hosts, addresses, services and clients, one problem or none, and healthy loads
+beside it; build that in throw-away network namespaces, let linger diagnose look at
+them, and compare what it names with what was built: the problem first, in its
+namespace, of its connections and its process; beside it only what follows from it;
+nothing above information that is healthy. The same seed builds the same again.
+
+The exit code is 0 if all were named, 1 if one was missed, 3 if something could not
+be built, 64 for a wrong command line.`,
+		Example: `  linger lab random                 one build, of a seed that is told
+  linger lab random --seed 7        the same one again
+  linger lab random --seed 1 --count 50 -o json`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if !c.Flags().Changed("seed") {
+				o.seed = uint64(rand.Uint32())
+			}
+			var err error
+			*code, err = o.run(c.Context(), streams)
+			return err
+		},
+	}
+	c.Flags().Uint64Var(&o.seed, "seed", 0, "build what this `SEED` draws (default: one of chance)")
+	c.Flags().IntVar(&o.count, "count", 1, "build `N` seeds, this one and those that follow")
+	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON, outputMarkdown)
+	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
+	return c
+}
+
+func (o *randomOptions) run(ctx context.Context, streams Streams) (int, error) {
+	if o.count < 1 || o.count > mostSeeds {
+		return 0, usagef("0 of them would say nothing", "--count %d: want 1 to %d", o.count, mostSeeds)
+	}
+	if !lab.Privileged() {
+		return lab.AsRootOfUserNamespace(streams.Out, streams.Err)
+	}
+	worlds := make([]lab.World, o.count)
+	for i := range worlds {
+		worlds[i] = lab.Draw(o.seed + uint64(i))
+	}
+	if o.count == 1 && o.output == outputText {
+		style := styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)
+		if err := quietly(render.Drawn(streams.Out, style, o.seed, worlds[0].String())); err != nil {
+			return 0, err
+		}
+	}
+	return o.scoreOptions.run(ctx, streams, func(ctx context.Context, tell func(lab.Progress)) []proof.Score {
+		return lab.ScoreRandom(ctx, worlds, tell)
+	})
+}
+
+// scoreOptions say how scores are written.
+type scoreOptions struct {
+	output string
+	color  string
+}
+
+// run scores what is built, and writes it.
+func (o *scoreOptions) run(ctx context.Context, streams Streams, score func(context.Context, func(lab.Progress)) []proof.Score) (int, error) {
+	if !lab.Privileged() {
+		return lab.AsRootOfUserNamespace(streams.Out, streams.Err)
+	}
+	if err := lab.Sweep(); err != nil {
+		return 0, err
+	}
+	started := time.Now()
+	stop := func() {}
+	var tell func(lab.Progress)
+	if canErase(terminalOf(streams.Err), streams.Getenv) {
+		p := startProgress(streams.Err, 0)
+		tell, stop = func(done lab.Progress) { p.reportLeft(done.Done, done.Total, "builds", done.Left) }, p.stop
+	}
+	scores := score(ctx, tell)
+	stop()
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	result := render.Scores{
+		Schema: render.ScoreSchema, TakenAt: started.UTC(), ElapsedMS: time.Since(started).Milliseconds(),
+		Kernel: kernelRelease(), CPUs: runtime.NumCPU(), Scores: scores,
+	}
+	if err := quietly(o.printer(streams).PrintScores(streams.Out, result)); err != nil {
+		return 0, err
+	}
+	return codeOfScores(scores), nil
+}
+
+func (o *scoreOptions) printer(streams Streams) render.ScorePrinter {
+	switch o.output {
+	case outputJSON:
+		return render.JSON{}
+	case outputMarkdown:
+		return render.Markdown{}
+	}
+	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)}
+}
+
+// codeOfScores is 1 where a name differs, else 3 where something could not be built.
+func codeOfScores(scores []proof.Score) int {
+	code := exitOK
+	for _, s := range scores {
+		switch {
+		case s.Miss != "":
+			return exitWarning
+		case s.Cannot != "":
+			code = exitUnread
+		}
+	}
+	return code
+}

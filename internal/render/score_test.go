@@ -1,0 +1,91 @@
+package render
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"linger/internal/diagnose"
+	"linger/internal/proof"
+)
+
+// someScores are one of each kind.
+func someScores() Scores {
+	seed := func(n uint64) *uint64 { return &n }
+	return Scores{
+		Schema: ScoreSchema, TakenAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), ElapsedMS: 61_000, Kernel: "6.18", CPUs: 2,
+		Scores: []proof.Score{
+			{Built: "tw-reuse", Named: []diagnose.Slug{"tw-reuse", "client-closes-first"}},
+			{Built: "tw-recycle", Named: []diagnose.Slug{}, Absent: "kernel 4.12 removed it"},
+			{Seed: seed(7), Drawn: "2 hosts → a\x1b[2J switch", Built: proof.Healthy, Named: []diagnose.Slug{"tw-reuse"}, Miss: "tw-reuse is named where nothing is wrong"},
+			{Seed: seed(8), Drawn: "3 hosts", Built: "fin-timeout", Named: []diagnose.Slug{}, Cannot: "no bridge"},
+		},
+	}
+}
+
+func TestScoresFollowTheirSchema(t *testing.T) {
+	schema, err := jsonschema.NewCompiler().Compile("../../docs/score.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := (JSON{}).PrintScores(&b, someScores()); err != nil {
+		t.Fatal(err)
+	}
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(b.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := schema.Validate(document); err != nil {
+		t.Errorf("%v\n%s", err, b.String())
+	}
+	var back Scores
+	if err := json.Unmarshal(b.Bytes(), &back); err != nil || len(back.Scores) != 4 || *back.Scores[2].Seed != 7 {
+		t.Errorf("read back: %+v, %v", back, err)
+	}
+}
+
+// A miss tells how to build it again; what was drawn cannot move the cursor; no line is
+// wider than the terminal.
+func TestScoresAsText(t *testing.T) {
+	for name, p := range map[string]ScorePrinter{"text": Text{Style: Style{Width: 80}}, "ASCII": Text{Style: Style{Width: 80, ASCII: true}}, "Markdown": Markdown{}} {
+		var b bytes.Buffer
+		if err := p.PrintScores(&b, someScores()); err != nil {
+			t.Fatal(err)
+		}
+		text := b.String()
+		for _, want := range []string{"named 1 of 2 builds", "missed 1", "1 could not be built", "1 cannot be on this kernel", "kernel 4.12 removed it", "no bridge", "MISS", "right"} {
+			if !strings.Contains(strings.Join(strings.Fields(text), " "), want) {
+				t.Errorf("%s lacks %q:\n%s", name, want, text)
+			}
+		}
+		if name == "Markdown" {
+			continue
+		}
+		if !strings.Contains(text, "`linger lab random --seed 7`") || strings.Contains(text, "\x1b") {
+			t.Errorf("%s:\n%q", name, text)
+		}
+		for line := range strings.Lines(text) {
+			if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 80 && !strings.HasPrefix(line, "✖ MISSED") && !strings.HasPrefix(line, "X MISSED") {
+				t.Errorf("%s: %d columns: %q", name, n, line)
+			}
+		}
+		if name == "ASCII" && strings.ContainsFunc(text, func(r rune) bool { return r > 126 }) {
+			t.Errorf("%s has other characters:\n%s", name, text)
+		}
+	}
+}
+
+func TestDrawn(t *testing.T) {
+	var b bytes.Buffer
+	if err := Drawn(&b, Style{Width: 40}, 7, "2 hosts on a switch. Nothing is wrong. Nothing else goes on."); err != nil {
+		t.Fatal(err)
+	}
+	if want := "Seed 7: 2 hosts on a switch. Nothing is\nwrong. Nothing else goes on.\n\n"; b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
+	}
+}
