@@ -70,7 +70,7 @@ network namespace and names every process.`
 	root.SetHelpCommand(newHelp(root))
 	root.AddCommand(newDiagnose(streams, code), newSockets(streams), newTrace(streams, code), newPlan(streams, code), newApply(streams), newConfirm(streams),
 		newRollback(streams), newStatus(streams), newHistory(streams), newDiff(streams), newReap(streams, code), newWatch(),
-		newLab(streams, code), newExplain(streams), newThresholds(streams), newVersion(streams))
+		newProve(streams, code), newLab(streams, code), newExplain(streams), newThresholds(streams), newVersion(streams))
 	return root
 }
 

@@ -28,7 +28,8 @@ type DialSpec struct {
 	BindPort bool `json:"bind_port,omitempty"`
 	// ReuseAddress sets SO_REUSEADDR before bind().
 	ReuseAddress bool `json:"reuse_address,omitempty"`
-	// KeepAliveSeconds sets SO_KEEPALIVE, with a probe after so many idle seconds.
+	// KeepAliveSeconds sets SO_KEEPALIVE, with a probe after so many idle seconds; below
+	// 0, after those of tcp_keepalive_time.
 	KeepAliveSeconds int `json:"keep_alive_seconds,omitempty"`
 	// Send is how many bytes are sent on each connection before it is closed, in one
 	// write that the send buffer takes whole.
@@ -235,6 +236,11 @@ func (d *dialer) connect(i int) (int, error) {
 
 // prepare sets the options that a connection is to have.
 func (d *dialer) prepare(fd int) error {
+	if d.spec.KeepAliveSeconds < 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1); err != nil {
+			return fmt.Errorf("SO_KEEPALIVE: %w", err)
+		}
+	}
 	if d.spec.KeepAliveSeconds > 0 {
 		for _, o := range []struct{ level, name, value int }{
 			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},

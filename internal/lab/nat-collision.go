@@ -3,8 +3,10 @@ package lab
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"linger/internal/lab/wire"
 	"linger/internal/proof"
@@ -28,7 +30,12 @@ type Collided struct {
 type collisionArm struct {
 	// natRemembers leaves the NAT its table, which is emptied otherwise.
 	natRemembers bool
-	rfc1337      bool
+	// natTimeout is for how many seconds the NAT remembers a closed connection, empty for
+	// its default, and wait how much later the second client comes.
+	natTimeout string
+	wait       time.Duration
+
+	rfc1337 bool
 	// secondAhead makes the second client's clock the newer one.
 	secondAhead bool
 }
@@ -48,6 +55,11 @@ func measureCollision(ctx context.Context, ipv6 bool, arm collisionArm) (result 
 			return result, err
 		}
 	}
+	if arm.natTimeout != "" {
+		if err := t.nat.Set(keyTracksTimeWait, arm.natTimeout); err != nil {
+			return result, err
+		}
+	}
 	shift := uint32(clockBehind)
 	if arm.secondAhead {
 		shift = -shift
@@ -57,12 +69,17 @@ func measureCollision(ctx context.Context, ipv6 bool, arm collisionArm) (result 
 	if err != nil {
 		return result, err
 	}
-	if _, err := connectSeveral(ctx, t.first, ipv6, 40000, collisions, service); err != nil {
+	first, err := connectSeveral(ctx, t.first, ipv6, 40000, collisions, service)
+	if err == nil && first.Failed > 0 {
+		err = fmt.Errorf("%d of %d connects of the first client failed", first.Failed, collisions)
+	}
+	if err != nil {
 		return result, err
 	}
 	if err := t.awaitTimeWaits(ctx, collisions); err != nil {
 		return result, err
 	}
+	sleep(ctx, arm.wait)
 	if !arm.natRemembers {
 		if err := t.nat.forget(ipv6); err != nil {
 			return result, err

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"strconv"
@@ -42,7 +43,7 @@ func overflown(serve ServeSpec, dial DialSpec, set ...setting) func(context.Cont
 		if err != nil {
 			return err
 		}
-		dial.To, dial.Count = []netip.AddrPort{s.service}, 400
+		dial.To, dial.Count = []netip.AddrPort{s.service}, cmp.Or(dial.Count, 400)
 		done, err := s.parties.client.Churn(ctx, dial)
 		if err != nil {
 			return err

@@ -75,7 +75,7 @@ func measureRecycle(ctx context.Context, ipv6 bool, arm recycleArm) (result Recy
 	if result.First, err = connectSeveral(ctx, t.first, ipv6, 40000, recycleConnects, service); err != nil {
 		return result, err
 	}
-	if err := t.awaitTimeWaits(ctx, recycleConnects); err != nil {
+	if err := t.awaitTimeWaits(ctx, result.First.Opened); err != nil {
 		return result, err
 	}
 	since := t.toServer.Now()

@@ -169,41 +169,51 @@ func (t Text) PrintLab(w io.Writer, l Lab) error {
 			continue
 		}
 		fmt.Fprintf(&b, "  %s\n", s.paint(faint, p.Setup))
-		q, most := p.Quantities[0], scale(p)
-		for _, r := range p.All() {
-			m := markOfResult(r)
-			fmt.Fprintf(&b, "  %s", s.paint(m.tone, fmt.Sprintf("%-11s", m.String(s.ASCII))))
-			if r.Cannot != "" {
-				fmt.Fprintf(&b, "  %s\n               cannot run here: %s\n", r.Title, r.Cannot)
-				continue
+		t.arms(&b, p)
+	}
+	_, err := io.WriteString(w, s.plain(b.String()))
+	return err
+}
+
+// arms writes each arm with its verdict and a bar.
+func (t Text) arms(b *strings.Builder, p proof.Proof) {
+	s := t.Style
+	q, most := p.Quantities[0], scale(p)
+	for _, r := range p.All() {
+		m := markOfResult(r)
+		fmt.Fprintf(b, "  %s", s.paint(m.tone, fmt.Sprintf("%-11s", m.String(s.ASCII))))
+		if r.Cannot != "" {
+			fmt.Fprintf(b, "  %s\n               cannot run here: %s\n", r.Title, r.Cannot)
+			continue
+		}
+		if g, ok := goal(p, r); ok {
+			fmt.Fprintf(b, "  %s %s %s", s.bar(g.Median, most), g, q.Unit)
+		}
+		fmt.Fprintf(b, "\n               %s", r.Title)
+		if r.Kind != "" {
+			fmt.Fprintf(b, " (%s: %s)", r.Kind, r.How)
+		}
+		b.WriteByte('\n')
+		if len(r.Runs) > 0 {
+			for _, c := range r.Runs[0].Series {
+				fmt.Fprintf(b, "               %s %s\n", s.sparkline(resample(c, 40)), c.Name)
 			}
-			if g, ok := goal(p, r); ok {
-				fmt.Fprintf(&b, "  %s %s %s", s.bar(g.Median, most), g, q.Unit)
-			}
-			fmt.Fprintf(&b, "\n               %s", r.Title)
-			if r.Kind != "" {
-				fmt.Fprintf(&b, " (%s: %s)", r.Kind, r.How)
-			}
-			b.WriteByte('\n')
-			if len(r.Runs) > 0 {
-				for _, c := range r.Runs[0].Series {
-					fmt.Fprintf(&b, "               %s %s\n", s.sparkline(resample(c, 40)), c.Name)
-				}
-				if named := r.Runs[0].Named; len(named) > 0 {
-					fmt.Fprintf(&b, "               linger says: %s\n", strings.Join(named, ", "))
-				}
-			}
-			for _, u := range r.Unexpected {
-				fmt.Fprintf(&b, "               %s\n", s.paint(toneCritical, "NOT AS EXPECTED: "+u))
+			if named := r.Runs[0].Named; len(named) > 0 {
+				fmt.Fprintf(b, "               linger says: %s\n", strings.Join(named, ", "))
 			}
 		}
+		for _, u := range r.Unexpected {
+			fmt.Fprintf(b, "               %s\n", s.paint(toneCritical, "NOT AS EXPECTED: "+u))
+		}
 	}
-	text := b.String()
-	if s.ASCII {
-		text = strings.NewReplacer("→", "->", "–", "-", "·", "-", "µ", "u").Replace(text)
+}
+
+// plain writes for a locale that is not UTF-8 what a terminal of it shows.
+func (s Style) plain(text string) string {
+	if !s.ASCII {
+		return text
 	}
-	_, err := io.WriteString(w, text)
-	return err
+	return strings.NewReplacer("→", "->", "–", "-", "·", "-", "µ", "u").Replace(text)
 }
 
 // resample is a curve at n equal steps of its x, each the last value before it.
