@@ -174,6 +174,11 @@ func (w *World) crowded(host int) bool {
 	return host == w.Server && (w.Fault == "time-wait-overflow" || w.Fault == "connection-churn" && w.Options.Tight)
 }
 
+// isInformation tells whether the fault is true and harms nothing.
+func (w *World) isInformation() bool {
+	return (w.Fault == "client-closes-first" || w.Fault == "connection-churn") && !w.Options.Tight
+}
+
 // gone tells whether a host vanishes, so that nobody can be healthy with it.
 func (w *World) gone(host int) bool { return w.Fault == "orphan-pileup" && host == w.Server }
 
@@ -215,7 +220,8 @@ func (w *World) drawBystander(r *rand.Rand) (Bystander, bool) {
 	case Crawler:
 		b.Connections, b.Rate = 0, fast
 	case Loopback, Reuser:
-		if b.From == w.Client && w.ports(b.From) < defaultPorts {
+		// Where the fault is only worth knowing, such churn is worth knowing as much.
+		if b.From == w.Client && w.ports(b.From) < defaultPorts || w.isInformation() {
 			return b, false
 		}
 		b.Connections, b.Addresses, b.Rate = 0, 1, fast

@@ -57,7 +57,7 @@ func scoreEach(ctx context.Context, total int, tell func(Progress), score func(i
 	began := time.Now()
 	var group sync.WaitGroup
 	var mu sync.Mutex
-	p := Progress{Total: total, Left: scoreSeconds * time.Duration((total+scoreSlots-1)/scoreSlots)}
+	p := Progress{Total: total, Left: scoreTakes * time.Duration((total+scoreSlots-1)/scoreSlots)}
 	if tell != nil {
 		tell(p)
 	}
@@ -84,8 +84,8 @@ func scoreEach(ctx context.Context, total int, tell func(Progress), score func(i
 	return scores
 }
 
-// scoreSeconds is about how long one build takes to stand, to ripen and to be judged.
-const scoreSeconds = 12 * time.Second
+// scoreTakes is about how long one build takes to stand, to ripen and to be judged.
+const scoreTakes = 12 * time.Second
 
 func (s Scenario) score(ctx context.Context) proof.Score {
 	score := proof.Score{Built: string(s.Slug), Named: []diagnose.Slug{}, Absent: s.Cannot}

@@ -75,16 +75,7 @@ func newNode(name string, v4, v6 netip.Addr) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", name, err)
 	}
-	n := &Node{Name: name, IPv4: v4, IPv6: v6, netns: h}
-	// Its addresses are good at once. What the kernel does about the link's own address
-	// later changes routes, and now and then a connect() fails in that moment: the route
-	// that it has just found is void (tcp_connect of net/ipv4/tcp_output.c).
-	for _, key := range []string{"accept_dad", "router_solicitations"} {
-		if err := n.Set("net.ipv6.conf.default."+key, "0"); err != nil && !errors.Is(err, sysctl.ErrAbsent) {
-			return nil, errors.Join(err, h.Close())
-		}
-	}
-	return n, nil
+	return &Node{Name: name, IPv4: v4, IPv6: v6, netns: h}, nil
 }
 
 // Close ends all workers, and with them the last users of the namespaces.
@@ -163,6 +154,9 @@ func (n *Node) awaitReady() error {
 	}
 }
 
+// isReady asks for the routes of IPv6 addresses, too: a worker of the kernel makes them
+// (addrconf_dad_work of net/ipv6/addrconf.c), and a connection to the address that begins
+// before looks for it on the link, and fails three seconds later.
 func isReady() (bool, error) {
 	link, err := netlink.LinkByName(linkName)
 	if err != nil {
@@ -173,7 +167,11 @@ func isReady() (bool, error) {
 		return false, fmt.Errorf("addresses of %s: %w", linkName, err)
 	}
 	for _, a := range addrs {
-		if a.Flags&unix.IFA_F_TENTATIVE != 0 && a.Scope == unix.RT_SCOPE_UNIVERSE {
+		if int(a.Scope) != unix.RT_SCOPE_UNIVERSE {
+			continue
+		}
+		routes, err := netlink.RouteGet(a.IP)
+		if a.Flags&unix.IFA_F_TENTATIVE != 0 || err != nil || len(routes) == 0 || routes[0].Type != unix.RTN_LOCAL {
 			return false, nil
 		}
 	}
@@ -208,7 +206,7 @@ func (n *Node) addAddress(addr netip.Addr) error {
 	if err := n.Do(func() error { return addAddress(addr, true) }); err != nil {
 		return fmt.Errorf("node %s: %w", n.Name, err)
 	}
-	return nil
+	return n.awaitReady()
 }
 
 func addAddress(addr netip.Addr, deprecated bool) error {
