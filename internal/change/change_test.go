@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"linger/internal/kernel/netns"
+	"linger/internal/plan"
 )
 
 func TestConfirmedStays(t *testing.T) {
@@ -257,23 +259,82 @@ func TestDamageWhilePending(t *testing.T) {
 }
 
 // The wall clock is for people alone: whatever it says, the deadline is by the time
-// since boot. A clock that jumps is written here as a deadline that is off by a day.
+// since boot. The clock of this host is not set for a test: the journal is written as it
+// would have been before a jump of a day, and real watchers go on from it.
 func TestAClockThatJumps(t *testing.T) {
 	t.Parallel()
 	for name, jump := range map[string]time.Duration{"ahead": 24 * time.Hour, "back": -24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
-			boot, now, err := clock()
-			if err != nil {
-				t.Fatal(err)
-			}
-			for due, late := range map[time.Duration]bool{-time.Second: true, time.Minute: false} {
-				e := &Entry{State: Applied, Plan: w.plan, Deadline: time.Now().Add(due - jump), boot: boot, deadlineNS: int64(now + due)}
-				if got, err := e.isLate(); err != nil || got != late {
-					t.Errorf("due in %s: late %t, %v", due, got, err)
+			begin := func(id string, within time.Duration) {
+				t.Helper()
+				j, err := OpenJournal(w.dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, now, err := clock()
+				err = errors.Join(err, j.Append(Pending, id, pendingDetail{
+					Plan: w.plan, DeadlineNS: int64(now + within), Deadline: time.Now().Add(within - jump), Guard: GuardOff,
+				}), j.Append(Applied, id, nil), j.Close())
+				if err != nil {
+					t.Fatal(err)
 				}
 			}
+			w.set(keyOne, newOne)
+			w.set(keyTwo, newTwo)
+			begin("soon", time.Second)
+			begin("later", time.Hour)
+			if err := Recover(w.dir); err != nil { // starts the watchers
+				t.Fatal(err)
+			}
+			defer w.endWatcher("later")
+			w.await("the deadline", func() bool { return w.entry("soon").State == Undone })
+			if w.values() != oldValues || w.entry("later").State != Applied || !isWatched(w.dir, "later") {
+				t.Errorf("values %v, the other is %s", w.values(), w.entry("later").State)
+			}
 		})
+	}
+}
+
+// A key of the whole host is written for real, with the value that it has.
+func TestAKeyOfTheWholeHost(t *testing.T) {
+	w := newWorld(t)
+	h, err := netns.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	const key = "net.ipv4.tcp_max_orphans"
+	value, err := read(h, key)
+	if err != nil {
+		t.Skipf("not the host's own namespace: %v", err)
+	}
+	cookie, err := h.Cookie()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.plan.Changes = []plan.Change{{
+		Scope: plan.Scope{HostWide: true, Cookie: cookie, Inode: h.Inode(), Label: "host"}, Key: key, Old: value, New: value,
+	}}
+	e := w.apply(time.Minute)
+	records, err := ReadJournal(w.dir)
+	if err != nil || !slices.ContainsFunc(records, func(r Record) bool { return r.Kind == Written && strings.Contains(string(r.Detail), key) }) {
+		t.Errorf("the journal has %d records, %v, and none that it was written", len(records), err)
+	}
+	// It is pending for all namespaces, whichever it is planned in.
+	other := *w.plan
+	other.Changes = slices.Clone(w.plan.Changes)
+	other.Changes[0].Scope.Label = "netns other"
+	_, err = Apply(t.Context(), &other, Options{StateDir: w.dir, Within: time.Minute, Live: true})
+	if err == nil || !strings.Contains(err.Error(), key+" in the whole host is pending") {
+		t.Errorf("applied twice: %v", err)
+	}
+	if e, err = Rollback(w.dir, e.ID, false); err != nil || e.Outcomes[0].Result != Unwritten {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if now, err := read(h, key); err != nil || now != value {
+		t.Errorf("%s is %s, and was %s, %v", key, now, value, err)
 	}
 }
 
@@ -343,80 +404,6 @@ func TestANamespaceThatVanishes(t *testing.T) {
 	}
 }
 
-// Where systemd runs the watcher is a service of its own, and a timer looks again at
-// the deadline. The systemd-run here is no systemd: it writes down what it was asked
-// for, and starts the service's command as systemd would.
-func TestWatcherUnderSystemd(t *testing.T) {
-	w := newWorld(t)
-	fake := filepath.Join(w.dir, "systemd-run")
-	script := `#!/bin/sh
-echo "$*" >> "` + w.dir + `/asked"
-for a; do case $a in --on-active=*) exit 0;; esac; done
-while [ "${1#--}" != "$1" ]; do shift; done
-setsid "$@" >/dev/null 2>&1 </dev/null &
-`
-	if err := os.WriteFile(fake, []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	booted, run := systemdBooted, systemdRun
-	systemdBooted, systemdRun = w.dir, fake
-	defer func() { systemdBooted, systemdRun = booted, run }()
-	e := w.apply(2 * time.Second)
-	asked, err := os.ReadFile(filepath.Join(w.dir, "asked"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"--unit=linger-watch-" + e.ID, "--unit=linger-deadline-" + e.ID, "--timer-property=AccuracySec=100ms", "--on-active=", "watch --state-dir " + w.dir + " " + e.ID} {
-		if !strings.Contains(string(asked), want) {
-			t.Errorf("systemd-run was not asked for %s:\n%s", want, asked)
-		}
-	}
-	w.await("the deadline", func() bool { return w.entry(e.ID).State == Undone })
-
-	systemdRun = "/bin/false"
-	_, err = Apply(t.Context(), w.plan, Options{StateDir: w.dir, Within: time.Minute, Live: true})
-	if err == nil || !strings.Contains(err.Error(), "start the watcher") || w.values() != oldValues {
-		t.Errorf("without a watcher: values %v, %v", w.values(), err)
-	}
-}
-
-func TestWorse(t *testing.T) {
-	for _, test := range []struct {
-		name          string
-		before, since Tally
-		want          bool
-	}{
-		{"nothing", Tally{}, Tally{}, false},
-		{"no base line", Tally{}, Tally{100, 100}, false},
-		{"too few", Tally{1000, 0}, Tally{1000, 19}, false},
-		{"twenty out of nothing", Tally{1000, 0}, Tally{1000, 20}, true},
-		{"twice as many", Tally{1000, 100}, Tally{1000, 200}, false},
-		{"three times as many, of few", Tally{1000, 7}, Tally{1000, 21}, false},
-		{"three times as many, of many", Tally{10_000, 100}, Tally{10_000, 300}, true},
-		{"as many, of more connections", Tally{1000, 100}, Tally{10_000, 1000}, false},
-		{"as many, of fewer connections", Tally{10_000, 100}, Tally{1000, 100}, true},
-	} {
-		if got := worse(test.before, test.since); got != test.want {
-			t.Errorf("%s: %t, want %t", test.name, got, test.want)
-		}
-	}
-}
-
-// The tail agrees with sums that can be done by hand.
-func TestBinomialTail(t *testing.T) {
-	for _, test := range []struct {
-		k, n uint64
-		p    float64
-		want float64
-	}{
-		{0, 10, 0.5, 1}, {10, 10, 0.5, 1.0 / 1024}, {9, 10, 0.5, 11.0 / 1024}, {1, 2, 0.25, 1 - 0.75*0.75}, {1, 1, 0, 0}, {1, 1, 1, 1},
-	} {
-		if got := binomialTail(test.k, test.n, test.p); got < test.want-1e-12 || got > test.want+1e-12 {
-			t.Errorf("P(X ≥ %d of %d at %g) = %g, want %g", test.k, test.n, test.p, got, test.want)
-		}
-	}
-}
-
 func TestReportBeginsWithTheID(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -431,99 +418,5 @@ func TestReportBeginsWithTheID(t *testing.T) {
 	}
 	if id, err := Last(w.dir); err != nil || id != e.ID {
 		t.Errorf("the last is %s, %v", id, err)
-	}
-}
-
-// What is kept over a boot is in a file that has the last word; where another one has
-// it nothing is confirmed. A rollback leaves the values and the file as before, and
-// starts no second watcher while the first is there.
-func TestConfirmAndKeep(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	root := w.ofTheHost()
-	conf := filepath.Join(root, "etc/sysctl.conf")
-	if err := os.MkdirAll(filepath.Dir(conf), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(conf, []byte("net.ipv4.tcp_tw_reuse = 0\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	e := w.apply(time.Minute)
-	if _, _, err := ConfirmAndKeep(w.dir, root, e.ID); err == nil || !strings.Contains(err.Error(), "nothing is confirmed: ") || w.entry(e.ID).State != Applied {
-		t.Errorf("state %s, %v", w.entry(e.ID).State, err)
-	}
-	if err := os.Remove(conf); err != nil {
-		t.Fatal(err)
-	}
-	_, kept, err := ConfirmAndKeep(w.dir, root, e.ID)
-	if err != nil || w.entry(e.ID).State != Confirmed {
-		t.Fatalf("state %s, %v", w.entry(e.ID).State, err)
-	}
-	text, err := os.ReadFile(filepath.Join(root, kept.File))
-	if err != nil || !strings.Contains(string(text), "net.ipv4.tcp_tw_reuse = 1") || !strings.Contains(string(text), e.ID) {
-		t.Errorf("%s: %s, %v", kept.File, text, err)
-	}
-	if r := w.entry(e.ID).Report(w.dir); r.File != kept.File {
-		t.Errorf("the history tells of %q", r.File)
-	}
-	e, err = Rollback(w.dir, e.ID, false)
-	if err != nil || w.values() != oldValues || len(w.files(root)) != 0 {
-		t.Errorf("values %v, files %v, %v", w.values(), w.files(root), err)
-	}
-	if len(w.processes()) > 1 {
-		t.Errorf("watchers %v", w.processes())
-	}
-	if r := e.Report(w.dir); r.File != "" || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], kept.File+" is taken away") {
-		t.Errorf("the history tells of %q, %q", r.File, r.Notes)
-	}
-}
-
-// Once the state directory is gone nobody can confirm: the watcher takes back what it
-// remembers, makes no new directory, and leaves.
-func TestAStateDirectoryThatIsRemoved(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.dir = filepath.Join(w.dir, "state")
-	w.apply(time.Hour)
-	if err := os.RemoveAll(w.dir); err != nil {
-		t.Fatal(err)
-	}
-	w.await("the old values", func() bool { return w.values() == oldValues })
-	w.await("the watcher's end", func() bool { return len(w.processes()) == 0 })
-	if _, err := os.Stat(w.dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the directory is there again: %v", err)
-	}
-}
-
-// The copies of earlier programs go when no change is pending that may need one.
-func TestOldProgramsAreRemoved(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	old := filepath.Join(w.dir, "program-0123456789abcdef")
-	put := func() {
-		t.Helper()
-		if err := errors.Join(os.MkdirAll(old, 0o700), os.WriteFile(filepath.Join(old, "linger"), nil, 0o700)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	put()
-	first := w.apply(time.Minute)
-	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the old program is still there: %v", err)
-	}
-	put()
-	other := newWorld(t)
-	other.dir = w.dir
-	second := other.apply(time.Minute)
-	if _, err := os.Stat(old); err != nil {
-		t.Errorf("a pending change may need it: %v", err)
-	}
-	for _, e := range []*Entry{first, second} {
-		if _, err := Rollback(w.dir, e.ID, false); err != nil {
-			t.Error(err)
-		}
-	}
-	if copies, _ := filepath.Glob(filepath.Join(w.dir, "program-*")); len(copies) != 2 {
-		t.Errorf("programs %v", copies)
 	}
 }

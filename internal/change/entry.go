@@ -124,6 +124,18 @@ func (e *Entry) Settled() bool {
 // isKeeping tells whether a file is still to be written.
 func (e *Entry) isKeeping() bool { return e.file != nil && !e.filed }
 
+// Story tells in a line what became of it.
+func (e *Entry) Story() string {
+	switch e.State {
+	case Undone:
+		return fmt.Sprintf("change %s is taken back: %s", e.ID, e.Reason)
+	case Lost:
+		return fmt.Sprintf("change %s ended when the host was booted", e.ID)
+	default:
+		return fmt.Sprintf("change %s is %s", e.ID, e.State)
+	}
+}
+
 // applying tells whether its values are not all written yet.
 func (e *Entry) applying() bool { return e.State == Pending || e.State == Written }
 

@@ -172,6 +172,10 @@ func (e *Entry) watched(since sighting) Watched {
 }
 
 func (w Watched) String() string {
-	return fmt.Sprintf("%d of %d connections were reset or failed since, %d of %d before; %s",
-		w.FailedSince, w.OpenedSince, w.FailedBefore, w.OpenedBefore, w.NoPort)
+	return w.Counted() + "; " + w.NoPort.String()
+}
+
+// Counted tells of the counters alone.
+func (w Watched) Counted() string {
+	return fmt.Sprintf("%d of %d connections were reset or failed since, %d of %d before", w.FailedSince, w.OpenedSince, w.FailedBefore, w.OpenedBefore)
 }

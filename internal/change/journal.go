@@ -69,7 +69,9 @@ const journalName = "journal"
 
 // OpenJournal opens the journal to read it and to append to it, and makes it where
 // there is none. Nobody else can until it is closed.
-func OpenJournal(dir string) (*Journal, error) {
+func OpenJournal(dir string) (*Journal, error) { return openJournal(dir, unix.LOCK_EX) }
+
+func openJournal(dir string, how int) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
@@ -80,15 +82,15 @@ func OpenJournal(dir string) (*Journal, error) {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
 	j := &Journal{file: file, now: clock}
-	if err := j.prepare(dir, errors.Is(missing, fs.ErrNotExist)); err != nil {
+	if err := j.prepare(dir, how, errors.Is(missing, fs.ErrNotExist)); err != nil {
 		file.Close()
 		return nil, err
 	}
 	return j, nil
 }
 
-func (j *Journal) prepare(dir string, isNew bool) error {
-	if err := flock(j.file, unix.LOCK_EX); err != nil {
+func (j *Journal) prepare(dir string, how int, isNew bool) error {
+	if err := flock(j.file, how); err != nil {
 		return fmt.Errorf("lock the journal: %w", err)
 	}
 	if isNew {

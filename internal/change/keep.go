@@ -50,13 +50,15 @@ func ConfirmAndKeep(dir, root, id string) (*Entry, *Keeps, error) {
 // plan finds what keeps the values of a change, each at its place.
 func (k *Keeps) plan(root string, e *Entry) (*DropIn, error) {
 	var settings []Setting
-	var pods []plan.Change
+	var pods, containers []plan.Change
 	for _, c := range e.Plan.Changes {
 		switch kind, _, _ := strings.Cut(c.Scope.Label, " "); {
 		case c.Scope.HostWide || kind == "host":
 			settings = append(settings, Setting{Key: c.Key, Value: c.New})
-		case kind == "pod" || kind == "container":
+		case kind == "pod":
 			pods = append(pods, c)
+		case kind == "container":
+			containers = append(containers, c)
 		case c.Persist != nil:
 			k.Notes = append(k.Notes, fmt.Sprintf("%s in %s is kept by %s: %s", c.Key, c.Scope, c.Persist.File, c.Persist.Line))
 		}
@@ -66,6 +68,9 @@ func (k *Keeps) plan(root string, e *Entry) (*DropIn, error) {
 		if k.Manifest, err = plan.Emit(plan.EmitK8s, pods); err != nil {
 			return nil, err
 		}
+	}
+	if len(containers) > 0 {
+		k.Manifest += plan.Compose(containers)
 	}
 	if len(settings) == 0 {
 		return nil, nil

@@ -349,6 +349,3 @@ func forbidBPF() error {
 	}
 	return nil
 }
-
-// readHere reads a key in the namespace of the calling thread.
-func readHere(key string) (string, error) { return sysctl.Read(key) }

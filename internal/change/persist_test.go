@@ -293,3 +293,73 @@ func TestKeptByNobody(t *testing.T) {
 		t.Errorf("confirmed without --persist: %+v, files %v, %v", e, w.files(root), err)
 	}
 }
+
+// What no file of this host can keep is told: the patch of a pod's manifest, and what
+// starts a container.
+func TestKeptElsewhere(t *testing.T) {
+	t.Parallel()
+	for label, wants := range map[string][]string{
+		"pod shop/cart": {"kubectl patch", "--allowed-unsafe-sysctls=" + keyReuse, "- name: " + keyReuse + "\n          value: \"1\""},
+		"container web": {"compose.yaml", "services:\n", "      " + keyReuse + ": \"1\"\n"},
+	} {
+		w := newWorld(t)
+		root := w.ofTheHost()
+		for i := range w.plan.Changes {
+			w.plan.Changes[i].Scope.Label = label
+		}
+		e := w.apply(time.Minute)
+		e, kept, err := ConfirmAndKeep(w.dir, root, e.ID)
+		if err != nil || e.State != Confirmed || kept.File != "" || len(w.files(root)) != 0 {
+			t.Fatalf("%s: %+v, %v", label, kept, err)
+		}
+		for _, want := range wants {
+			if !strings.Contains(kept.Manifest, want) {
+				t.Errorf("%s: no %q in:\n%s", label, want, kept.Manifest)
+			}
+		}
+	}
+}
+
+// What is kept over a boot is in a file that has the last word; where another one has
+// it nothing is confirmed. A rollback leaves the values and the file as before, and
+// starts no second watcher while the first is there.
+func TestConfirmAndKeep(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.ofTheHost()
+	conf := filepath.Join(root, "etc/sysctl.conf")
+	if err := os.MkdirAll(filepath.Dir(conf), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(conf, []byte("net.ipv4.tcp_tw_reuse = 0\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := w.apply(time.Minute)
+	if _, _, err := ConfirmAndKeep(w.dir, root, e.ID); err == nil || !strings.Contains(err.Error(), "nothing is confirmed: ") || w.entry(e.ID).State != Applied {
+		t.Errorf("state %s, %v", w.entry(e.ID).State, err)
+	}
+	if err := os.Remove(conf); err != nil {
+		t.Fatal(err)
+	}
+	_, kept, err := ConfirmAndKeep(w.dir, root, e.ID)
+	if err != nil || w.entry(e.ID).State != Confirmed {
+		t.Fatalf("state %s, %v", w.entry(e.ID).State, err)
+	}
+	text, err := os.ReadFile(filepath.Join(root, kept.File))
+	if err != nil || !strings.Contains(string(text), "net.ipv4.tcp_tw_reuse = 1") || !strings.Contains(string(text), e.ID) {
+		t.Errorf("%s: %s, %v", kept.File, text, err)
+	}
+	if r := w.entry(e.ID).Report(w.dir); r.File != kept.File {
+		t.Errorf("the history tells of %q", r.File)
+	}
+	e, err = Rollback(w.dir, e.ID, false)
+	if err != nil || w.values() != oldValues || len(w.files(root)) != 0 {
+		t.Errorf("values %v, files %v, %v", w.values(), w.files(root), err)
+	}
+	if len(w.processes()) > 1 {
+		t.Errorf("watchers %v", w.processes())
+	}
+	if r := e.Report(w.dir); r.File != "" || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], kept.File+" is taken away") {
+		t.Errorf("the history tells of %q, %q", r.File, r.Notes)
+	}
+}

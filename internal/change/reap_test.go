@@ -254,6 +254,49 @@ func TestReapEstablished(t *testing.T) {
 	}
 }
 
+// A leaked connection is aborted: the peer gets a reset, and the program keeps its
+// descriptor, whose socket is no more.
+func TestReapCloseWait(t *testing.T) {
+	p := newPlace(t)
+	to, accepted := p.listen("127.0.0.1:0")
+	client := p.dial(to, 0)
+	server := <-accepted
+	if err := client.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	state := []tcp.State{tcp.CloseWait}
+	var c *Catch
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if c = p.find(Selection{States: state, Local: match(t, to.String())}); c.Len() == 1 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d sockets in CLOSE_WAIT, want the server's", c.Len())
+		}
+	}
+	if result, err := c.Reap(t.Context(), ReapOptions{StateDir: t.TempDir()}); err != nil || result.Reaped != 1 {
+		t.Fatalf("reaped %+v, %v", result, err)
+	}
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("the peer reads %v, want ECONNRESET", err)
+	}
+	if c := p.find(Selection{States: state}); c.Len() != 0 {
+		t.Errorf("%d sockets are in CLOSE_WAIT still", c.Len())
+	}
+	raw, err := server.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = raw.Control(func(fd uintptr) {
+		if _, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
+			t.Errorf("the descriptor: %v", err)
+		}
+	})
+	if err != nil {
+		t.Errorf("the descriptor: %v", err)
+	}
+}
+
 // A process is chosen by its name or id; time-wait sockets have none.
 func TestReapOfAProcess(t *testing.T) {
 	p := newPlace(t)

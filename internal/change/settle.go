@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"linger/internal/plan"
 )
 
@@ -34,7 +36,7 @@ func confirm(dir, id string, keep func(*Entry) (*DropIn, error)) (*Entry, error)
 		return nil, err
 	}
 	if e.State != Confirmed && e.State != Applied {
-		return nil, fmt.Errorf("change %s is %s: %s; there is nothing to confirm", id, e.State, e.why())
+		return nil, fmt.Errorf("change %s is %s: %s; there is nothing to confirm", id, states[e.State], e.why())
 	}
 	if late, err := e.isLate(); e.State == Applied && (err != nil || late) {
 		return nil, errors.Join(err, fmt.Errorf("change %s is past its deadline and is being taken back; apply it again", id))
@@ -114,7 +116,7 @@ func Rollback(dir, id string, force bool) (*Entry, error) {
 		return nil, err
 	}
 	if e.State == Undone || e.State == Lost {
-		return nil, fmt.Errorf("change %s is %s: %s; there is nothing to take back", id, e.State, e.why())
+		return nil, fmt.Errorf("change %s is %s: %s; there is nothing to take back", id, states[e.State], e.why())
 	}
 	if e.State == Confirmed { // no watcher lives that would go on if this process dies
 		if err := guardUndo(j, e, dir, force); err != nil {
@@ -127,8 +129,12 @@ func Rollback(dir, id string, force bool) (*Entry, error) {
 	return entryOf(j.Records(), id)
 }
 
-// askedFor is the reason of a rollback that somebody wants.
-const askedFor = "asked for"
+// Why a change is taken back.
+const (
+	askedFor  = "asked for"
+	notInTime = "it was not confirmed in time"
+	wasKilled = "the process that changed it was killed"
+)
 
 // guardUndo journals that a confirmed change is being undone, and starts who would go
 // on, unless its watcher has not left yet: that one waits for the journal.
@@ -246,6 +252,53 @@ func Recover(dir string) error {
 	return recoverAll(j, dir)
 }
 
+// Resume is Recover at the start of a command that is about something else: it waits for
+// nobody, and needs no journal that can be read. It returns the changes that it settled.
+func Resume(dir string) ([]*Entry, error) {
+	records, err := ReadJournal(dir)
+	if err != nil {
+		return nil, nil // it is another user's, or commands that change will say that it is damaged
+	}
+	left, err := unattended(records, dir)
+	if err != nil || len(left) == 0 {
+		return nil, err
+	}
+	j, err := openJournal(dir, unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, os.ErrPermission) {
+		return nil, nil // somebody is at work, or another user's
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer j.Close()
+	problems := recoverAll(j, dir)
+	var settled []*Entry
+	for _, id := range left {
+		if e, err := entryOf(j.Records(), id); err == nil && e.Settled() {
+			settled = append(settled, e)
+		}
+	}
+	return settled, problems
+}
+
+// unattended are the changes that somebody has to go on with, and nobody does.
+func unattended(records []Record, dir string) (ids []string, err error) {
+	entries, err := Entries(records)
+	if err != nil {
+		return nil, nil // as of one that cannot be read
+	}
+	boot, _, err := clock()
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if e.isLost(boot) || !e.Settled() && !isWatched(dir, e.ID) {
+			ids = append(ids, e.ID)
+		}
+	}
+	return ids, nil
+}
+
 // openExisting opens a journal that is there: a question must make no file.
 func openExisting(dir string) (*Journal, error) {
 	if _, err := os.Stat(filepath.Join(dir, journalName)); errors.Is(err, os.ErrNotExist) {
@@ -295,9 +348,9 @@ func (e *Entry) recover(j *Journal, dir string, now time.Duration) error {
 		}
 		return startWatcher(program, dir, e.ID, time.Duration(e.deadlineNS))
 	case e.State == Applied:
-		return e.settle(j, "it was not confirmed in time, and its watcher was killed", e.force)
+		return e.settle(j, notInTime+", and its watcher was killed", e.force)
 	default:
-		return e.settle(j, "the process that changed it was killed", e.force)
+		return e.settle(j, wasKilled, e.force)
 	}
 }
 

@@ -331,15 +331,15 @@ func (w *watcher) look() (due string, err error) {
 		return "", clockErr
 	case err != nil && late:
 		// The journal is damaged, so that nobody can have confirmed since.
-		return "it was not confirmed in time, and the journal cannot be read", nil
+		return notInTime + ", and the journal cannot be read", nil
 	case err != nil:
 		return "", err
 	case w.entry.Settled():
 		return "it is settled", nil
 	case w.entry.State != Applied:
-		return "the process that changed it was killed", nil
+		return wasKilled, nil
 	case late:
-		return "it was not confirmed in time", nil
+		return notInTime, nil
 	}
 	return w.guard(), nil
 }
@@ -399,6 +399,9 @@ func (w *watcher) settle(reason string) error {
 	case e.State == Applied && !late && !strings.HasPrefix(reason, "the guard"):
 		w.entry = e
 		return errNotYet
+	case e.State == Applied && late:
+		reason = notInTime
+		fallthrough
 	default:
 		if err := e.settle(j, reason, e.force); err != nil {
 			return err

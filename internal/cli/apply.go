@@ -16,6 +16,7 @@ import (
 
 	"linger/internal/change"
 	"linger/internal/plan"
+	"linger/internal/render"
 )
 
 // changeOptions are the flags that all commands of change share.
@@ -40,7 +41,11 @@ func (o *changeOptions) tell(streams Streams, e *change.Entry, kept *change.Keep
 	if o.output == outputJSON {
 		return quietly(encodeJSON(streams, r))
 	}
-	return quietly(tellChange(streams.Out, r))
+	return quietly(render.Changes(streams.Out, o.style(streams), []render.Change{told(&r, false)}, ""))
+}
+
+func (o *changeOptions) style(streams Streams) render.Style {
+	return styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)
 }
 
 func encodeJSON(streams Streams, document any) error {
@@ -119,6 +124,9 @@ func (o *applyOptions) load(ctx context.Context, streams Streams, what string) (
 	if slices.Contains(problemNames(), what) {
 		o.plan.problems, o.plan.window = []string{what}, time.Second
 		return o.plan.make(ctx, streams)
+	}
+	if len(o.plan.netns) > 0 {
+		return nil, usagef("it says where to plan for a problem; `linger plan --netns` makes another plan", "--netns: the plan names its namespaces")
 	}
 	if what == "-" {
 		p, err := plan.Parse(streams.In)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"linger/internal/change"
 	"linger/internal/render"
 )
 
@@ -50,7 +51,8 @@ func newRoot(streams Streams, code *int) *cobra.Command {
 	root := newDiagnose(streams, code)
 	root.Use = "linger"
 	root.Long = `linger says what is wrong with this host's TCP TIME_WAIT state, who causes it,
-and what to change. It changes nothing but what you "apply" or "reap".
+and what to change. It changes nothing but what you "apply" or "reap"; what you
+applied and did not confirm in time is taken back, by the next linger at the latest.
 
 Without a command it does what "linger diagnose" does. As root it sees every
 network namespace and names every process.`
@@ -67,11 +69,31 @@ network namespace and names every process.`
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &usageError{err: err, hint: fmt.Sprintf("see `%s --help`", c.CommandPath())}
 	})
+	root.PersistentPreRun = func(c *cobra.Command, _ []string) { resume(c, streams) }
 	root.SetHelpCommand(newHelp(root))
 	root.AddCommand(newDiagnose(streams, code), newSockets(streams), newTrace(streams, code), newPlan(streams, code), newApply(streams), newConfirm(streams),
 		newRollback(streams), newStatus(streams), newHistory(streams), newDiff(streams), newReap(streams, code), newWatch(),
 		newProve(streams, code), newLab(streams, code), newExplain(streams), newThresholds(streams), newVersion(streams))
 	return root
+}
+
+// resume goes on with what a process of linger's that was killed has left, whatever this
+// command is about: the promise was that values go back unless they are confirmed.
+func resume(c *cobra.Command, streams Streams) {
+	if c.Name() == change.WatchCommand || strings.HasPrefix(c.Name(), "__") {
+		return
+	}
+	dir := change.DefaultStateDir
+	if flag := c.Flags().Lookup("state-dir"); flag != nil {
+		dir = flag.Value.String()
+	}
+	settled, err := change.Resume(dir)
+	for _, e := range settled {
+		fmt.Fprintln(streams.Err, render.Clean("linger: "+e.Story()))
+	}
+	if err != nil {
+		fmt.Fprintln(streams.Err, render.Clean("linger: "+err.Error()))
+	}
 }
 
 // noCommand refuses what is neither a command nor a flag.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,14 +26,11 @@ type list struct {
 }
 
 // tellAll writes several changes.
-func (o *changeOptions) tellAll(streams Streams, reports []change.Report, none string) error {
+func (o *changeOptions) tellAll(streams Streams, reports []change.Report, measured bool, none string) error {
 	if o.output == outputJSON {
 		return quietly(encodeJSON(streams, list{Schema: change.ListSchema, Changes: reports}))
 	}
-	var text bytes.Buffer
-	tellChanges(&text, reports, none)
-	_, err := streams.Out.Write(text.Bytes())
-	return quietly(err)
+	return quietly(render.Changes(streams.Out, o.style(streams), toldAll(reports, measured), none))
 }
 
 func newStatus(streams Streams) *cobra.Command {
@@ -44,8 +40,7 @@ func newStatus(streams Streams) *cobra.Command {
 		Short: "Tell what is pending, and what it has moved so far",
 		Long: `Tell the changes that wait to be confirmed: the time left, each value, and the
 numbers that the plan promised to move: before, now, and as promised. On a
-terminal it goes on until nothing is pending, or Ctrl-C. What a watcher that was
-killed has left is taken back first.
+terminal it is drawn anew until nothing is pending, or Ctrl-C.
 
 The exit code is 0, 1 if it failed, 64 for a wrong command line.`,
 		Example: `  linger status
@@ -59,8 +54,8 @@ The exit code is 0, 1 if it failed, 64 for a wrong command line.`,
 
 func (o *changeOptions) status(ctx context.Context, streams Streams) error {
 	live := o.output == outputText && canErase(terminalOf(streams.Out), streams.Getenv)
-	drawn := 0
-	for {
+	const none = "nothing is pending"
+	for drawn := 0; ; {
 		if err := change.Recover(o.stateDir); err != nil {
 			return &failedError{err}
 		}
@@ -72,20 +67,17 @@ func (o *changeOptions) status(ctx context.Context, streams Streams) error {
 			measure(ctx, &reports[i])
 		}
 		if !live {
-			return o.tellAll(streams, reports, "nothing is pending")
+			return o.tellAll(streams, reports, true, none)
 		}
 		var text bytes.Buffer
-		if drawn > 0 {
-			fmt.Fprintf(&text, "\x1b[%dA\x1b[J", drawn)
-		}
-		before := text.Len()
-		tellChanges(&text, reports, "nothing is pending")
-		drawn = bytes.Count(text.Bytes()[before:], []byte("\n"))
-		if _, err := streams.Out.Write(text.Bytes()); err != nil {
+		if err := render.Changes(&text, o.style(streams), toldAll(reports, true), none); err != nil {
 			return quietly(err)
 		}
-		if len(reports) == 0 {
-			return nil
+		out := terminalOf(streams.Out)
+		_, err = io.WriteString(streams.Out, out.over(drawn)+text.String())
+		drawn = out.rowsOf(text.String())
+		if err != nil || len(reports) == 0 {
+			return quietly(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -173,7 +165,9 @@ func (o *changeOptions) tellHistory(streams Streams, reports []change.Report, re
 	}
 	var text bytes.Buffer
 	if len(reports) > 0 || len(reaps) == 0 {
-		tellChanges(&text, reports, "linger has changed nothing here")
+		if err := render.Changes(&text, o.style(streams), toldAll(reports, false), "linger has changed nothing here"); err != nil {
+			return quietly(err)
+		}
 	}
 	for _, r := range reaps {
 		place := "its own namespace"
@@ -208,38 +202,38 @@ The exit code is 0, 1 if the journal cannot be read, 64 for a wrong command line
 			if err != nil {
 				return &failedError{err}
 			}
-			return o.tellAll(streams, reports, "no change of linger's is in force")
+			return o.tellAll(streams, reports, false, "no change of linger's is in force")
 		},
 	}
 	o.add(c)
 	return c
 }
 
-func tellChanges(w io.Writer, reports []change.Report, none string) {
-	if len(reports) == 0 {
-		fmt.Fprintln(w, none)
+func toldAll(reports []change.Report, measured bool) []render.Change {
+	all := make([]render.Change, len(reports))
+	for i := range reports {
+		all[i] = told(&reports[i], measured)
 	}
-	for i, r := range reports {
-		if i > 0 {
-			fmt.Fprintln(w)
-		}
-		_ = tellChange(w, r)
-	}
+	return all
 }
 
-// tellChange writes one change for a person: its state first, then what to do.
-func tellChange(w io.Writer, r change.Report) error {
-	var b strings.Builder
-	say := func(label, format string, args ...any) {
-		fmt.Fprintf(&b, "%-8s%s\n", label, render.Clean(fmt.Sprintf(format, args...)))
+// told is one change for a person: its state first, then what to do. What was measured is
+// told of what is pending.
+func told(r *change.Report, measured bool) render.Change {
+	c := render.Change{
+		State: string(r.State), Done: r.State == change.StateConfirmed, Title: "change " + r.ID, Manifest: r.Manifest,
+		Waits: r.State == change.StatePending || r.State == change.StateApplying || r.State == change.StateUndoing,
 	}
-	fmt.Fprintf(&b, "%s  change %s\n", strings.ToUpper(string(r.State)), r.ID)
+	say := func(label, format string, args ...any) *render.ChangeLine {
+		c.Lines = append(c.Lines, render.ChangeLine{Label: label, Text: fmt.Sprintf(format, args...)})
+		return &c.Lines[len(c.Lines)-1]
+	}
 	switch {
 	case r.SecondsLeft != nil:
 		say("UNTIL", "%s, in %s: then the old values are written back", r.Deadline.Local().Format("2006-01-02 15:04:05 -0700"),
 			(time.Duration(*r.SecondsLeft) * time.Second))
-		say("KEEP", "%s", r.Confirm)
-		say("UNDO", "%s", r.Rollback)
+		say("KEEP", "%s", r.Confirm).Command = true
+		say("UNDO", "%s", r.Rollback).Command = true
 	case r.Ended != nil:
 		say("WHEN", "%s to %s, by %s", r.Began.Local().Format("2006-01-02 15:04:05"), r.Ended.Local().Format("2006-01-02 15:04:05 -0700"), r.User)
 	}
@@ -254,35 +248,49 @@ func tellChange(w io.Writer, r change.Report) error {
 	for _, v := range r.Values {
 		say("SET", "%s in %s: %s → %s%s", v.Key, v.Scope, orNone(v.Old), orNone(v.New), nowOf(v))
 		if v.Forced != "" {
-			say("FORCED", "%s", v.Forced)
+			say("FORCED", "%s", v.Forced).Warns = true
 		}
 		for _, e := range v.Effects {
-			now := "unknown"
-			if e.Now != nil {
-				now = diagnose.Count(*e.Now)
+			before, after := diagnose.Count(e.Before), diagnose.Count(e.After)
+			switch {
+			case r.SecondsLeft == nil:
+			case !measured:
+				say("MOVES", "%s: %s → %s, %s", e.Name, before, after, e.When)
+			case e.Now == nil:
+				say("MOVED", "%s: %s → unknown now; the plan says %s", e.Name, before, after)
+			default:
+				say("MOVED", "%s: %s → %s now; the plan says %s", e.Name, before, diagnose.Count(*e.Now), after)
 			}
-			say("MOVED", "%s: %s before, %s now, %s promised", e.Name, diagnose.Count(e.Before), now, diagnose.Count(e.After))
 		}
 	}
-	if r.Watched != nil && r.Guard != change.GuardOff {
-		text := r.Watched.String()
+	switch {
+	case r.Watched == nil || r.Guard == change.GuardOff:
+	case measured:
+		text := r.Watched.Counted()
 		if r.Watched.Unknown != "" {
 			text += " (" + r.Watched.Unknown + ")"
 		}
 		say("GUARD", "%s", text)
+		say("", "%s", r.Watched.NoPort)
+	case r.Guard == change.GuardRollback:
+		say("GUARD", "takes it back if more connections fail than before")
+	default:
+		say("GUARD", "warns in `linger status` if more connections fail than before")
 	}
 	if r.Warning != "" {
-		say("WARNING", "%s", r.Warning)
+		say("WARNING", "%s", r.Warning).Warns = true
 	}
 	for _, o := range r.Outcomes {
-		say(strings.ToUpper(string(o.Result)), " %s in %s: %s", o.Key, o.Scope, orNone(o.Now))
+		text := fmt.Sprintf("%s in %s: %s, %s", o.Key, o.Scope, orNone(o.Now), o.Result)
+		if o.Cause != "" {
+			text += ": " + o.Cause
+		}
+		say("NOW", "%s", text)
 	}
 	for _, note := range r.Notes {
 		say("NOTE", "%s", note)
 	}
-	b.WriteString(r.Manifest)
-	_, err := io.WriteString(w, b.String())
-	return err
+	return c
 }
 
 func nowOf(v change.Value) string {

@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -22,8 +25,8 @@ type Streams struct {
 // terminal is what a stream leads to.
 type terminal struct {
 	is bool
-	// columns is its width, 0 where it is unknown.
-	columns int
+	// columns and rows are its size, 0 where it is unknown.
+	columns, rows int
 }
 
 // terminalOf asks the kernel whether a stream is a terminal (tcgetattr(3)) and
@@ -38,7 +41,7 @@ func terminalOf(stream any) terminal {
 	}
 	t := terminal{is: true}
 	if size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ); err == nil {
-		t.columns = int(size.Col)
+		t.columns, t.rows = int(size.Col), int(size.Row)
 	}
 	return t
 }
@@ -93,6 +96,34 @@ func colourOf(out terminal, getenv func(string) string, color string) bool {
 // canErase tells whether a line can be written anew.
 func canErase(t terminal, getenv func(string) string) bool {
 	return t.is && getenv("TERM") != "dumb"
+}
+
+// over leads back to the begin of what was drawn, and erases it: so many rows, or the
+// whole screen where they do not fit (ECMA-48: CUU, CUP, ED).
+func (t terminal) over(drawn int) string {
+	switch {
+	case drawn == 0:
+		return ""
+	case t.rows > 0 && drawn >= t.rows:
+		return "\x1b[H\x1b[2J"
+	default:
+		return fmt.Sprintf("\x1b[%dA\x1b[J", drawn)
+	}
+}
+
+// sgr is what paints text, and takes no column.
+var sgr = regexp.MustCompile("\x1b\\[[0-9;]*m")
+
+// rowsOf is how many rows text takes, whose lines may be longer than the terminal is wide.
+func (t terminal) rowsOf(text string) (rows int) {
+	for line := range strings.Lines(sgr.ReplaceAllString(text, "")) {
+		columns := utf8.RuneCountInString(strings.TrimRight(line, "\n"))
+		rows++
+		if t.columns > 0 && columns > t.columns {
+			rows += (columns - 1) / t.columns
+		}
+	}
+	return rows
 }
 
 // isUTF8 reads the locale as setlocale(3) does: the first of three variables

@@ -59,3 +59,19 @@ func Emit(form string, changes []Change) (string, error) {
 	}
 	return b.String(), nil
 }
+
+// Compose writes the settings of containers for the file that starts them, where that is
+// no pod's manifest (compose-spec, services.sysctls).
+func Compose(changes []Change) string {
+	var b strings.Builder
+	b.WriteString("# a part of compose.yaml; with docker run or podman run: --sysctl KEY=VALUE\nservices:\n")
+	place := ""
+	for _, c := range changes {
+		if c.Scope.Label != place {
+			place = c.Scope.Label
+			fmt.Fprintf(&b, "  SERVICE: # of %s\n    sysctls:\n", place)
+		}
+		fmt.Fprintf(&b, "      %s: %q\n", c.Key, c.New)
+	}
+	return b.String()
+}

@@ -62,6 +62,16 @@ func TestEmit(t *testing.T) {
 	}
 }
 
+func TestCompose(t *testing.T) {
+	text := Compose([]Change{{Scope: Scope{Label: "container web"}, Key: KeyReuse, New: "1"}, {Scope: Scope{Label: "container web"}, Key: KeyRange, New: "20000 60999"}})
+	var file struct {
+		Services map[string]struct{ Sysctls map[string]string }
+	}
+	if err := yaml.Unmarshal([]byte(text), &file); err != nil || file.Services["SERVICE"].Sysctls[KeyRange] != "20000 60999" || file.Services["SERVICE"].Sysctls[KeyReuse] != "1" {
+		t.Errorf("%v: %+v of:\n%s", err, file, text)
+	}
+}
+
 func TestEmitRefusesWhatTheFormCannotSay(t *testing.T) {
 	host := Change{Scope: Scope{HostWide: true, Label: "host"}, Key: "net.ipv4.tcp_max_orphans", New: "9"}
 	a, b := Change{Scope: Scope{Label: "pod a"}, Key: KeyReuse, New: "1"}, Change{Scope: Scope{Label: "pod b"}, Key: KeyReuse, New: "1"}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,143 +15,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
-
-	"linger/internal/collect"
-	"linger/internal/diagnose"
-	"linger/internal/lab"
-	"linger/internal/plan"
-	"linger/internal/remedy"
-	"linger/internal/snapshot"
 )
-
-// TestAnIncident runs a client out of source ports, and changes its host: first
-// tcp_tw_reuse, then a wider range. Connects stop failing, the numbers that were
-// promised move, and without a confirmation the old values are back.
-func TestAnIncident(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	pair, err := lab.NewPair("client", "server")
-	if err != nil {
-		t.Skipf("needs root: %v", err)
-	}
-	defer pair.Close()
-	client, server := pair.Nodes[0], pair.Nodes[1]
-	const ports = 500
-	if err := errors.Join(client.Set(plan.KeyRange, fmt.Sprintf("40000 %d", 40_000+ports-1)), client.Set(plan.KeyReuse, "0")); err != nil {
-		t.Fatal(err)
-	}
-	s, err := server.Start(ctx, "lab-server")
-	if err != nil {
-		t.Fatal(err)
-	}
-	service := netip.AddrPortFrom(server.IPv4, 8080)
-	if _, err := s.Serve(ctx, lab.ServeSpec{Endpoints: []netip.AddrPort{service}, Close: lab.CloseSecond}); err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.Start(ctx, "lab-client")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dial := lab.DialSpec{To: []netip.AddrPort{service}, Count: ports}
-	churn := func() lab.Dialed {
-		t.Helper()
-		done, err := c.Churn(ctx, dial)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return done
-	}
-	churn()
-	if done := churn(); done.NoPort == 0 {
-		t.Fatalf("no connect failed for want of a port: %+v", done)
-	}
-
-	dir := t.TempDir()
-	look := func() *snapshot.Snapshot {
-		t.Helper()
-		s, err := collect.Collect(ctx, collect.Options{Netns: []string{fmt.Sprint(c.PID())}, Window: time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	change := func(within time.Duration, key, value string) *Entry {
-		t.Helper()
-		s := look()
-		p, err := plan.Make(s, diagnose.Judge(s, diagnose.DefaultThresholds()), plan.Wish{Set: []remedy.Assignment{{Key: key, Value: value}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(p.Changes) != 1 || len(p.Changes[0].Effects) == 0 {
-			t.Fatalf("plan %+v", p.Changes)
-		}
-		e, err := Apply(ctx, p, Options{StateDir: dir, Within: within, Guard: GuardWarn, Live: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return e
-	}
-	read := func(key string) (value string) {
-		t.Helper()
-		err := client.Do(func() (err error) { value, err = readHere(key); return err })
-		if err != nil {
-			t.Fatal(err)
-		}
-		return value
-	}
-
-	e := change(time.Minute, plan.KeyReuse, "1")
-	awaitRipe(t, ctx, c, dial) // a second old, from when on connect() takes ports over
-	if done := churn(); done.NoPort > 0 {
-		t.Errorf("with tcp_tw_reuse %d of %d connects failed for want of a port", done.NoPort, dial.Count)
-	}
-	if _, err := Confirm(dir, e.ID); err != nil {
-		t.Fatal(err)
-	}
-
-	e = change(3*time.Second, plan.KeyRange, "30001 40499")
-	moved := false
-	now := e.Plan.Changes[0].Now(&look().Namespaces[0])
-	for _, effect := range e.Plan.Changes[0].Effects {
-		value, known := now[effect.Name]
-		moved = moved || known && effect.Name == "source ports" && value == effect.After && value > effect.Before
-	}
-	if !moved {
-		t.Errorf("promised %+v, and now %v", e.Plan.Changes[0].Effects, now)
-	}
-	if done := churn(); done.NoPort > 0 {
-		t.Errorf("with a wider range %d of %d connects failed for want of a port", done.NoPort, dial.Count)
-	}
-	for deadline := time.Now().Add(patience); read(plan.KeyRange) != "40000 40499"; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the range is still %s", read(plan.KeyRange))
-		}
-	}
-	if read(plan.KeyReuse) != "1" {
-		t.Error("what was confirmed was taken back as well")
-	}
-}
-
-// awaitRipe connects until a port is free again.
-func awaitRipe(t *testing.T, ctx context.Context, c *lab.WorkerProcess, dial lab.DialSpec) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
-		one := dial
-		one.Count = dial.Count / 2
-		done, err := c.Churn(ctx, one)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if done.NoPort == 0 {
-			time.Sleep(1100 * time.Millisecond) // what this closed must age as well
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("connects fail still: %+v", done)
-		}
-	}
-}
 
 // TestTheGuard: connects that are refused after a change, and were not before, make
 // the guard take it back.
@@ -344,4 +207,41 @@ func programsOf(pid string) (ids []ebpf.ProgramID) {
 		}
 	}
 	return ids
+}
+
+func TestWorse(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		before, since Tally
+		want          bool
+	}{
+		{"nothing", Tally{}, Tally{}, false},
+		{"no base line", Tally{}, Tally{100, 100}, false},
+		{"too few", Tally{1000, 0}, Tally{1000, 19}, false},
+		{"twenty out of nothing", Tally{1000, 0}, Tally{1000, 20}, true},
+		{"twice as many", Tally{1000, 100}, Tally{1000, 200}, false},
+		{"three times as many, of few", Tally{1000, 7}, Tally{1000, 21}, false},
+		{"three times as many, of many", Tally{10_000, 100}, Tally{10_000, 300}, true},
+		{"as many, of more connections", Tally{1000, 100}, Tally{10_000, 1000}, false},
+		{"as many, of fewer connections", Tally{10_000, 100}, Tally{1000, 100}, true},
+	} {
+		if got := worse(test.before, test.since); got != test.want {
+			t.Errorf("%s: %t, want %t", test.name, got, test.want)
+		}
+	}
+}
+
+// The tail agrees with sums that can be done by hand.
+func TestBinomialTail(t *testing.T) {
+	for _, test := range []struct {
+		k, n uint64
+		p    float64
+		want float64
+	}{
+		{0, 10, 0.5, 1}, {10, 10, 0.5, 1.0 / 1024}, {9, 10, 0.5, 11.0 / 1024}, {1, 2, 0.25, 1 - 0.75*0.75}, {1, 1, 0, 0}, {1, 1, 1, 1},
+	} {
+		if got := binomialTail(test.k, test.n, test.p); got < test.want-1e-12 || got > test.want+1e-12 {
+			t.Errorf("P(X ≥ %d of %d at %g) = %g, want %g", test.k, test.n, test.p, got, test.want)
+		}
+	}
 }
