@@ -28,6 +28,7 @@ type traceOptions struct {
 	netns    []string
 	interval time.Duration
 	by       string
+	wide     bool
 	output   string
 	color    string
 
@@ -79,6 +80,7 @@ SIGINT ends it with the totals. docs/tracing.md says what each number means.`,
 	flags.DurationVar(&o.interval, "interval", time.Second, "`TIME` between two tables")
 	flags.DurationVar(&o.duration, "for", 0, "end after this `TIME`; 0 goes on until SIGINT")
 	choose(c, &o.by, "by", "", "what a row of the table is about", string(render.ByProcess), string(render.ByContainer), string(render.ByDestination), string(render.ByReason))
+	flags.BoolVar(&o.wide, "wide", false, "also how many bytes a connection has sent and received")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputLines)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
 	flags.BoolVar(&o.events, "events", false, "tell each connection when it ends; the flags below say which")
@@ -168,6 +170,10 @@ func (t *tracing) style() render.Style {
 	return styleFor(terminalOf(t.streams.Out), t.streams.Getenv, t.options.color, false)
 }
 
+func (t *tracing) printer() render.TraceTable {
+	return render.TraceTable{Style: t.style(), By: render.TraceBy(t.options.by), Wide: t.options.wide}
+}
+
 // eraseUp moves up by lines and erases what is below (ECMA-48: CUU, ED).
 const eraseUp = "\x1b[%dA\x1b[J"
 
@@ -177,7 +183,7 @@ const liveRows = 16
 // table writes a table for each interval, and the totals when ctx is cancelled.
 func (t *tracing) table(ctx context.Context) error {
 	live := canErase(terminalOf(t.streams.Out), t.streams.Getenv)
-	printer := render.TraceTable{Style: t.style(), By: render.TraceBy(t.options.by)}
+	printer := t.printer()
 	if live {
 		printer.Rows, printer.Cut = liveRows, printer.Style.Width
 	}
@@ -240,7 +246,7 @@ func (t *tracing) total(before *snapshot.Traced, erase bool, lines int) error {
 	if erase {
 		fmt.Fprintf(t.streams.Out, eraseUp, lines)
 	}
-	_, err = render.TraceTable{Style: t.style(), By: render.TraceBy(t.options.by)}.Print(t.streams.Out, all, true)
+	_, err = t.printer().Print(t.streams.Out, all, true)
 	return quietly(err)
 }
 
@@ -318,7 +324,7 @@ func (t *tracing) command(ctx context.Context, args []string) (int, error) {
 	if t.options.output == outputLines {
 		return code, quietly(errors.Join(render.TraceLines{}.Interval(t.streams.Out, all), render.TraceLines{}.Total(t.streams.Out, all)))
 	}
-	_, err = render.TraceTable{Style: t.style(), By: render.TraceBy(t.options.by)}.Print(t.streams.Err, all, true)
+	_, err = t.printer().Print(t.streams.Err, all, true)
 	return code, quietly(err)
 }
 

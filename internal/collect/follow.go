@@ -141,7 +141,7 @@ func (r *reading) seen(ns *namespace, role tcp.Role, key groupKey, g *group) ([]
 	})
 	told := make([]snapshot.Owner, 0, ownersKept)
 	for _, o := range owners[:min(len(owners), ownersKept)] {
-		o.Traced.LifeMS = o.Traced.Lives.Spread()
+		o.Traced.Spreads = o.Traced.Spread()
 		told = append(told, *o)
 	}
 	return told, sum.Sums()

@@ -55,8 +55,9 @@ type Trace struct {
 
 	places    map[trace.Netns]place
 	processes map[uint32]process.Label // by pid
-	// containers are by cgroup: a process may end before its connections are read.
+	// containers are by cgroup, which outlives the processes in it.
 	containers map[uint64]process.Label
+	cgroups    *process.Cgroups // nil where they cannot be found by their numbers
 }
 
 // place is a namespace.
@@ -91,6 +92,7 @@ func (t *Trace) load(o trace.Options) (err error) {
 	if t.tracer, err = trace.Load(o); err != nil {
 		return fmt.Errorf("trace connections: %w (needs %s)", err, traceNeeds(err))
 	}
+	t.cgroups, _ = proc.OpenCgroups() // without them containers are found by processes, while these live
 	t.began = time.Now()
 	return nil
 }
@@ -181,7 +183,12 @@ func (r *reading) listenersToTrace() (listeners []trace.Listener) {
 }
 
 // Close ends it.
-func (t *Trace) Close() error { return t.tracer.Close() }
+func (t *Trace) Close() error {
+	if t.cgroups != nil {
+		t.cgroups.Close()
+	}
+	return t.tracer.Close()
+}
 
 // Read tells all that was counted since the beginning.
 func (t *Trace) Read(ctx context.Context) (*snapshot.Traced, error) {
@@ -251,22 +258,41 @@ func (t *Trace) place(id trace.Netns, inode uint32) place {
 // rootCgroup is the inode number of the root of cgroup2 (KERNFS_ROOT_INO).
 const rootCgroup = 1
 
-// who finds the container of a process that may have ended.
+// labelsKept bounds what is remembered of processes and cgroups, which come and go.
+const labelsKept = 1 << 16
+
+// who finds the container of a process that may have ended: by the cgroup of its sockets, which is
+// there as long as the container is. Where containers are in cgroups of the first version, which
+// sockets do not know, the process must still be there.
 func (t *Trace) who(pid uint32, name string, cgroup uint64) process.Label {
-	if label, known := t.containers[cgroup]; known && cgroup > rootCgroup {
-		return label
+	if cgroup > rootCgroup {
+		label, known := t.containers[cgroup]
+		if !known && t.cgroups != nil {
+			label.Container, label.Pod, _ = t.cgroups.Owner(cgroup)
+			keep(t.containers, cgroup, label)
+		}
+		if label != (process.Label{}) {
+			return label
+		}
 	}
 	label, known := t.processes[pid]
 	if !known && pid > 0 {
 		if read, err := proc.Label(int(pid)); err == nil && read.Comm == name {
 			label = read
 		}
-		t.processes[pid] = label
+		keep(t.processes, pid, label)
 		if cgroup > rootCgroup && label.PID != 0 {
-			t.containers[cgroup] = label
+			keep(t.containers, cgroup, label)
 		}
 	}
 	return label
+}
+
+func keep[K comparable](labels map[K]process.Label, key K, label process.Label) {
+	if len(labels) >= labelsKept {
+		clear(labels)
+	}
+	labels[key] = label
 }
 
 func (t *Trace) counts(c *trace.Counts, live uint32) snapshot.TracedCounts {
@@ -288,9 +314,16 @@ func (t *Trace) counts(c *trace.Counts, live uint32) snapshot.TracedCounts {
 			out.Resets.Sent[t.tracer.Reason(number)] += n
 		}
 	}
-	for step, n := range c.Life {
+	out.Lives = histogram(c.Life[:], trace.LifeStep)
+	out.Sent, out.Received = histogram(c.SizeSent[:], trace.SizeStep), histogram(c.SizeReceived[:], trace.SizeStep)
+	return out
+}
+
+// histogram is of steps, of which least tells the least value.
+func histogram(steps []uint32, least func(step int) uint64) (out snapshot.Histogram) {
+	for step, n := range steps {
 		if n > 0 {
-			out.Lives = append(out.Lives, snapshot.LivesCount{US: trace.LifeStep(step), N: uint64(n)})
+			out = append(out, snapshot.Bin{Least: least(step), N: uint64(n)})
 		}
 	}
 	return out

@@ -9,7 +9,7 @@ import (
 func TestSeenOwners(t *testing.T) {
 	life := 2.1
 	traced := func(c snapshot.TracedCounts) *snapshot.TracedSums {
-		return &snapshot.TracedSums{TracedCounts: c, LifeMS: snapshot.Spread{P50: &life}}
+		return &snapshot.TracedSums{TracedCounts: c, Spreads: snapshot.Spreads{LifeMS: snapshot.Spread{P50: &life}}}
 	}
 	for want, o := range map[string]snapshot.Owner{
 		"seen: closes 75 % of 400 connections first, which live 2 ms (median), 7 connects fail, made 290 of these TIME_WAIT sockets": {

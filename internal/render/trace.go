@@ -54,8 +54,10 @@ func rows(t *snapshot.Traced, by TraceBy) []traceRow {
 		g := &t.Groups[i]
 		add(key{traceName(g, by), traceWhere(g), g.Role}, &g.TracedCounts)
 	}
-	if !t.Other.None() {
-		add(key{name: "(more than fit)", role: tcp.RoleUnknown}, &t.Other)
+	for name, c := range map[string]*snapshot.TracedCounts{"(more than fit)": &t.Other, "(given up)": &t.Past} {
+		if !c.None() {
+			add(key{name: name, role: tcp.RoleUnknown}, c)
+		}
 	}
 	var out []traceRow
 	for _, row := range sums {
@@ -108,6 +110,8 @@ func traceWhere(g *snapshot.TracedGroup) string {
 type TraceTable struct {
 	Style Style
 	By    TraceBy
+	// Wide adds what single connections have sent and received.
+	Wide bool
 	// Rows is how many are written, the busiest; 0 is all.
 	Rows int
 	// Cut is where lines end, for a screen on which none may wrap; 0 leaves them whole.
@@ -127,6 +131,9 @@ func (t TraceTable) Print(w io.Writer, traced *snapshot.Traced, total bool) (lin
 
 func (t TraceTable) lines(traced *snapshot.Traced, total bool) []string {
 	table := [][]string{{string(t.By), "where", "role", "opens", "FIN here", "FIN there", "RST here", "RST there", "failed", "open", "p50", "p99"}}
+	if t.Wide {
+		table[0] = append(table[0], "sent p50", "p99", "received p50", "p99")
+	}
 	if t.By == ByReason {
 		table = [][]string{{"reason", "number"}}
 	}
@@ -178,14 +185,25 @@ func (t TraceTable) title(traced *snapshot.Traced, sum *snapshot.TracedCounts, t
 
 func (t TraceTable) numbers(c *snapshot.TracedCounts, n func(uint64) string) []string {
 	life := func(q float64) string {
-		ms, known := c.Lives.Quantile(q)
+		us, known := c.Lives.Quantile(q)
 		if !known {
 			return "–"
 		}
-		return elapsed(time.Duration(ms * float64(time.Millisecond)))
+		return elapsed(time.Duration(us) * time.Microsecond)
 	}
-	return []string{n(c.Opens), n(c.ClosedHere), n(c.ClosedThere), n(c.AbortedHere), n(c.ResetThere + c.TimedOut),
+	size := func(h snapshot.Histogram, q float64) string {
+		bytes, known := h.Quantile(q)
+		if !known {
+			return "–"
+		}
+		return diagnose.Size(int64(bytes))
+	}
+	cells := []string{n(c.Opens), n(c.ClosedHere), n(c.ClosedThere), n(c.AbortedHere), n(c.ResetThere + c.TimedOut),
 		n(c.Failures()), diagnose.Count(c.Live), life(0.5), life(0.99)}
+	if t.Wide {
+		cells = append(cells, size(c.Sent, 0.5), size(c.Sent, 0.99), size(c.Received, 0.5), size(c.Received, 0.99))
+	}
+	return cells
 }
 
 func roleWord(role tcp.Role) string {
@@ -295,15 +313,15 @@ func newTraceHead(kind string, t *snapshot.Traced) traceHead {
 type tracedGroup struct {
 	traceHead
 	*snapshot.TracedGroup
-	LifeMS snapshot.Spread `json:"life_ms"`
+	snapshot.Spreads
 }
 
 // tracedTotal is the sum over all groups since the beginning.
 type tracedTotal struct {
 	traceHead
 	*snapshot.TracedCounts
-	LifeMS snapshot.Spread `json:"life_ms"`
-	Missed *uint64         `json:"missed_events"`
+	snapshot.Spreads
+	Missed *uint64 `json:"missed_events"`
 }
 
 // TraceLines writes what was traced as JSON, one object to a line.
@@ -323,7 +341,7 @@ func (TraceLines) Interval(w io.Writer, t *snapshot.Traced) error {
 		if g.None() {
 			continue
 		}
-		if err := out.Encode(tracedGroup{newTraceHead("interval", t), g, g.Lives.Spread()}); err != nil {
+		if err := out.Encode(tracedGroup{newTraceHead("interval", t), g, g.Spread()}); err != nil {
 			return err
 		}
 	}
@@ -335,7 +353,7 @@ func (TraceLines) Total(w io.Writer, t *snapshot.Traced) error {
 	out := json.NewEncoder(w)
 	out.SetEscapeHTML(false)
 	sum := t.Total()
-	return out.Encode(tracedTotal{newTraceHead("total", t), &sum, sum.Lives.Spread(), t.Missed})
+	return out.Encode(tracedTotal{newTraceHead("total", t), &sum, sum.Spread(), t.Missed})
 }
 
 // traceEnd is one ended connection for a program.

@@ -16,11 +16,11 @@ func traced() *snapshot.Traced {
 	return &snapshot.Traced{Began: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), MS: 2000, Groups: []snapshot.TracedGroup{
 		{
 			TracedKey: snapshot.TracedKey{Process: "postgres", Role: tcp.Acceptor, Local: service}, Netns: "netns db",
-			TracedCounts: snapshot.TracedCounts{Opens: 900, ClosedThere: 900, Lives: snapshot.Lives{{US: 2000, N: 900}}},
+			TracedCounts: snapshot.TracedCounts{Opens: 900, ClosedThere: 900, Lives: snapshot.Histogram{{Least: 2000, N: 900}}},
 		},
 		{
 			TracedKey: snapshot.TracedKey{Process: "check\x1bout", Role: tcp.Connector, Remote: service}, Container: "0123456789ab", Netns: "netns shop",
-			TracedCounts: snapshot.TracedCounts{Opens: 901, ClosedHere: 899, AbortedHere: 1, Live: 1, Failed: map[string]uint64{"no-port": 7}, Lives: snapshot.Lives{{US: 2000, N: 900}}},
+			TracedCounts: snapshot.TracedCounts{Opens: 901, ClosedHere: 899, AbortedHere: 1, Live: 1, Failed: map[string]uint64{"no-port": 7}, Lives: snapshot.Histogram{{Least: 2000, N: 900}}},
 		},
 		{
 			TracedKey: snapshot.TracedKey{Process: "other", Role: tcp.Connector, Remote: service}, Container: "0123456789ab", Netns: "netns shop",
@@ -63,6 +63,26 @@ reset there                   0.50
 				t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 			}
 		})
+	}
+}
+
+func TestTraceTableWide(t *testing.T) {
+	of := traced()
+	of.Groups = of.Groups[:1]
+	of.Groups[0].Sent = snapshot.Histogram{{Least: 2048, N: 899}, {Least: 1 << 20, N: 1}}
+	of.Past = snapshot.TracedCounts{Opens: 1, ClosedHere: 1, Received: snapshot.Histogram{{Least: 0, N: 1}}}
+	var out bytes.Buffer
+	if _, err := (TraceTable{By: ByProcess, Wide: true}).Print(&out, of, true); err != nil {
+		t.Fatal(err)
+	}
+	want := `TOTAL  03:04:07  901 opened, 901 ended, 0 failed in 2.0 s; in all:
+process     where     role      opens  FIN here  FIN there  RST here  RST there  failed  open   p50   p99  sent p50    p99  received p50  p99
+postgres    netns db  acceptor    900         0        900         0          0       0     0  2 ms  2 ms     2 KiB  2 KiB             –    –
+(given up)            –             1         1          0         0          0       0     0     –     –         –      –           0 B  0 B
+all                               901         1        900         0          0       0     0  2 ms  2 ms     2 KiB  2 KiB           0 B  0 B
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
 }
 

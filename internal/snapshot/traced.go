@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"slices"
 	"time"
 
 	"linger/internal/tcp"
@@ -16,6 +15,9 @@ type Traced struct {
 	Groups []TracedGroup `json:"groups"`
 	// Other are the connections that fitted into no group.
 	Other TracedCounts `json:"other"`
+	// Past are the sums of groups that were given up for others, when nothing had happened in
+	// them for a while. Such a group was in the reading before, with the same sums.
+	Past TracedCounts `json:"past"`
 	// Missed are events that the kernel did not count, for they interrupted the counting of
 	// another on the same CPU; nil where it does not tell (before kernel 5.12). What follows in
 	// a connection's life makes up for one.
@@ -43,6 +45,8 @@ type TracedKey struct {
 	Remote      tcp.Endpoint `json:"remote"`
 	NetnsCookie uint64       `json:"netns_cookie"` // the inode number before kernel 5.12
 	Cgroup      uint64       `json:"cgroup"`       // the inode number of its directory
+	// Serial tells a group from an earlier one of the same name that was given up.
+	Serial uint64 `json:"-"`
 }
 
 // TracedCounts count connections. A connection that was established ends in one of ClosedHere,
@@ -70,7 +74,11 @@ type TracedCounts struct {
 	Live uint64 `json:"live"`
 	// Untimed have ended, and their beginning was not seen.
 	Untimed uint64 `json:"untimed"`
-	Lives   Lives  `json:"-"`
+	// Lives are in microseconds from established to the end, in bins that are a quarter wide. Sent
+	// and Received are bytes of a connection, in bins that are as wide as their least.
+	Lives    Histogram `json:"-"`
+	Sent     Histogram `json:"-"`
+	Received Histogram `json:"-"`
 }
 
 // Resets are segments with RST.
@@ -125,6 +133,8 @@ func (c *TracedCounts) combine(other *TracedCounts, sign uint64) {
 	c.Failed = combine(c.Failed, other.Failed, sign)
 	c.Resets.Sent = combine(c.Resets.Sent, other.Resets.Sent, sign)
 	c.Lives = c.Lives.combine(other.Lives, sign)
+	c.Sent = c.Sent.combine(other.Sent, sign)
+	c.Received = c.Received.combine(other.Received, sign)
 }
 
 func combine(counts, other map[string]uint64, sign uint64) map[string]uint64 {
@@ -173,79 +183,31 @@ func (t *Traced) Total() (total TracedCounts) {
 		total.Add(&t.Groups[i].TracedCounts)
 	}
 	total.Add(&t.Other)
+	total.Add(&t.Past)
 	return total
 }
 
-// Lives count how long connections lived, in rising order.
-type Lives []LivesCount
-
-// LivesCount is a number of connections that lived at least as long, and less than a quarter
-// longer.
-type LivesCount struct {
-	US uint64 // microseconds
-	N  uint64
+// Spreads are how the connections that have ended differ from each other.
+type Spreads struct {
+	LifeMS Spread `json:"life_ms"`
+	// Of one connection each, in bytes.
+	SentEach     Spread `json:"bytes_sent_each"`
+	ReceivedEach Spread `json:"bytes_received_each"`
 }
 
-func (l Lives) combine(other Lives, sign uint64) Lives {
-	out := make(Lives, 0, max(len(l), len(other)))
-	for len(l) > 0 || len(other) > 0 {
-		switch {
-		case len(other) == 0 || len(l) > 0 && l[0].US < other[0].US:
-			out, l = append(out, l[0]), l[1:]
-		case len(l) == 0 || other[0].US < l[0].US:
-			out, other = append(out, LivesCount{other[0].US, sign * other[0].N}), other[1:]
-		default:
-			out, l, other = append(out, LivesCount{l[0].US, l[0].N + sign*other[0].N}), l[1:], other[1:]
-		}
-	}
-	return slices.DeleteFunc(out, func(c LivesCount) bool { return c.N == 0 })
+// Spread reads the histograms.
+func (c *TracedCounts) Spread() Spreads {
+	return Spreads{c.Lives.spread(1000), c.Sent.spread(1), c.Received.spread(1)}
 }
 
-// Quantile is the life in milliseconds that a share q of the connections did not exceed, to
-// within a quarter; false where none has ended.
-func (l Lives) Quantile(q float64) (ms float64, known bool) {
-	var all uint64
-	for _, c := range l {
-		all += c.N
-	}
-	if all == 0 {
-		return 0, false
-	}
-	rank := uint64(q * float64(all-1))
-	for _, c := range l {
-		if rank < c.N {
-			return float64(c.US) / 1000, true
-		}
-		rank -= c.N
-	}
-	return float64(l[len(l)-1].US) / 1000, true
-}
-
-// Spread is how long connections lived, in milliseconds; nil where none has ended.
-type Spread struct {
-	P50 *float64 `json:"p50"`
-	P99 *float64 `json:"p99"`
-}
-
-// Spread is the median and what one in a hundred exceeds.
-func (l Lives) Spread() (s Spread) {
-	if ms, known := l.Quantile(0.5); known {
-		s.P50 = &ms
-	}
-	if ms, known := l.Quantile(0.99); known {
-		s.P99 = &ms
-	}
-	return s
-}
-
-// TracedSums are counts with what is told of lives.
+// TracedSums are counts with what is told of single connections.
 type TracedSums struct {
 	TracedCounts
-	LifeMS Spread `json:"life_ms"`
+	Spreads
 }
 
-// Sums adds the spread of lives.
-func (c TracedCounts) Sums() *TracedSums { return &TracedSums{c, c.Lives.Spread()} }
+// Sums adds the spreads.
+func (c TracedCounts) Sums() *TracedSums { return &TracedSums{c, c.Spread()} }
 
 // EndedConnection is one end of a connection that has ended, as it was seen while the kernel
 // followed it.

@@ -82,7 +82,7 @@ type Counts struct {
 	BytesSent              uint64     // acknowledged
 	BytesReceived          uint64
 	Life                   [160]uint32 // see LifeStep
-	SizeSent, SizeReceived [44]uint32  // [n] of 2^(n-1) to 2^n-1 bytes
+	SizeSent, SizeReceived [44]uint32  // see SizeStep
 }
 
 func (g *Group) from(in *bpfGroup) {
@@ -148,6 +148,15 @@ func LifeStep(step int) uint64 {
 	}
 	octave := step/4 + 2 // count_life of trace.bpf.c
 	return uint64(4+step%4) << (octave - 3)
+}
+
+// SizeStep is the least number of bytes that SizeSent[step] and SizeReceived[step] count. A step is
+// an octave, the last is for all beyond.
+func SizeStep(step int) uint64 {
+	if step == 0 {
+		return 0
+	}
+	return 1 << (step - 1)
 }
 
 // resetReasons are the names of enum sk_rst_reason in the running kernel (include/net/rstreason.h,
