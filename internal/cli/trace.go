@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -261,6 +262,9 @@ func (t *tracing) events(ctx context.Context) error {
 // ends writes a line for each connection that ends.
 func (t *tracing) ends(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
+	var reading sync.WaitGroup
+	reading.Go(func() { t.keepReading(ctx) })
+	defer reading.Wait()
 	defer stop()
 	style := t.style()
 	var failed error // the first failure to write
@@ -285,6 +289,23 @@ func (t *tracing) ends(ctx context.Context) error {
 	return failed
 }
 
+// keepReading reads what is counted, where nobody asks for it before the end: collect.Trace.Read
+// says why.
+func (t *tracing) keepReading(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if _, err := t.trace.Read(ctx); err != nil {
+			return // the last reading fails too, and says so
+		}
+	}
+}
+
 // command runs a command and tells what it did. Its output goes where linger's goes, so that the
 // answer is on standard error, unless it is for a program.
 func (t *tracing) command(ctx context.Context, args []string) (int, error) {
@@ -299,6 +320,7 @@ func (t *tracing) command(ctx context.Context, args []string) (int, error) {
 	ends := make(chan error, 1)
 	go func() {
 		if !t.options.events {
+			t.keepReading(told)
 			ends <- nil
 			return
 		}

@@ -5,9 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"linger/internal/kernel/process"
@@ -46,9 +46,10 @@ func EndingNames() []string {
 	return names
 }
 
-// Trace follows connections in the kernel until it is closed. Its methods are for one goroutine at a
-// time, but for Events.
+// Trace follows connections in the kernel until it is closed. Its methods may be called by several
+// goroutines.
 type Trace struct {
+	mu      sync.Mutex // of what follows
 	tracer  *trace.Tracer
 	began   time.Time
 	options TraceOptions
@@ -58,6 +59,7 @@ type Trace struct {
 	// containers are by cgroup, which outlives the processes in it.
 	containers map[uint64]process.Label
 	cgroups    *process.Cgroups // nil where they cannot be found by their numbers
+	past       snapshot.TracedCounts
 }
 
 // place is a namespace.
@@ -190,8 +192,12 @@ func (t *Trace) Close() error {
 	return t.tracer.Close()
 }
 
-// Read tells all that was counted since the beginning.
+// Read tells all that was counted since the beginning. It wants to be called every few seconds: so
+// that the kernel's groups, when they become few, go from programs that have ended to those that
+// come.
 func (t *Trace) Read(ctx context.Context) (*snapshot.Traced, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	out := &snapshot.Traced{Began: t.began, MS: max(1, time.Since(t.began).Milliseconds())}
 	if missed, err := t.tracer.Missed(); err == nil {
 		out.Missed = &missed
@@ -220,16 +226,22 @@ func (t *Trace) Read(ctx context.Context) (*snapshot.Traced, error) {
 		if !where.wanted {
 			continue
 		}
+		if g.Gone {
+			past := t.counts(&g.Counts, 0)
+			t.past.Add(&past)
+			continue
+		}
 		who := t.who(g.PID, g.Process, g.Cgroup)
 		out.Groups = append(out.Groups, snapshot.TracedGroup{
 			TracedKey: snapshot.TracedKey{
 				Process: g.Process, Role: g.Role, Local: g.Local, Remote: g.Remote,
-				NetnsCookie: uint64(g.Netns), Cgroup: g.Cgroup,
+				NetnsCookie: uint64(g.Netns), Cgroup: g.Cgroup, Serial: g.Serial,
 			},
 			PID: int(g.PID), Container: who.Container, Pod: who.Pod, Netns: where.label,
 			TracedCounts: t.counts(&g.Counts, g.Live),
 		})
 	}
+	out.Past.Add(&t.past)
 	return out, nil
 }
 
@@ -332,18 +344,11 @@ func histogram(steps []uint32, least func(step int) uint64) (out snapshot.Histog
 // Events calls visit for each end of a connection, until ctx is cancelled, and returns how many
 // ends no weight stands for.
 func (t *Trace) Events(ctx context.Context, visit func(*snapshot.EndedConnection)) (untold uint64, err error) {
-	wanted := maps.Clone(t.places)
 	return t.tracer.Events(ctx, func(e *trace.Event) {
-		where, known := wanted[e.Netns]
-		if !known {
-			t.surveyAgain(ctx)
-			where = t.place(e.Netns, e.NetnsInode)
-			wanted[e.Netns] = where
-		}
+		where, who := t.ofEvent(ctx, e)
 		if !where.wanted {
 			return
 		}
-		who := t.who(e.PID, e.Process, e.Cgroup)
 		out := snapshot.EndedConnection{
 			Ended: e.Ended, Process: e.Process, PID: int(e.PID), Container: who.Container, Pod: who.Pod,
 			Netns: where.label, Role: e.Role,
@@ -358,4 +363,18 @@ func (t *Trace) Events(ctx context.Context, visit func(*snapshot.EndedConnection
 		}
 		visit(&out)
 	})
+}
+
+// ofEvent tells where an event belongs, and to whom.
+func (t *Trace) ofEvent(ctx context.Context, e *trace.Event) (place, process.Label) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, known := t.places[e.Netns]; !known {
+		t.surveyAgain(ctx)
+	}
+	where := t.place(e.Netns, e.NetnsInode)
+	if !where.wanted {
+		return where, process.Label{}
+	}
+	return where, t.who(e.PID, e.Process, e.Cgroup)
 }

@@ -98,4 +98,3 @@ func newCgroup(t *testing.T, name string) string {
 	t.Skip("no cgroup2 is mounted")
 	return ""
 }
-

@@ -60,7 +60,9 @@ type Key struct {
 // Group is the sum of connections that share a Key.
 type Group struct {
 	Key
-	Number     int // 0 for what did not fit
+	Number     int    // 0 for what did not fit
+	Serial     uint64 // of no other group, though it has the same Number or Key later
+	Gone       bool   // it is not visited again
 	NetnsInode uint32
 	PID        uint32 // of one of the processes
 	Live       uint32 // connections, among those whose beginning was seen
@@ -101,6 +103,23 @@ func (g *Group) from(in *bpfGroup) {
 	c.BytesSent = in.Numbers[bpfNumberBYTES_SENT]
 	c.BytesReceived = in.Numbers[bpfNumberBYTES_RECEIVED]
 	c.Life, c.SizeSent, c.SizeReceived = in.Life, in.Sent, in.Received
+	c.countEmpty()
+}
+
+// countEmpty adds the connections on which nothing was sent, or received, to the sizes, for the
+// programs count what has bytes alone.
+func (c *Counts) countEmpty() {
+	ended := c.Untimed
+	for _, n := range c.Life {
+		ended += uint64(n)
+	}
+	for _, sizes := range []*[44]uint32{&c.SizeSent, &c.SizeReceived} {
+		var some uint64
+		for _, n := range sizes[1:] {
+			some += uint64(n)
+		}
+		sizes[0] = uint32(max(ended, some) - some)
+	}
 }
 
 func keyOf(in *bpfGroupKey) Key {

@@ -48,8 +48,11 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	if os.Getenv(tracerVariable) != "" {
-		if err := traceUntilKilled(); err != nil {
+	for variable, program := range map[string]func() error{tracerVariable: traceUntilKilled, hopperVariable: hop} {
+		if os.Getenv(variable) == "" {
+			continue
+		}
+		if err := program(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

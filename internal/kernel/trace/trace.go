@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -30,8 +31,8 @@ var ErrUnsupported = errors.New("this kernel cannot trace connections by BPF")
 
 // Options say what to follow. A limit of 0 is the default.
 type Options struct {
-	// MaxGroups bounds the groups that are told apart; what does not fit is added up in
-	// one. MaxConnections bounds the open connections whose beginning is remembered.
+	// MaxGroups bounds the groups that are told apart at a time; what does not fit is added up
+	// in one. MaxConnections bounds the open connections whose beginning is remembered.
 	MaxGroups, MaxConnections int
 	// MaxOwners bounds the makers of TIME_WAIT sockets that are remembered, the oldest
 	// forgotten first. With 0 none are; it takes kernel 5.12.
@@ -77,6 +78,7 @@ type Tracer struct {
 	links   []link.Link
 	groups  *ebpf.Memory
 	most    int
+	keeper  keeper
 	reasons []string
 	missing error
 }
@@ -85,6 +87,7 @@ type Tracer struct {
 // or ErrUnsupported, with the kernel's own reason.
 func Load(o Options) (*Tracer, error) {
 	t := &Tracer{most: orDefault(o.MaxGroups, defaultGroups)}
+	t.keeper = newKeeper(t.most)
 	var err error
 	t.objects, err = load(o)
 	if err != nil && o.MaxOwners > 0 && !errors.Is(err, ErrForbidden) {
@@ -259,28 +262,46 @@ func (t *Tracer) Missed() (uint64, error) {
 	return missed, nil
 }
 
+// The place of a group in the table: array_map_alloc of kernel/bpf/arraymap.c.
+const (
+	groupSize   = unsafe.Sizeof(bpfGroup{})
+	groupStride = int64(groupSize+7) &^ 7
+)
+
+func bytesOf(g *bpfGroup) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(g)), groupSize) }
+
 // Groups calls visit for each group, with the sums since Load. The group is overwritten after
-// visit returns. What did not fit into groups comes first, as the group without a name.
+// visit returns. What did not fit into groups comes first, as the group without a name. When few
+// are free, those in which nothing happens any more are given back: each is visited a last time
+// as it was before, with Gone set.
 func (t *Tracer) Groups(visit func(*Group)) error {
 	var in bpfGroup
-	raw := unsafe.Slice((*byte)(unsafe.Pointer(&in)), unsafe.Sizeof(in))
-	used := make([]byte, 4)
-	stride := (int64(len(raw)) + 7) &^ 7 // array_map_alloc of kernel/bpf/arraymap.c
 	var out Group
+	used := make([]byte, 4)
+	now, staying := time.Now(), 0
 	for number := range t.most {
-		at := int64(number) * stride
+		at := int64(number) * groupStride
 		if _, err := t.groups.ReadAt(used, at+int64(unsafe.Offsetof(in.Used))); err != nil {
 			return fmt.Errorf("read the groups: %w", err)
 		}
 		if number > 0 && binary.NativeEndian.Uint32(used) == 0 {
 			continue
 		}
-		if _, err := t.groups.ReadAt(raw, at); err != nil {
+		if _, err := t.groups.ReadAt(bytesOf(&in), at); err != nil {
 			return fmt.Errorf("read the groups: %w", err)
 		}
-		out.Number = number
+		h := t.keeper.look(number, &in, now)
+		out.Number, out.Serial = number, h.serial
+		var err error
+		if out.Gone, err = t.giveBack(number, h, &in, now); err != nil {
+			return err
+		}
+		if !h.leaving && !out.Gone {
+			staying++
+		}
 		out.from(&in)
 		visit(&out)
 	}
+	t.keeper.used = staying
 	return nil
 }
