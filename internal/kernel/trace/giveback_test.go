@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"linger/internal/kernel/netns"
 	"linger/internal/tcp"
 )
 
@@ -99,7 +98,7 @@ func TestGroupsAreGivenBack(t *testing.T) {
 	idle.says(t, "ready")
 	peer{Dial: "127.0.0.1:8001", Count: 1, Do: "hold"}.start(t, ns, "", "idle-client").says(t, "holding")
 
-	hopper := startHopper(t, ns)
+	hopper := start(t, ns, "", "the-hopper", self(t), []string{hopperVariable + "=1"})
 	for range hops {
 		for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 			l.read(t, tr)
@@ -148,13 +147,4 @@ func opened(sums map[who]Counts) map[who]uint64 {
 		out[w] = c.Opened
 	}
 	return out
-}
-
-func startHopper(t *testing.T, ns *netns.Handle) *running {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return start(t, ns, "", "the-hopper", self, []string{hopperVariable + "=1"})
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
-	"linger/internal/kernel/netns"
 	"linger/internal/kernel/sockdiag"
 	"linger/internal/tcp"
 )
@@ -107,39 +106,53 @@ func TestNothingIsLeft(t *testing.T) {
 		gone(t, kept)
 	})
 	t.Run("killed", func(t *testing.T) {
-		follow(t, Options{}) // skips where there is no tracing
-		self, err := os.Executable()
-		if err != nil {
-			t.Fatal(err)
-		}
-		ns, err := netns.Current()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ns.Close()
-		r := start(t, ns, "", "the-tracer", self, []string{tracerVariable + "=1"})
-		var kept []object
-		var line strings.Builder
-		for b := make([]byte, 1); b[0] != '\n'; line.WriteByte(b[0]) {
-			if _, err := io.ReadFull(r.out, b); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for _, word := range strings.Fields(line.String()) {
-			o := object{kind: word[0]}
-			if _, err := fmt.Sscan(word[1:], &o.id); err != nil {
-				t.Fatal(err)
-			}
-			kept = append(kept, o)
-		}
+		// While connections go on, which another tracer goes on to count.
+		const n = 4000
+		ns, id := newNamespace(t)
+		other := follow(t, Options{})
+		r := start(t, ns, "", "the-tracer", self(t), []string{tracerVariable + "=1"})
+		kept := r.keeps(t)
 		if len(kept) < 15 || !slices.ContainsFunc(kept, object.exists) {
 			t.Fatalf("the tracer keeps %v", kept)
+		}
+		s := peer{Listen: "127.0.0.1:8000", Count: n, Do: "wait"}.start(t, ns, "", "the-server")
+		s.says(t, "ready")
+		c := peer{Dial: "127.0.0.1:8000", Count: n, Do: "close"}.start(t, ns, "", "the-client")
+		for deadline := time.Now().Add(patience); groupsOf(t, other, id)[who{"the-client", tcp.Connector}].Opened < n/10; {
+			if time.Now().After(deadline) {
+				t.Fatal("no connections")
+			}
 		}
 		if err := r.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		gone(t, kept)
+		c.ends(t)
+		s.ends(t)
+		eventually(t, other, id, map[who]counts{
+			{"the-server", tcp.Acceptor}:  {"opened": n, "closed-there": n},
+			{"the-client", tcp.Connector}: {"opened": n, "closed-here": n, "handed-over": n},
+		})
 	})
+}
+
+// keeps reads what a tracer says that the kernel keeps for it.
+func (r *running) keeps(t *testing.T) (kept []object) {
+	t.Helper()
+	var line strings.Builder
+	for b := make([]byte, 1); b[0] != '\n'; line.WriteByte(b[0]) {
+		if _, err := io.ReadFull(r.out, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, word := range strings.Fields(line.String()) {
+		o := object{kind: word[0]}
+		if _, err := fmt.Sscan(word[1:], &o.id); err != nil {
+			t.Fatal(err)
+		}
+		kept = append(kept, o)
+	}
+	return kept
 }
 
 // gone waits until the kernel has taken objects back, which it does some time after the last

@@ -26,8 +26,8 @@ type peer struct {
 	Count  int    // of connections
 	// What a server does with a connection: close it, wait for the other end's FIN, answer and
 	// wait, reset it (SO_LINGER), ignore what was sent, hold it, never accept it.
-	// What a client does: close it, ask and close when the answer is there, send and wait,
-	// wait, reset it, hold it.
+	// What a client does: close it, ask and close when the answer is there, ask and wait, send and
+	// wait, wait, reset it, hold it.
 	Do string
 	// Source binds the client's address and a port of its own choosing.
 	Source string
@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	for variable, program := range map[string]func() error{tracerVariable: traceUntilKilled, hopperVariable: hop} {
+	for variable, program := range map[string]func() error{tracerVariable: traceUntilKilled, hopperVariable: hop, uringVariable: runURing} {
 		if os.Getenv(variable) == "" {
 			continue
 		}
@@ -137,8 +137,8 @@ func (p *peer) dial() error {
 			c.Write([]byte("x"))
 			c.Read(make([]byte, 1))
 			c.Close()
-		case "send":
-			c.Write([]byte("ignored"))
+		case "ask and wait", "send":
+			c.Write([]byte("x"))
 			io.Copy(io.Discard, c)
 			c.Close()
 		case "wait":
@@ -203,17 +203,23 @@ func start(t *testing.T, ns *netns.Handle, cgroup, name, program string, env []s
 	return r
 }
 
-func (p peer) start(t *testing.T, ns *netns.Handle, cgroup, name string) *running {
+// self is this program, which is others too.
+func self(t *testing.T) string {
 	t.Helper()
-	self, err := os.Executable()
+	path, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return path
+}
+
+func (p peer) start(t *testing.T, ns *netns.Handle, cgroup, name string) *running {
+	t.Helper()
 	spec, err := json.Marshal(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return start(t, ns, cgroup, name, self, []string{peerVariable + "=" + string(spec)})
+	return start(t, ns, cgroup, name, self(t), []string{peerVariable + "=" + string(spec)})
 }
 
 // says waits until the program has written a line.
