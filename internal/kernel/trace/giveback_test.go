@@ -86,7 +86,7 @@ func (l *ledger) read(t *testing.T, tr *Tracer) (sums map[who]Counts, other Coun
 func TestGroupsAreGivenBack(t *testing.T) {
 	const size, hops, steady = 64, 150, 3000
 	ns, id := newNamespace(t)
-	tr := follow(t, Options{MaxGroups: size, Family: true}) // what others do on this host would fill so few
+	tr := follow(t, Options{Netns: []Netns{id}, MaxGroups: size})
 	tr.keeper.quiet, tr.keeper.settle = 50*time.Millisecond, 50*time.Millisecond
 	l := ledger{ns: id, gone: map[who]Counts{}}
 

@@ -109,7 +109,7 @@ func TestNothingIsLeft(t *testing.T) {
 		// While connections go on, which another tracer goes on to count.
 		const n = 4000
 		ns, id := newNamespace(t)
-		other := follow(t, Options{})
+		other := follow(t, Options{Netns: []Netns{id}})
 		r := start(t, ns, "", "the-tracer", self(t), []string{tracerVariable + "=1"})
 		kept := r.keeps(t)
 		if len(kept) < 15 || !slices.ContainsFunc(kept, object.exists) {
@@ -175,7 +175,7 @@ func gone(t *testing.T, kept []object) {
 // TestTwoAtOnce: tracers do not disturb each other.
 func TestTwoAtOnce(t *testing.T) {
 	ns, id := newNamespace(t)
-	one, two := follow(t, Options{}), follow(t, Options{MaxOwners: 100})
+	one, two := follow(t, Options{}), follow(t, Options{Netns: []Netns{id}, MaxOwners: 100})
 	s := peer{Listen: "127.0.0.1:8000", Count: connections, Do: "wait"}.start(t, ns, "", "the-server")
 	s.says(t, "ready")
 	peer{Dial: "127.0.0.1:8000", Count: connections, Do: "close"}.start(t, ns, "", "the-client").ends(t)
@@ -194,7 +194,7 @@ func TestOwnersOfTimeWait(t *testing.T) {
 	ns, id := newNamespace(t)
 	set(t, ns, "tcp_max_tw_buckets", "100000")
 	set(t, ns, "tcp_tw_reuse", "0")
-	tr := follow(t, Options{MaxOwners: 1 << 15})
+	tr := follow(t, Options{Netns: []Netns{id}, MaxOwners: 1 << 15})
 	var clients []*running
 	for i := range programs {
 		to := fmt.Sprintf("127.0.0.%d:8000", 1+i)

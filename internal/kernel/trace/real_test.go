@@ -113,7 +113,7 @@ func TestRealPrograms(t *testing.T) {
 	}{{"last", "first", true}, {"first", "last", false}} {
 		t.Run("python, the client closes "+order.client, func(t *testing.T) {
 			ns, id := newNamespace(t)
-			tr := follow(t, Options{})
+			tr := follow(t, Options{Netns: []Netns{id}})
 			s := python(t, ns, "py-server", pythonServer, strconv.Itoa(n), order.server)
 			s.says(t, "ready")
 			python(t, ns, "py-client", pythonClient, strconv.Itoa(n), order.client, "8000").ends(t)
@@ -126,7 +126,7 @@ func TestRealPrograms(t *testing.T) {
 	}
 	t.Run("nginx", func(t *testing.T) {
 		ns, id := newNamespace(t)
-		tr := follow(t, Options{})
+		tr := follow(t, Options{Netns: []Netns{id}})
 		dir := t.TempDir()
 		config := filepath.Join(dir, "nginx.conf")
 		if err := os.WriteFile(config, fmt.Appendf(nil, nginxConfig, dir), 0o644); err != nil {
@@ -142,7 +142,7 @@ func TestRealPrograms(t *testing.T) {
 	})
 	t.Run("redis", func(t *testing.T) {
 		ns, id := newNamespace(t)
-		tr := follow(t, Options{})
+		tr := follow(t, Options{Netns: []Netns{id}})
 		start(t, ns, "", "redis-server", program(t, "redis-server"), nil,
 			"--port", "8000", "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir(), "--logfile", "log")
 		listens(t, ns, 8000)

@@ -47,7 +47,7 @@ func TestShortProcesses(t *testing.T) {
 	const n = processes / 4 * each // by those that end in one way
 	ns, id := newNamespace(t)
 	cgroup, number := newCgroup(t)
-	tr := follow(t, Options{})
+	tr := follow(t, Options{Netns: []Netns{id}})
 	server := peer{Listen: "127.0.0.1:8000", Count: 4 * n, Do: "wait"}.start(t, ns, "", "the-server")
 	server.says(t, "ready")
 	start(t, ns, cgroup, "the-parent", program(t, "/usr/bin/python3"), nil,

@@ -9,7 +9,7 @@
 
 #include "maps.h"
 
-/* A connection has its first place by its address, mostly, or one of those that follow a hash of it. How many are
+/* A connection has its first place by its address, mostly, or one of those by a hash of it. How many are
  * elsewhere tells the first place, so that most searches end there, in one cache line. */
 #define PLACES 8
 #define CLAIM 1
@@ -27,8 +27,10 @@ static __always_inline struct connection *place(__u64 name, __u32 nth)
 {
 	/* Sockets take more than 2 KB. Those that are neighbours in memory, as are those in use, are so in
 	 * the table too: that spares misses of the TLB, which cost more than all else here. The factor is Knuth's,
-	 * 2^64 by the golden ratio. */
-	__u32 at = (nth ? (name * 0x9e3779b97f4a7c15ULL >> 32) + nth : name >> 11) & connections_mask;
+	 * 2^64 by the golden ratio. The others are not next to each other, for where one is taken by such a neighbour, so
+	 * are those next to it. */
+	__u64 hash = name * 0x9e3779b97f4a7c15ULL;
+	__u32 at = (nth ? (hash >> 32) + nth * ((__u32)(hash >> 8) | 1) : name >> 11) & connections_mask;
 
 	return bpf_map_lookup_elem(&connections, &at);
 }

@@ -403,6 +403,24 @@ int receive_reset(__u64 *ctx)
 	return 0;
 }
 
+/* end_missed is for a socket whose last state was missed, so that a segment made it, for what a process does is
+ * not missed. FIN_WAIT2 stands for what a time-wait socket follows. */
+static __noinline void end_missed(const struct sock *sk, struct connection *c)
+{
+	int oldstate = TCP_SYN_SENT;
+
+	if (c->ending == CLOSED_HERE) {
+		oldstate = TCP_FIN_WAIT2;
+	} else if (peer_closed(sk)) {
+		oldstate = TCP_LAST_ACK;
+	} else if (c->flags & FLAG_OPENED) {
+		oldstate = TCP_ESTABLISHED;
+		if (sk->sk_err != ETIMEDOUT)
+			c->flags |= FLAG_RESET_RECEIVED;
+	}
+	end(sk, c, oldstate);
+}
+
 SEC("tp_btf/tcp_destroy_sock")
 int destroy_sock(__u64 *ctx)
 {
@@ -411,8 +429,8 @@ int destroy_sock(__u64 *ctx)
 
 	if (!c)
 		return 0;
-	if (!(c->flags & FLAG_ENDED)) /* was missed; FIN_WAIT2 stands for what a time-wait socket follows */
-		end(sk, c, c->ending == CLOSED_HERE ? TCP_FIN_WAIT2 : c->flags & FLAG_OPENED ? TCP_ESTABLISHED : TCP_SYN_SENT);
+	if (!(c->flags & FLAG_ENDED))
+		end_missed(sk, c);
 	if (tell_events && c->flags & FLAG_UNTOLD)
 		tell(sk, c, TCP_ESTABLISHED);
 	give_back(sk, c);

@@ -220,6 +220,11 @@ func (t *Tracer) start(o Options) error {
 		}
 	}
 	t.reasons = resetReasons()
+	return t.attach()
+}
+
+// attach has the kernel run the programs.
+func (t *Tracer) attach() error {
 	for _, program := range t.objects.Programs {
 		attached, err := link.AttachTracing(link.TracingOptions{Program: program})
 		if err != nil {

@@ -53,7 +53,7 @@ func groupsOf(t *testing.T, tr *Tracer, ns Netns) map[who]Group {
 // counts is what a test expects of a group.
 type counts map[string]uint64
 
-func (g *Group) summary() counts {
+func (g Group) summary() counts {
 	c := counts{}
 	put := func(name string, n uint64) {
 		if n > 0 {
@@ -73,6 +73,36 @@ func (g *Group) summary() counts {
 	return c
 }
 
+// agrees tells whether the counts of a group are as wanted. Ends are counted to the last, whatever
+// was missed. A missed event leaves a life that is not known, or never an end of it, and may cost
+// one that was handed over, the opening of an accepted connection, or the sight of a reset
+// (docs/tracing.md): so few may be without these as were left so, and it is one in ten at most.
+func (want counts) agrees(have counts) bool {
+	lost := uint64(0)
+	for _, name := range []string{"untimed", "live"} {
+		lost += have[name] - min(have[name], want[name])
+	}
+	if lost > want["opened"]/10 {
+		return false
+	}
+	for e := range Ending(Endings) {
+		if have[e.String()] != want[e.String()] {
+			return false
+		}
+	}
+	for name, may := range map[string]uint64{
+		"opened": lost, "handed-over": lost, "live": 0, "bound": 0, "untracked": 0, "resets-received": want["resets-received"] / 10,
+	} {
+		if name == "live" && want[name] == 0 {
+			continue
+		}
+		if have[name] > want[name] || have[name]+may < want[name] {
+			return false
+		}
+	}
+	return true
+}
+
 // eventually polls until the groups of a namespace are as wanted: sockets go their last
 // steps after the programs have ended.
 func eventually(t *testing.T, tr *Tracer, ns Netns, want map[who]counts) map[who]Group {
@@ -81,12 +111,17 @@ func eventually(t *testing.T, tr *Tracer, ns Netns, want map[who]counts) map[who
 	for {
 		found := groupsOf(t, tr, ns)
 		have := map[who]counts{}
+		good := true
 		for w, g := range found {
 			if c := g.summary(); len(c) > 0 {
 				have[w] = c
+				good = good && want[w] != nil
 			}
 		}
-		if fmt.Sprint(have) == fmt.Sprint(want) {
+		for w, c := range want {
+			good = good && c.agrees(have[w])
+		}
+		if good {
 			return found
 		}
 		if time.Now().After(deadline) {
@@ -132,7 +167,7 @@ func TestWhoClosed(t *testing.T) {
 				ns, id := newNamespace(t)
 				serverCgroup, serverNumber := newCgroup(t)
 				clientCgroup, clientNumber := newCgroup(t)
-				tr := follow(t, Options{})
+				tr := follow(t, Options{Netns: []Netns{id}})
 				to := net.JoinHostPort(address, "8000")
 				server := peer{Listen: to, Count: connections, Do: c.server}.start(t, ns, serverCgroup, "the-server")
 				server.says(t, "ready")
@@ -180,7 +215,7 @@ func TestEndsWithoutClose(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			ns, id := newNamespace(t)
-			tr := follow(t, Options{})
+			tr := follow(t, Options{Netns: []Netns{id}})
 			// Room for those that nobody accepts.
 			set(t, ns, "tcp_max_syn_backlog", "4096")
 			if err := ns.Do(func() error { return os.WriteFile("/proc/sys/net/core/somaxconn", []byte("4096"), 0) }); err != nil {
@@ -205,7 +240,7 @@ func TestConnectFails(t *testing.T) {
 	t.Run("no port, and none of the bound ones", func(t *testing.T) {
 		ns, id := newNamespace(t)
 		set(t, ns, "ip_local_port_range", "40000 40099")
-		tr := follow(t, Options{})
+		tr := follow(t, Options{Netns: []Netns{id}})
 		peer{Listen: "127.0.0.1:8000", Count: 100, Do: "hold"}.start(t, ns, "", server.process).says(t, "ready")
 		peer{Dial: "127.0.0.1:8000", Count: 130, Do: "hold"}.start(t, ns, "", client.process).says(t, "holding")
 		eventually(t, tr, id, map[who]counts{
@@ -216,7 +251,7 @@ func TestConnectFails(t *testing.T) {
 	})
 	t.Run("refused", func(t *testing.T) {
 		ns, id := newNamespace(t)
-		tr := follow(t, Options{})
+		tr := follow(t, Options{Netns: []Netns{id}})
 		peer{Dial: "[::1]:9", Count: 50, Do: "close"}.start(t, ns, "", client.process).ends(t)
 		found := eventually(t, tr, id, map[who]counts{client: {"refused": 50}})
 		if none := found[who{"", tcp.RoleUnknown}]; sent(tr, none)["no_socket"] != 50 {
@@ -225,7 +260,7 @@ func TestConnectFails(t *testing.T) {
 	})
 	t.Run("unanswered", func(t *testing.T) {
 		ns, id := newNamespace(t)
-		tr := follow(t, Options{})
+		tr := follow(t, Options{Netns: []Netns{id}})
 		set(t, ns, "tcp_syn_retries", "1")
 		// What comes in by lo for an address that is not local is dropped.
 		if err := ns.Do(exec.Command("ip", "route", "add", "10.9.9.9", "dev", "lo").Run); err != nil {
@@ -236,7 +271,7 @@ func TestConnectFails(t *testing.T) {
 	})
 	t.Run("bound before connect", func(t *testing.T) {
 		ns, id := newNamespace(t)
-		tr := follow(t, Options{})
+		tr := follow(t, Options{Netns: []Netns{id}})
 		s := peer{Listen: "127.0.0.1:8000", Count: 60, Do: "wait"}.start(t, ns, "", server.process)
 		s.says(t, "ready")
 		peer{Dial: "127.0.0.1:8000", Count: 60, Do: "close", Source: "127.0.0.1"}.start(t, ns, "", client.process).ends(t)
@@ -267,7 +302,7 @@ func TestReasonsOfResets(t *testing.T) {
 		t.Run(c.want, func(t *testing.T) {
 			t.Parallel()
 			ns, id := newNamespace(t)
-			tr := follow(t, Options{})
+			tr := follow(t, Options{Netns: []Netns{id}})
 			s := peer{Listen: "127.0.0.1:8000", Count: 20, Do: c.server}.start(t, ns, "", "the-server")
 			s.says(t, "ready")
 			peer{Dial: "127.0.0.1:8000", Count: 20, Do: c.client}.start(t, ns, "", "the-client").ends(t)
@@ -287,7 +322,7 @@ func TestReasonsOfResets(t *testing.T) {
 // TestOverflow: what the tables have no place for is counted all the same.
 func TestOverflow(t *testing.T) {
 	ns, id := newNamespace(t)
-	tr := follow(t, Options{MaxGroups: 3, MaxConnections: 16})
+	tr := follow(t, Options{Netns: []Netns{id}, MaxGroups: 3, MaxConnections: 16})
 	const servers, each = 8, 20
 	for i := range servers {
 		to := fmt.Sprintf("127.0.0.1:%d", 8000+i)
@@ -322,4 +357,76 @@ func TestOverflow(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// TestMissedEnds: sockets whose ends were missed do not stand in the way of those that get their
+// place in memory.
+func TestMissedEnds(t *testing.T) {
+	ns, id := newNamespace(t)
+	tr := follow(t, Options{Netns: []Netns{id}})
+	hold := func(server, client string) {
+		s := peer{Listen: "127.0.0.1:8000", Count: connections, Do: "hold"}.start(t, ns, "", server)
+		s.says(t, "ready")
+		c := peer{Dial: "127.0.0.1:8000", Count: connections, Do: "hold"}.start(t, ns, "", client)
+		c.says(t, "holding")
+		s.says(t, "holding")
+		if server == "missed-server" {
+			tr.detach(t)
+		}
+		c.ends(t)
+		s.ends(t)
+	}
+	open := counts{"opened": connections, "live": connections}
+	missedServer, missedClient := who{"missed-server", tcp.Acceptor}, who{"missed-client", tcp.Connector}
+	hold(missedServer.process, missedClient.process)
+	eventually(t, tr, id, map[who]counts{missedServer: open, missedClient: open})
+	if err := tr.attach(); err != nil {
+		t.Fatal(err)
+	}
+	// Sockets of the next ones are made where those were.
+	for deadline := time.Now().Add(patience); ; {
+		hold("the-server", "the-client")
+		found := groupsOf(t, tr, id)
+		a, b := found[missedServer], found[missedClient]
+		if a.known() != connections || b.known() != connections {
+			t.Fatalf("those that were missed are %v and %v", a.summary(), b.summary())
+		}
+		server, client := found[who{"the-server", tcp.Acceptor}], found[who{"the-client", tcp.Connector}]
+		if server.Opened != client.Opened || server.Opened%connections != 0 {
+			t.Fatalf("the others are %v and %v", server.summary(), client.summary())
+		}
+		if a.Untimed > 0 && b.Untimed > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no socket has got the place of one before")
+		}
+	}
+	found := groupsOf(t, tr, id)
+	n := found[who{"the-client", tcp.Connector}].Opened
+	eventually(t, tr, id, map[who]counts{
+		missedServer: found[missedServer].summary(), missedClient: found[missedClient].summary(),
+		{"the-server", tcp.Acceptor}:  {"opened": n, "closed-there": n},
+		{"the-client", tcp.Connector}: {"opened": n, "closed-here": n, "handed-over": n},
+	})
+}
+
+// known are the connections of a group that are open, or have ended, or whose end was missed.
+func (g Group) known() uint64 {
+	n := uint64(g.Live) + g.Untimed
+	for _, ended := range g.Endings {
+		n += ended
+	}
+	return n
+}
+
+// detach takes the programs from their tracepoints, so that what happens is missed.
+func (t *Tracer) detach(test *testing.T) {
+	test.Helper()
+	for _, l := range t.links {
+		if err := l.Close(); err != nil {
+			test.Fatal(err)
+		}
+	}
+	t.links = nil
 }
