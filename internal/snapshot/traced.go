@@ -43,7 +43,7 @@ type TracedKey struct {
 	// Local has a port for an acceptor alone; Remote is empty for one.
 	Local       tcp.Endpoint `json:"local"`
 	Remote      tcp.Endpoint `json:"remote"`
-	NetnsCookie uint64       `json:"netns_cookie"` // the inode number before kernel 5.12
+	NetnsCookie uint64       `json:"netns_cookie"` // the inode number before kernel 5.14
 	Cgroup      uint64       `json:"cgroup"`       // the inode number of its directory
 	// Serial tells a group from an earlier one of the same name that was given up.
 	Serial uint64 `json:"-"`

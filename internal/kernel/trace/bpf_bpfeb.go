@@ -177,6 +177,7 @@ const (
 	bpfVarFilter                  = "filter"
 	bpfVarKeepOwners              = "keep_owners"
 	bpfVarLearnt                  = "learnt"
+	bpfVarNetnsByCookie           = "netns_by_cookie"
 	bpfVarOnlyFamily              = "only_family"
 	bpfVarOnlyNetns               = "only_netns"
 	bpfVarOverflowed              = "overflowed"
@@ -262,6 +263,7 @@ type bpfVariableSpecs struct {
 	Filter          *ebpf.VariableSpec `ebpf:"filter"`
 	KeepOwners      *ebpf.VariableSpec `ebpf:"keep_owners"`
 	Learnt          *ebpf.VariableSpec `ebpf:"learnt"`
+	NetnsByCookie   *ebpf.VariableSpec `ebpf:"netns_by_cookie"`
 	OnlyFamily      *ebpf.VariableSpec `ebpf:"only_family"`
 	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
 	Overflowed      *ebpf.VariableSpec `ebpf:"overflowed"`
@@ -327,6 +329,7 @@ type bpfVariables struct {
 	Filter          *ebpf.Variable `ebpf:"filter"`
 	KeepOwners      *ebpf.Variable `ebpf:"keep_owners"`
 	Learnt          *ebpf.Variable `ebpf:"learnt"`
+	NetnsByCookie   *ebpf.Variable `ebpf:"netns_by_cookie"`
 	OnlyFamily      *ebpf.Variable `ebpf:"only_family"`
 	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
 	Overflowed      *ebpf.Variable `ebpf:"overflowed"`

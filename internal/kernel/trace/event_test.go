@@ -183,7 +183,7 @@ func TestFamily(t *testing.T) {
 	tr := follow(t, Options{Family: true})
 	// A shell, whose child is the client.
 	shell := start(t, ns, "", "the-shell", program(t, "sh"), nil, "-c", `"$@"; "$@"`, "sh",
-		program(t, "/usr/bin/python3"), "-c", pythonClient, "5", "first", "8000")
+		program(t, "/usr/bin/python3"), "-c", pythonClient, "5", "first", "127.0.0.1")
 	shell.ends(t)
 	before.ends(t)
 	eventually(t, tr, id, map[who]counts{

@@ -9,6 +9,7 @@
 const volatile bool keep_owners;      /* needs bpf_get_socket_cookie in tracing, kernel 5.12 */
 const volatile bool only_family;      /* follow only what the processes in families open */
 const volatile bool tell_events;
+const volatile bool netns_by_cookie;  /* SO_NETNS_COOKIE tells it too, kernel 5.14 */
 const volatile __u64 only_netns[NETNSES]; /* follow only these, up to the first 0; all where there is none */
 const volatile __u32 connections_mask;    /* their number less 1, of a power of two */
 const volatile __u32 event_room = 1;  /* bytes of the ring buffer */

@@ -69,7 +69,7 @@ static __always_inline __u16 local_port(const struct sock *sk)
 
 static __always_inline __u64 netns_of(struct net *net)
 {
-	if (bpf_core_field_exists(net->net_cookie) && bpf_core_field_size(net->net_cookie) == 8 && net->net_cookie)
+	if (netns_by_cookie && bpf_core_field_exists(net->net_cookie))
 		return net->net_cookie;
 	return net->ns.inum;
 }

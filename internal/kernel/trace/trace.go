@@ -68,7 +68,7 @@ type Listener struct {
 	PID     uint32
 }
 
-// Netns identifies a network namespace: by its SO_NETNS_COOKIE, before kernel 5.12 by its
+// Netns identifies a network namespace: by its SO_NETNS_COOKIE, before kernel 5.14 by its
 // inode.
 type Netns uint64
 
@@ -90,6 +90,12 @@ func Load(o Options) (*Tracer, error) {
 	t.keeper = newKeeper(t.most)
 	var err error
 	t.objects, err = load(o)
+	if errors.Is(err, ErrForbidden) {
+		if lower, refused := raiseMemlock(); refused == nil {
+			defer lower()
+			t.objects, err = load(o)
+		}
+	}
 	if err != nil && o.MaxOwners > 0 && !errors.Is(err, ErrForbidden) {
 		// The helper that reads a socket's cookie came to tracing after the rest.
 		t.missing = err
@@ -106,16 +112,37 @@ func Load(o Options) (*Tracer, error) {
 	return t, nil
 }
 
+// raiseMemlock lifts RLIMIT_MEMLOCK, against which BPF's tables count before kernel 5.11, until lower
+// is called: this process's children are to have the limit that it was given.
+func raiseMemlock() (lower func(), err error) {
+	var given unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &given); err != nil {
+		return nil, err
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}); err != nil {
+		return nil, err
+	}
+	return func() { _ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &given) }, nil // what may be raised may be lowered
+}
+
 // load tries the variants of the programs, the one that tells more first.
 func load(o Options) (*ebpf.Collection, error) {
 	objects, err := loadVariant(o, bpfProgSendResetWithoutReason)
 	if err != nil && !errors.Is(err, ErrForbidden) {
-		var other error
-		if objects, other = loadVariant(o, bpfProgSendReset); other == nil {
-			return objects, nil
-		}
+		return loadVariant(o, bpfProgSendReset)
 	}
 	return objects, err
+}
+
+// hasNetnsCookie tells whether namespaces are told apart by SO_NETNS_COOKIE.
+func hasNetnsCookie() bool {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	_, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	return err == nil
 }
 
 func loadVariant(o Options, without string) (*ebpf.Collection, error) {
@@ -148,6 +175,7 @@ func loadVariant(o Options, without string) (*ebpf.Collection, error) {
 		bpfVarOnlyFamily:      o.Family,
 		bpfVarTellEvents:      o.Events != nil,
 		bpfVarConnectionsMask: connections - 1,
+		bpfVarNetnsByCookie:   hasNetnsCookie(),
 	}
 	if len(o.Netns) <= maxNetns {
 		var only [maxNetns]uint64

@@ -49,7 +49,7 @@ struct ns_common {
 
 struct net {
 	struct ns_common ns;
-	__u64 net_cookie; /* SO_NETNS_COOKIE; a number since kernel 5.12 */
+	__u64 net_cookie; /* net_gen_cookie before kernel 5.12 */
 };
 
 typedef struct {
@@ -149,7 +149,7 @@ enum role {
 
 /* What connections are added up by. Addresses are IPv6, or IPv4 as ::ffff:a.b.c.d. */
 struct group_key {
-	__u64 netns;	   /* SO_NETNS_COOKIE, before kernel 5.12 the inode number */
+	__u64 netns;	   /* SO_NETNS_COOKIE, before kernel 5.14 the inode number */
 	__u64 cgroup;
 	char comm[COMM];   /* of the leader of the process */
 	__u8 local[16];
