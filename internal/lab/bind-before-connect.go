@@ -39,18 +39,28 @@ var bindBeforeConnect = Scenario{
 
 // bindChurn is a client's 300 connections to two services through 200 source ports,
 // each of which it closes first.
-func bindChurn(dial DialSpec, set ...setting) func(context.Context, *Trial) error {
+func bindChurn(dial DialSpec, sources, services int, set ...setting) func(context.Context, *Trial) error {
 	return func(ctx context.Context, t *Trial) error {
 		set := append([]setting{{atClient, "net.ipv4.ip_local_port_range", "40000 40199"}}, set...)
 		s, err := t.stage(ctx, ServeSpec{Close: CloseSecond}, set...)
 		if err != nil {
 			return err
 		}
-		other := serviceOf(s.server, servicePort+1)
-		if _, err := s.parties.server.Serve(ctx, ServeSpec{Endpoints: []netip.AddrPort{other}, Close: CloseSecond}); err != nil {
+		var others []netip.AddrPort
+		for i := range services - 1 {
+			others = append(others, t.service(s.server, servicePort+1+uint16(i)))
+		}
+		if _, err := s.parties.server.Serve(ctx, ServeSpec{Endpoints: others, Close: CloseSecond}); err != nil {
 			return err
 		}
-		dial.To, dial.From, dial.Count = []netip.AddrPort{s.service, other}, []netip.Addr{s.client.IPv4}, 300
+		dial.To, dial.From, dial.Count = append(others, s.service), []netip.Addr{t.addr(s.client)}, 300
+		if sources > 1 {
+			more := second(t.addr(s.client))
+			if err := s.client.addAddress(more); err != nil {
+				return err
+			}
+			dial.From = append(dial.From, more)
+		}
 		done, err := s.parties.client.Churn(ctx, dial)
 		if err != nil {
 			return err
@@ -62,34 +72,47 @@ func bindChurn(dial DialSpec, set ...setting) func(context.Context, *Trial) erro
 
 var bindBeforeConnectProof = Experiment{
 	Name: "bind-before-connect", Problem: "bind-before-connect",
-	Title:    "A client binds its source address before it connects",
-	Question: "Whose ports run out when bind() chooses them, and what gives them back?",
-	Setup:    "200 source ports, two services, 300 connections that the client closes first",
-	// Late resets free a port now and then (RFC 1337).
-	Quantities: []proof.Quantity{{
-		Name: "failed", Title: failures.Title, Unit: failures.Unit, Better: proof.Less, Margin: proof.Margin{Absolute: 25},
-	}, succeeded},
+	Title:      "A client binds its source address before it connects",
+	Question:   "Whose ports run out when bind() chooses them, and what gives them back?",
+	Setup:      "200 source ports, two services, 300 connections that the client closes first",
+	Quantities: []proof.Quantity{failures, succeeded},
 	Arms: []Arm{
-		{Arm: base("bind(address, 0), then connect()", proof.Between("failed", 60, 100)), Seconds: 1, Run: bindChurn(DialSpec{BindPort: true})},
+		{Arm: base("bind(address, 0), then connect()", proof.Exactly("failed", 100)), Seconds: 1, Run: bindChurn(DialSpec{BindPort: true}, 1, 2)},
 		{
 			Arm:     remedy("no-port", "Leave the port to connect()", "setsockopt(IP_BIND_ADDRESS_NO_PORT)", proof.Works, proof.Exactly("failed", 0)),
-			Seconds: 1, Run: bindChurn(DialSpec{}),
+			Seconds: 1, Run: bindChurn(DialSpec{}, 1, 2),
 		},
 		{
 			Arm:     remedy("autobind-reuse", "Let bind() take TIME_WAIT ports too", "net.ipv4.ip_autobind_reuse=1 and SO_REUSEADDR", proof.Works),
-			Seconds: 1, Run: bindChurn(DialSpec{BindPort: true, ReuseAddress: true}, setting{atClient, "net.ipv4.ip_autobind_reuse", "1"}),
+			Seconds: 1, Run: bindChurn(DialSpec{BindPort: true, ReuseAddress: true}, 1, 2, setting{atClient, "net.ipv4.ip_autobind_reuse", "1"}),
+		},
+		{
+			Arm:     remedy("second-source", "A second source address", "bind(address, 0) to one of two, in turn", proof.Works, proof.Exactly("failed", 0)),
+			Seconds: 1, Run: bindChurn(DialSpec{BindPort: true}, 2, 2),
+		},
+		{
+			Arm:     observe("more-services", "Six services in place of two", "bind() knows no destination", proof.NoEffect, proof.Exactly("failed", 100)),
+			Seconds: 1, Run: bindChurn(DialSpec{BindPort: true}, 1, 6),
+		},
+		{
+			Arm:     observe("ipv6", "The same over IPv6", "IPv6 addresses of both", proof.NoEffect, proof.Exactly("failed", 100)),
+			Seconds: 1, Run: overIPv6(bindChurn(DialSpec{BindPort: true}, 1, 2)),
+		},
+		{
+			Arm:     remedy("ipv6-no-port", "Over IPv6: leave the port to connect()", "setsockopt(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT), on an IPv6 socket too", proof.Works, proof.Exactly("failed", 0)),
+			Seconds: 1, Run: overIPv6(bindChurn(DialSpec{}, 1, 2)),
 		},
 		{
 			Arm:     folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
-			Seconds: 1, Run: bindChurn(DialSpec{BindPort: true}, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"}),
+			Seconds: 1, Run: bindChurn(DialSpec{BindPort: true}, 1, 2, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"}),
 		},
 		{
 			Arm:     folklore("reuseaddr", "SO_REUSEADDR alone", "setsockopt(SO_REUSEADDR)", proof.NoEffect),
-			Seconds: 1, Run: bindChurn(DialSpec{BindPort: true, ReuseAddress: true}),
+			Seconds: 1, Run: bindChurn(DialSpec{BindPort: true, ReuseAddress: true}, 1, 2),
 		},
 		{
 			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
-			Seconds: 1, Run: bindChurn(DialSpec{BindPort: true}, setting{atClient, "net.ipv4.tcp_fin_timeout", "5"}),
+			Seconds: 1, Run: bindChurn(DialSpec{BindPort: true}, 1, 2, setting{atClient, "net.ipv4.tcp_fin_timeout", "5"}),
 		},
 	},
 }

@@ -20,41 +20,141 @@ var serial atomic.Int64
 // ownName is a name that no other laboratory has.
 func ownName() string { return fmt.Sprintf("%s%d-%d", leftover, os.Getpid(), serial.Add(1)) }
 
-// cgroupRoots are where the cpu controller is: of version 2, and of version 1
-// (cgroups(7)).
-var cgroupRoots = []string{"/sys/fs/cgroup", "/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"}
+// cgroupRoots are where a controller may be: in the hierarchy of version 2, and in its
+// own of version 1 (cgroups(7)).
+func cgroupRoots(controller string) []string {
+	const root = "/sys/fs/cgroup"
+	roots := []string{root, filepath.Join(root, controller)}
+	if controller == "cpu" {
+		roots = append(roots, filepath.Join(root, "cpu,cpuacct"))
+	}
+	return roots
+}
 
-// throttle keeps a process to a share of one CPU, in percent and for as long as the
-// trial stands, in a control group of its own. The error is errors.ErrUnsupported
-// where there is no cpu controller to make one with.
-func (t *Trial) throttle(pid int, percent float64) error {
-	const period = 100_000 // µs, the kernel's default
-	quota := int(percent / 100 * period)
-	for _, root := range cgroupRoots {
-		dir := filepath.Join(root, ownName())
-		var settings [][2]string
+// controlGroup is one of a worker's own. unified tells its version: 2.
+type controlGroup struct {
+	dir     string
+	unified bool
+}
+
+// controlGroup puts a worker into a control group of its own. It ends with the trial,
+// and the worker with it. The error is errors.ErrUnsupported where there is no such
+// controller to make a group with.
+func (t *Trial) controlGroup(controller string, w *WorkerProcess) (controlGroup, error) {
+	for _, root := range cgroupRoots(controller) {
+		g := controlGroup{dir: filepath.Join(root, ownName())}
 		if enabled, err := os.ReadFile(filepath.Join(root, "cgroup.subtree_control")); err == nil {
-			if !strings.Contains(" "+strings.TrimSpace(string(enabled))+" ", " cpu ") {
+			g.unified = true
+			if !strings.Contains(" "+strings.TrimSpace(string(enabled))+" ", " "+controller+" ") {
 				continue
 			}
-			settings = [][2]string{{"cpu.max", fmt.Sprintf("%d %d", quota, period)}}
-		} else if _, err := os.Stat(filepath.Join(root, "cpu.cfs_quota_us")); err == nil || exists(filepath.Join(root, "cpu.cfs_period_us")) {
-			settings = [][2]string{{"cpu.cfs_period_us", strconv.Itoa(period)}, {"cpu.cfs_quota_us", strconv.Itoa(quota)}}
-		} else {
+		} else if root == "/sys/fs/cgroup" || !exists(filepath.Join(root, "cgroup.procs")) {
 			continue
 		}
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			return fmt.Errorf("control group: %w", err)
+		if err := os.Mkdir(g.dir, 0o755); err != nil {
+			return g, fmt.Errorf("control group: %w", err)
 		}
-		t.Defer(func() error { return os.Remove(dir) })
-		for _, s := range append(settings, [2]string{"cgroup.procs", strconv.Itoa(pid)}) {
-			if err := os.WriteFile(filepath.Join(dir, s[0]), []byte(s[1]), 0); err != nil {
-				return fmt.Errorf("control group: %w", err)
-			}
-		}
+		t.Defer(func() error {
+			// A group goes when its last process has; one that was killed says so.
+			_ = w.Close()
+			return os.Remove(g.dir)
+		})
+		return g, g.write("cgroup.procs", strconv.Itoa(w.PID()))
+	}
+	return controlGroup{}, fmt.Errorf("%w: no %s controller in which a control group can be made", errors.ErrUnsupported, controller)
+}
+
+func (g controlGroup) write(file, value string) error {
+	if err := os.WriteFile(filepath.Join(g.dir, file), []byte(value), 0); err != nil {
+		return fmt.Errorf("control group: %w", err)
+	}
+	return nil
+}
+
+// limitCPU keeps the group to a share of one CPU, in percent.
+func (g controlGroup) limitCPU(percent float64) error {
+	const period = 100_000 // µs, the kernel's default
+	quota := strconv.Itoa(int(percent / 100 * period))
+	if g.unified {
+		return g.write("cpu.max", quota+" "+strconv.Itoa(period))
+	}
+	return errors.Join(g.write("cpu.cfs_period_us", strconv.Itoa(period)), g.write("cpu.cfs_quota_us", quota))
+}
+
+// heldUp is the share of the periods in which the group used up its quota of CPU time
+// and had to wait for the next one, in percent.
+func (g controlGroup) heldUp() (float64, error) {
+	periods, err := g.number("cpu.stat", "nr_periods")
+	if err != nil || periods == 0 {
+		return 0, err
+	}
+	stopped, err := g.number("cpu.stat", "nr_throttled")
+	return 100 * stopped / periods, err
+}
+
+// limitMemory keeps the group to so many bytes, without swap.
+func (g controlGroup) limitMemory(bytes int) error {
+	limit, swap := "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+	most, none := strconv.Itoa(bytes), strconv.Itoa(bytes)
+	if g.unified {
+		limit, swap, none = "memory.max", "memory.swap.max", "0"
+	}
+	if err := g.write(limit, most); err != nil || !exists(filepath.Join(g.dir, swap)) {
+		return err
+	}
+	return g.write(swap, none)
+}
+
+// countSockets has version 1 count the memory of sockets, which it does where there is
+// a limit to it; version 2 always does.
+func (g controlGroup) countSockets() error {
+	if g.unified {
 		return nil
 	}
-	return fmt.Errorf("%w: no cpu controller in which a control group can be made", errors.ErrUnsupported)
+	return g.write("memory.kmem.tcp.limit_in_bytes", strconv.Itoa(1<<40))
+}
+
+// kernelMemory is what the group is charged for memory of the kernel, and for what is
+// in the buffers of sockets, in bytes.
+func (g controlGroup) kernelMemory() (float64, error) {
+	if !g.unified {
+		own, err := g.number("memory.kmem.usage_in_bytes", "")
+		buffers, err2 := g.number("memory.kmem.tcp.usage_in_bytes", "")
+		return own + buffers, errors.Join(err, err2)
+	}
+	own, err := g.number("memory.stat", "kernel")
+	if err != nil {
+		own, err = g.number("memory.stat", "slab") // before 5.18
+	}
+	buffers, err2 := g.number("memory.stat", "sock")
+	return own + buffers, errors.Join(err, err2)
+}
+
+// killed is how many of the group's processes the kernel has killed for want of memory.
+func (g controlGroup) killed() (float64, error) {
+	if g.unified {
+		return g.number("memory.events", "oom_kill")
+	}
+	return g.number("memory.oom_control", "oom_kill")
+}
+
+// number reads a file that is one number, or has one after a key on a line.
+func (g controlGroup) number(file, key string) (float64, error) {
+	text, err := os.ReadFile(filepath.Join(g.dir, file))
+	if err != nil {
+		return 0, fmt.Errorf("control group: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if n := len(fields); n > 0 && (key == "" || n == 2 && fields[0] == key) {
+			value, err := strconv.ParseFloat(fields[n-1], 64)
+			if err != nil {
+				return 0, fmt.Errorf("control group: %s: %w", file, err)
+			}
+			return value, nil
+		}
+	}
+	return 0, fmt.Errorf("control group: %s has no %q", file, key)
 }
 
 func exists(path string) bool {
@@ -67,7 +167,7 @@ func exists(path string) bool {
 // need none: they go by themselves.
 func Sweep() error {
 	var errs []error
-	for _, root := range append(cgroupRoots, os.TempDir()) {
+	for _, root := range append(append(cgroupRoots("cpu"), cgroupRoots("memory")...), os.TempDir()) {
 		found, err := filepath.Glob(filepath.Join(root, leftover+"*"))
 		if err != nil {
 			errs = append(errs, err)

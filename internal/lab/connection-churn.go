@@ -50,10 +50,7 @@ func churned(serve ServeSpec, dial DialSpec, pooled bool, set ...setting) func(c
 		if err != nil {
 			return err
 		}
-		requests := 1000
-		if t.Quick {
-			requests = 400
-		}
+		const requests = 1000
 		if pooled {
 			if err := pool(ctx, s.parties, requests); err != nil {
 				return err
@@ -108,12 +105,13 @@ var connectionChurnProof = Experiment{
 	Name: "connection-churn", Problem: "connection-churn",
 	Title:      "A service closes each connection first",
 	Question:   "What takes the TIME_WAIT away from a service?",
-	Setup:      "1,000 requests (400 if quick), each on a connection that the service closes first",
+	Setup:      "1,000 requests, each on a connection that the service closes first",
 	Quantities: []proof.Quantity{less(serverHolds), clientHolds, failures},
 	Arms: []Arm{
-		{Arm: base("a connection for each request, closed by the service", proof.Exactly("failed", 0)), Seconds: 2, Run: churned(serverCloses, untilClosed, false)},
+		{Arm: base("a connection for each request, closed by the service", proof.Exactly("server_time_wait", 1000), proof.Exactly("client_time_wait", 0)), Seconds: 2, Run: churned(serverCloses, untilClosed, false)},
 		{Arm: remedy("keep-alive", "Keep connections alive, and use them again", "a pool of 20 connections", proof.Works, proof.Exactly("server_time_wait", 0), proof.Exactly("client_time_wait", 0)), Seconds: 2, Run: churned(clientCloses, DialSpec{}, true)},
-		{Arm: remedy("client-closes", "Let the client close first", "Connection: close is sent by the client, which hangs up", proof.Works, proof.Exactly("server_time_wait", 0)), Seconds: 2, Run: churned(clientCloses, DialSpec{}, false)},
+		{Arm: remedy("client-closes", "Let the client close first", "Connection: close is sent by the client, which hangs up", proof.Works, proof.Exactly("server_time_wait", 0), proof.Exactly("client_time_wait", 1000)), Seconds: 2, Run: churned(clientCloses, DialSpec{}, false)},
+		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 address of the service", proof.NoEffect, proof.Exactly("server_time_wait", 1000)), Seconds: 2, Run: overIPv6(churned(serverCloses, untilClosed, false))},
 		{Arm: folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), Seconds: 2, Run: churned(serverCloses, untilClosed, false, setting{atServer, "net.ipv4.tcp_fin_timeout", "5"})},
 		{Arm: folklore("tw-reuse", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), Seconds: 2, Run: churned(serverCloses, untilClosed, false, setting{atServer, "net.ipv4.tcp_tw_reuse", "1"})},
 		{Arm: folklore("wider-range", "A wider range of ports at the service", "net.ipv4.ip_local_port_range=\"1024 65535\"", proof.NoEffect), Seconds: 2, Run: churned(serverCloses, untilClosed, false, setting{atServer, "net.ipv4.ip_local_port_range", "1024 65535"})},

@@ -279,16 +279,36 @@ func (d *dialer) send(fd int) error {
 }
 
 // probe sends a byte on each open connection and counts those on which it comes back
-// in time.
-func (d *dialer) probe(patience time.Duration) (alive, dead int) {
-	polled := make([]unix.PollFd, 0, len(d.open))
-	for _, fd := range d.open {
+// in time; if asked, it opens the others anew and tries once more.
+func (d *dialer) probe(patience time.Duration, again bool) (alive, dead int) {
+	silent := d.echo(d.open, patience)
+	if again {
+		var anew []int
+		for range silent {
+			if fd, err := d.connect(d.next); err == nil {
+				anew = append(anew, fd)
+			}
+			d.next++
+		}
+		d.open = append(d.open, anew...)
+		failed := len(silent) - len(anew) + len(d.echo(anew, patience))
+		return len(d.open) - len(anew) - failed, failed
+	}
+	return len(d.open) - len(silent), len(silent)
+}
+
+// echo sends a byte on each of these connections, and returns those on which it does
+// not come back in time.
+func (d *dialer) echo(open []int, patience time.Duration) (silent []int) {
+	polled := make([]unix.PollFd, 0, len(open))
+	for _, fd := range open {
 		if writeAll(fd, []byte{'.'}) == nil {
 			polled = append(polled, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+		} else {
+			silent = append(silent, fd)
 		}
 	}
-	deadline := time.Now().Add(patience)
-	for len(polled) > 0 && time.Now().Before(deadline) {
+	for deadline := time.Now().Add(patience); len(polled) > 0 && time.Now().Before(deadline); {
 		if _, err := unix.Poll(polled, int(time.Until(deadline).Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
 			break
 		}
@@ -296,13 +316,16 @@ func (d *dialer) probe(patience time.Duration) (alive, dead int) {
 			if p.Revents == 0 {
 				return false
 			}
-			if n, err := readSome(int(p.Fd), d.buffer); n > 0 && err == nil {
-				alive++
+			if n, err := readSome(int(p.Fd), d.buffer); n <= 0 || err != nil {
+				silent = append(silent, int(p.Fd))
 			}
 			return true
 		})
 	}
-	return alive, len(d.open) - alive
+	for _, p := range polled {
+		silent = append(silent, int(p.Fd))
+	}
+	return silent
 }
 
 func (d *dialer) bind(fd int, from unix.Sockaddr) error {

@@ -47,7 +47,7 @@ func translated(rule translation, addresses int, set ...setting) func(context.Co
 		if err != nil {
 			return err
 		}
-		own, inside := s.client.IPv4, second(s.client.IPv4)
+		own, inside := t.addr(s.client), second(t.addr(s.client))
 		if err := s.client.addAddress(inside); err != nil {
 			return err
 		}
@@ -62,7 +62,7 @@ func translated(rule translation, addresses int, set ...setting) func(context.Co
 		}
 		if addresses > 1 {
 			// The other half to another address of the service: ports are counted for each.
-			other := second(s.server.IPv4)
+			other := second(t.addr(s.server))
 			if err := s.server.addAddress(other); err != nil {
 				return err
 			}

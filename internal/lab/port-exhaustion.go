@@ -59,11 +59,13 @@ func narrowRange(n *Node, ports int) error {
 }
 
 // demand is a client's 400 connections in 4 s, each closed by itself, through 250
-// source ports.
+// source ports: from one or two of its addresses, to one or two addresses of the
+// service, at one or two ports.
 type demand struct {
-	ports, sources, services int
-	pooled                   bool
-	set                      []setting
+	ports                             int
+	twoSources, twoServices, twoPorts bool
+	pooled                            bool
+	set                               []setting
 }
 
 func (d demand) run(ctx context.Context, t *Trial) error {
@@ -75,41 +77,47 @@ func (d demand) run(ctx context.Context, t *Trial) error {
 	if err := narrowRange(s.client, cmp.Or(d.ports, 250)); err != nil {
 		return err
 	}
-	if d.pooled {
-		if err := pool(ctx, s.parties, connections); err != nil {
-			return err
-		}
-		t.record(Dialed{})
-		return t.recordStates(ctx, servicePort, tcp.TimeWait, map[string]*Node{"client_time_wait": s.client})
-	}
 	dial := DialSpec{To: []netip.AddrPort{s.service}, Count: connections, Rate: rate, Batch: 5}
-	for i := range cmp.Or(d.services, 1) - 1 {
-		other := netip.AddrPortFrom(second(s.server.IPv4), servicePort)
-		if i > 0 {
-			return fmt.Errorf("%d services are more than the two that are there", d.services)
-		}
+	if d.twoServices {
+		other := netip.AddrPortFrom(second(t.addr(s.server)), servicePort)
 		if err := s.server.addAddress(other.Addr()); err != nil {
-			return err
-		}
-		if _, err := s.parties.server.Serve(ctx, ServeSpec{Endpoints: []netip.AddrPort{other}, Close: CloseSecond}); err != nil {
 			return err
 		}
 		dial.To = append(dial.To, other)
 	}
-	if d.sources > 1 {
-		more := second(s.client.IPv4)
+	if d.twoPorts {
+		dial.To = append(dial.To, t.service(s.server, servicePort+1))
+	}
+	if len(dial.To) > 1 {
+		if _, err := s.parties.server.Serve(ctx, ServeSpec{Endpoints: dial.To[1:], Close: CloseSecond}); err != nil {
+			return err
+		}
+	}
+	if d.twoSources {
+		more := second(t.addr(s.client))
 		if err := s.client.addAddress(more); err != nil {
 			return err
 		}
-		dial.From = []netip.Addr{s.client.IPv4, more}
+		dial.From = []netip.Addr{t.addr(s.client), more}
 	}
-	done, err := s.parties.client.Churn(ctx, dial)
+	var done Dialed
+	if d.pooled {
+		err = pool(ctx, s.parties, connections)
+	} else {
+		done, err = s.parties.client.Churn(ctx, dial)
+	}
 	if err != nil {
 		return err
 	}
 	t.record(done)
-	return t.recordStates(ctx, servicePort, tcp.TimeWait, map[string]*Node{"client_time_wait": s.client})
+	if err := settled(ctx, s.client); err != nil {
+		return err
+	}
+	return t.recordStates(ctx, 0, tcp.TimeWait, map[string]*Node{"client_time_wait": s.client})
 }
+
+// reuse is what lets connect() take over TIME_WAIT, over either family.
+var reuse = setting{atClient, "net.ipv4.tcp_tw_reuse", "1"}
 
 var portExhaustionProof = Experiment{
 	Name: "port-exhaustion", Problem: "port-exhaustion",
@@ -119,16 +127,33 @@ var portExhaustionProof = Experiment{
 	Load:       Waits,
 	Quantities: []proof.Quantity{failures, succeeded, clientHolds},
 	Arms: []Arm{
-		{Arm: base("250 ports, 400 connects", proof.Between("failed", 130, 150)), Seconds: 5, Run: demand{}.run},
+		{Arm: base("250 ports, 400 connects", exhausted()...), Seconds: 5, Run: demand{}.run},
 		{Arm: remedy("pool", "Keep a pool of connections", "20 connections, used again and again", proof.Works, proof.Exactly("failed", 0), proof.Exactly("client_time_wait", 0)), Seconds: 1, Run: demand{pooled: true}.run},
-		{Arm: remedy("tw-reuse", "Take over TIME_WAIT that is a second old", "net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0)), Seconds: 5, Run: demand{set: []setting{{atClient, "net.ipv4.tcp_tw_reuse", "1"}}}.run},
-		{Arm: remedy("wider-range", "Twice as many source ports", "net.ipv4.ip_local_port_range=\"40000 40499\"", proof.Works, proof.Exactly("failed", 0)), Seconds: 5, Run: demand{ports: 500}.run},
-		{Arm: remedy("second-source", "A second source address", "bind(address) with IP_BIND_ADDRESS_NO_PORT", proof.Works, proof.Exactly("failed", 0)), Seconds: 5, Run: demand{sources: 2}.run},
-		{Arm: remedy("second-destination", "A second destination address", "two addresses of the service, in turn", proof.Works, proof.Exactly("failed", 0)), Seconds: 5, Run: demand{services: 2}.run},
+		{Arm: remedy("tw-reuse", "Take over TIME_WAIT that is a second old", "net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0)), Seconds: 5, Run: demand{set: []setting{reuse}}.run},
+		{Arm: observe("tw-reuse-delay", "tcp_tw_reuse=1, with a delay of ten seconds", "net.ipv4.tcp_tw_reuse=1, tcp_tw_reuse_delay=10000", proof.NoEffect), Seconds: 5, Run: demand{set: []setting{reuse, {atClient, "net.ipv4.tcp_tw_reuse_delay", "10000"}}}.run},
+		{Arm: remedy("wider-range", "Twice as many source ports", "net.ipv4.ip_local_port_range=\"40000 40499\"", proof.Works, enough()...), Seconds: 5, Run: demand{ports: 500}.run},
+		{Arm: remedy("second-source", "A second source address", "bind(address) with IP_BIND_ADDRESS_NO_PORT", proof.Works, enough()...), Seconds: 5, Run: demand{twoSources: true}.run},
+		{Arm: remedy("second-destination", "A second destination address", "two addresses of the service, in turn", proof.Works, enough()...), Seconds: 5, Run: demand{twoServices: true}.run},
+		{Arm: remedy("second-port", "A second port of the service", "the service listens on two ports, used in turn", proof.Works, enough()...), Seconds: 5, Run: demand{twoPorts: true}.run},
+		{Arm: observe("two-by-two", "100 ports, two source and two destination addresses: 400 pairs", "both of these, and net.ipv4.ip_local_port_range=\"40000 40099\"", proof.Works, enough()...), Seconds: 5, Run: demand{ports: 100, twoSources: true, twoServices: true}.run},
+		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 address of the service", proof.NoEffect, exhausted()...), Seconds: 5, Run: overIPv6(demand{}.run)},
+		{Arm: remedy("ipv6-tw-reuse", "Over IPv6: tcp_tw_reuse, whose key is of net.ipv4", "net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0)), Seconds: 5, Run: overIPv6(demand{set: []setting{reuse}}.run)},
+		{Arm: remedy("ipv6-second-source", "Over IPv6: a second source address", "bind(address) with IP_BIND_ADDRESS_NO_PORT", proof.Works, enough()...), Seconds: 5, Run: overIPv6(demand{twoSources: true}.run)},
+		{Arm: remedy("ipv6-second-destination", "Over IPv6: a second destination address", "two addresses of the service, in turn", proof.Works, enough()...), Seconds: 5, Run: overIPv6(demand{twoServices: true}.run)},
 		{Arm: folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), Seconds: 5, Run: demand{set: []setting{{atClient, "net.ipv4.tcp_fin_timeout", "5"}}}.run},
 		{Arm: folklore("syn-retries", "Fewer SYN retries, a larger backlog", "net.ipv4.tcp_syn_retries=2, tcp_max_syn_backlog=65535", proof.NoEffect), Seconds: 5, Run: demand{set: []setting{{atClient, "net.ipv4.tcp_syn_retries", "2"}, {atServer, "net.ipv4.tcp_max_syn_backlog", "65535"}}}.run},
 		{Arm: folklore("service-reuse", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1 on the other host", proof.NoEffect), Seconds: 5, Run: demand{set: []setting{{atServer, "net.ipv4.tcp_tw_reuse", "1"}}}.run},
 	},
+}
+
+// exhausted and enough are what 400 connects come to with 250 pairs of a port and a
+// destination, and with 400.
+func exhausted() []proof.Bound {
+	return []proof.Bound{proof.Exactly("failed", 150), proof.Exactly("client_time_wait", 250)}
+}
+
+func enough() []proof.Bound {
+	return []proof.Bound{proof.Exactly("failed", 0), proof.Exactly("client_time_wait", 400)}
 }
 
 // connectCost fills a range of source ports and records how long connect() takes in a

@@ -37,6 +37,7 @@ type request struct {
 	CPU   int    `json:"cpu,omitempty"`
 	// PatienceMS is in milliseconds.
 	PatienceMS int64    `json:"patience_ms,omitempty"`
+	Again      bool     `json:"again,omitempty"`
 	Program    []string `json:"program,omitempty"`
 }
 

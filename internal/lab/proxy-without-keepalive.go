@@ -21,6 +21,8 @@ import (
 // the other node.
 const backendPort = 9090
 
+type endpoint = netip.AddrPort
+
 // program is a real server that is run in a node.
 type program struct {
 	name, debian string
@@ -128,7 +130,7 @@ func proxied(proxy func(listen, backend endpoint) program, set ...setting) func(
 				return err
 			}
 		}
-		listen, backend := serviceOf(edge, servicePort), serviceOf(behind, backendPort)
+		listen, backend := t.service(edge, servicePort), t.service(behind, backendPort)
 		if err := nginx(backend, "keepalive_requests 100000;", `return 200 "ok\n";`).start(ctx, t, behind, backendPort); err != nil {
 			return err
 		}

@@ -22,7 +22,8 @@ type RunOptions struct {
 	Arms []string
 	// Repeat is how often each arm runs; 0 is three times, or once if Quick.
 	Repeat int
-	Quick  bool
+	// Quick leaves the longest waits out.
+	Quick bool
 	// Progress is told after each run, from several goroutines.
 	Progress func(Progress)
 }
@@ -65,7 +66,7 @@ func Run(ctx context.Context, experiments []Experiment, o RunOptions) ([]proof.P
 		}
 		for j, arm := range e.chosen(o) {
 			for k := range repeat {
-				jobs = append(jobs, job{i, j, k, e.Name + " · " + arm.ID, arm.Seconds, e.Load, arm.Run})
+				jobs = append(jobs, job{i, j, k, e.Name + " · " + arm.ID, arm.Seconds, cmp.Or(arm.Load, e.Load), arm.Run})
 			}
 		}
 	}
@@ -93,7 +94,7 @@ func Run(ctx context.Context, experiments []Experiment, o RunOptions) ([]proof.P
 		}
 		group.Go(func() {
 			defer free.Release(weight)
-			run, err := j.do(ctx, o.Quick)
+			run, err := j.do(ctx)
 			mu.Lock()
 			defer mu.Unlock()
 			report.done(j)
@@ -120,10 +121,10 @@ func Run(ctx context.Context, experiments []Experiment, o RunOptions) ([]proof.P
 }
 
 // do is one run, from its namespaces to their end.
-func (j job) do(ctx context.Context, quick bool) (run proof.Run, err error) {
+func (j job) do(ctx context.Context) (run proof.Run, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, trialPatience, fmt.Errorf("it took longer than %s", trialPatience))
 	defer cancel()
-	t := &Trial{Quick: quick}
+	t := &Trial{}
 	err = j.run(ctx, t)
 	if err := errors.Join(err, t.close()); err != nil {
 		return proof.Run{}, err

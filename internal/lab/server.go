@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +30,15 @@ type ServeSpec struct {
 	Sink bool `json:"sink,omitempty"`
 	// SlowMS is how long it leaves a new connection unread, in milliseconds.
 	SlowMS int64 `json:"slow_ms,omitempty"`
+	// KeepBytes is how many bytes of memory it takes for each connection, and never
+	// gives back.
+	KeepBytes int `json:"keep_bytes,omitempty"`
+	// IdleMS is how long a connection may be silent before the service resets it, or
+	// closes it in order if IdleFIN; 0 is for ever.
+	IdleMS  int64 `json:"idle_ms,omitempty"`
+	IdleFIN bool  `json:"idle_fin,omitempty"`
+	// Unread leaves what is received in the socket's buffer.
+	Unread bool `json:"unread,omitempty"`
 }
 
 // Closing says when a service closes a connection.
@@ -65,6 +75,8 @@ type server struct {
 	epoll  int
 	spec   ServeSpec
 	buffer []byte
+	kept   [][]byte
+	last   map[int]time.Time // when each connection was last heard, if that matters
 
 	accepted, closed, ended, bytes, reset atomic.Int64
 }
@@ -81,7 +93,7 @@ func listen(spec ServeSpec) (*server, []netip.AddrPort, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("epoll: %w", err)
 	}
-	s := &server{epoll: epoll, spec: spec, buffer: make([]byte, 64<<10)}
+	s := &server{epoll: epoll, spec: spec, buffer: make([]byte, 64<<10), last: map[int]time.Time{}}
 	bound := make([]netip.AddrPort, 0, len(spec.Endpoints))
 	for _, endpoint := range spec.Endpoints {
 		fd, err := listenOn(endpoint, spec)
@@ -137,8 +149,12 @@ func (s *server) watch(fd int, mark int32) error {
 // run serves until the process ends.
 func (s *server) run() error {
 	events := make([]unix.EpollEvent, 256)
+	patience := -1
+	if s.spec.IdleMS > 0 {
+		patience = 20
+	}
 	for {
-		n, err := unix.EpollWait(s.epoll, events, -1)
+		n, err := unix.EpollWait(s.epoll, events, patience)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("epoll: %w", err)
 		}
@@ -151,6 +167,22 @@ func (s *server) run() error {
 			}
 			s.receive(int(event.Fd), true)
 		}
+		if s.spec.IdleMS > 0 {
+			s.dropIdle()
+		}
+	}
+}
+
+// dropIdle ends the connections that were silent for too long.
+func (s *server) dropIdle() {
+	for fd, last := range s.last {
+		if time.Since(last) < time.Duration(s.spec.IdleMS)*time.Millisecond {
+			continue
+		}
+		if !s.spec.IdleFIN {
+			_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		}
+		s.drop(fd)
 	}
 }
 
@@ -169,6 +201,12 @@ func (s *server) accept(listener int) error {
 			return fmt.Errorf("accept: %w", err)
 		}
 		s.accepted.Add(1)
+		if s.spec.KeepBytes > 0 {
+			s.keep()
+		}
+		if s.spec.Unread {
+			continue
+		}
 		switch s.spec.Close {
 		case CloseByReset:
 			if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
@@ -194,6 +232,9 @@ func (s *server) accept(listener int) error {
 
 // receive sends back what came, and tells whether the connection goes on.
 func (s *server) receive(fd int, watched bool) bool {
+	if s.spec.IdleMS > 0 {
+		s.last[fd] = time.Now()
+	}
 	n, err := unix.Read(fd, s.buffer)
 	switch {
 	case n > 0 && s.spec.Sink:
@@ -218,7 +259,17 @@ func (s *server) receive(fd int, watched bool) bool {
 	return false
 }
 
+// keep takes memory, and touches each page of it.
+func (s *server) keep() {
+	memory := make([]byte, s.spec.KeepBytes)
+	for i := 0; i < len(memory); i += os.Getpagesize() {
+		memory[i] = 1
+	}
+	s.kept = append(s.kept, memory)
+}
+
 func (s *server) drop(fd int) {
+	delete(s.last, fd)
 	unix.Close(fd)
 	s.closed.Add(1)
 }

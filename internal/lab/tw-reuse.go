@@ -60,19 +60,12 @@ func reconnect(ctx context.Context, t *Trial, client *Node, p parties, wait time
 		return err
 	}
 	dial := DialSpec{To: []netip.AddrPort{p.service}, Count: ports, Batch: 1}
-	done, err := p.client.Churn(ctx, dial)
-	if err != nil {
+	if _, err := p.client.Churn(ctx, dial); err != nil {
 		return err
 	}
-	// Late resets end a few of them.
-	for filled := done.Opened; ; filled++ {
-		dial.Count = 1
-		if done, err = p.client.Churn(ctx, dial); err != nil {
-			return err
-		}
-		if done.NoPort > 0 || filled > 10*ports {
-			break
-		}
+	// The delay counts from TIME_WAIT on, which begins with the other end's FIN.
+	if err := settled(ctx, client); err != nil {
+		return err
 	}
 	sleep(ctx, wait)
 	before, err := client.counter("TcpExtTWRecycled")
@@ -80,7 +73,8 @@ func reconnect(ctx context.Context, t *Trial, client *Node, p parties, wait time
 		return err
 	}
 	dial.Count = again
-	if done, err = p.client.Churn(ctx, dial); err != nil {
+	done, err := p.client.Churn(ctx, dial)
+	if err != nil {
 		return err
 	}
 	after, err := client.counter("TcpExtTWRecycled")
@@ -100,10 +94,12 @@ func takeOverOnLoopback(ctx context.Context, t *Trial) error {
 	}
 	t.Defer(topology.Close)
 	host := topology.Nodes[0]
-	if err := host.Set("net.ipv4.tcp_tw_reuse", "2"); err != nil {
-		return err
+	for key, value := range map[string]string{"net.ipv4.tcp_tw_reuse": "2", "net.ipv4.tcp_rfc1337": "1"} {
+		if err := host.Set(key, value); err != nil {
+			return err
+		}
 	}
-	p := parties{service: serviceOf(host, servicePort)}
+	p := parties{service: t.service(host, servicePort)}
 	if p.server, err = host.Start(ctx, serverProcess); err != nil {
 		return err
 	}
@@ -130,10 +126,12 @@ var twReuseProof = Experiment{
 		failures, succeeded, {Name: "taken_over", Title: "TIME_WAIT taken over (TWRecycled)", Unit: "sockets"},
 	},
 	Arms: []Arm{
-		{Arm: base("tcp_tw_reuse=0", proof.Between("failed", 90, 100), proof.Exactly("taken_over", 0)), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "0"})},
-		{Arm: remedy("on", "tcp_tw_reuse=1", "net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0), proof.Between("taken_over", 80, 100)), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"})},
+		{Arm: base("tcp_tw_reuse=0", proof.Exactly("failed", 100), proof.Exactly("taken_over", 0)), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "0"})},
+		{Arm: remedy("on", "tcp_tw_reuse=1", "net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0), proof.Exactly("taken_over", 100)), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"})},
 		{Arm: observe("loopback-mode", "tcp_tw_reuse=2, the default, between two hosts", "net.ipv4.tcp_tw_reuse=2", proof.NoEffect, proof.Exactly("taken_over", 0)), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "2"})},
-		{Arm: observe("loopback", "tcp_tw_reuse=2 on the loopback interface", "net.ipv4.tcp_tw_reuse=2, to 127.0.0.1", proof.Works), Seconds: 3, Run: takeOverOnLoopback},
+		{Arm: observe("loopback", "tcp_tw_reuse=2 on the loopback interface", "net.ipv4.tcp_tw_reuse=2, to 127.0.0.1", proof.Works, proof.Exactly("failed", 0)), Seconds: 3, Run: takeOverOnLoopback},
+		{Arm: remedy("ipv6", "tcp_tw_reuse=1 over IPv6: the key of net.ipv4 governs both", "net.ipv4.tcp_tw_reuse=1, to an IPv6 address", proof.Works, proof.Exactly("failed", 0), proof.Exactly("taken_over", 100)), Seconds: 3, Run: overIPv6(takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"}))},
+		{Arm: observe("ipv6-loopback", "tcp_tw_reuse=2 to ::1", "net.ipv4.tcp_tw_reuse=2, to ::1", proof.Works, proof.Exactly("failed", 0)), Seconds: 3, Run: overIPv6(takeOverOnLoopback)},
 		{Arm: observe("no-time-stamps", "tcp_tw_reuse=1 without time stamps", "net.ipv4.tcp_tw_reuse=1, tcp_timestamps=0", proof.NoEffect, proof.Exactly("taken_over", 0)), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"}, setting{atClient, "net.ipv4.tcp_timestamps", "0"})},
 		{Arm: observe("before-the-delay", "tcp_tw_reuse=1 before its delay is over", "net.ipv4.tcp_tw_reuse=1, tcp_tw_reuse_delay=60000", proof.NoEffect, proof.Exactly("taken_over", 0)), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"}, setting{atClient, "net.ipv4.tcp_tw_reuse_delay", "60000"})},
 		{Arm: folklore("at-the-service", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1 on the other host", proof.NoEffect), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "0"}, setting{atServer, "net.ipv4.tcp_tw_reuse", "1"})},

@@ -118,7 +118,16 @@ func (w *WorkerProcess) Talk(ctx context.Context) error {
 // Probe sends a byte on each held connection and counts as Opened those on which it
 // comes back in time, as Failed the others.
 func (w *WorkerProcess) Probe(ctx context.Context, patience time.Duration) (Dialed, error) {
-	answer, err := w.call(ctx, request{Op: opProbe, PatienceMS: patience.Milliseconds()})
+	return w.probe(ctx, patience, false)
+}
+
+// ProbeAgain is Probe, and tries once more on a new connection where it did not.
+func (w *WorkerProcess) ProbeAgain(ctx context.Context, patience time.Duration) (Dialed, error) {
+	return w.probe(ctx, patience, true)
+}
+
+func (w *WorkerProcess) probe(ctx context.Context, patience time.Duration, again bool) (Dialed, error) {
+	answer, err := w.call(ctx, request{Op: opProbe, PatienceMS: patience.Milliseconds(), Again: again})
 	return answer.Dialed, err
 }
 

@@ -152,7 +152,7 @@ func (w *workerProcess) do(r request) (reply, error) {
 	case opProbe:
 		var sum Dialed
 		for _, d := range w.holders {
-			alive, dead := d.probe(time.Duration(r.PatienceMS) * time.Millisecond)
+			alive, dead := d.probe(time.Duration(r.PatienceMS)*time.Millisecond, r.Again)
 			sum.Opened += alive
 			sum.Failed += dead
 		}
