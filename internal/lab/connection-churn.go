@@ -74,12 +74,16 @@ func churned(serve ServeSpec, dial DialSpec, pooled bool, set ...setting) func(c
 	}
 }
 
-// settled waits until no connection of the nodes is on its way to TIME_WAIT.
+// settled waits until no connection of the service is on its way to TIME_WAIT.
 func settled(ctx context.Context, nodes ...*Node) error {
+	return settledAt(ctx, servicePort, nodes...)
+}
+
+func settledAt(ctx context.Context, port uint16, nodes ...*Node) error {
 	for {
 		moving := 0
 		for _, n := range nodes {
-			some, err := n.count(ctx, servicePort, tcp.FinWait1, tcp.FinWait2, tcp.FinWait2TimeWait, tcp.Closing, tcp.LastAck, tcp.CloseWait)
+			some, err := n.count(ctx, port, tcp.FinWait1, tcp.FinWait2, tcp.FinWait2TimeWait, tcp.Closing, tcp.LastAck, tcp.CloseWait)
 			if err != nil {
 				return err
 			}

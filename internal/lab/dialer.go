@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -326,6 +327,42 @@ func (d *dialer) echo(open []int, patience time.Duration) (silent []int) {
 		silent = append(silent, int(p.Fd))
 	}
 	return silent
+}
+
+// AskSpec says what is asked on connections that stay open, and how an answer ends.
+type AskSpec struct {
+	Request   string `json:"request"`
+	AnswerEnd string `json:"answer_end"`
+	Rounds    int    `json:"rounds"`
+}
+
+// ask sends the request on each open connection in turn, and reads the answer.
+func (d *dialer) ask(spec AskSpec) (answered, failed int) {
+	for range spec.Rounds {
+		for _, fd := range d.open {
+			if d.exchange(fd, spec) {
+				answered++
+			} else {
+				failed++
+			}
+		}
+	}
+	return answered, failed
+}
+
+func (d *dialer) exchange(fd int, spec AskSpec) bool {
+	if writeAll(fd, []byte(spec.Request)) != nil {
+		return false
+	}
+	var answer []byte
+	for !bytes.HasSuffix(answer, []byte(spec.AnswerEnd)) {
+		n, err := readSome(fd, d.buffer)
+		if n <= 0 || err != nil {
+			return false
+		}
+		answer = append(answer, d.buffer[:n]...)
+	}
+	return true
 }
 
 func (d *dialer) bind(fd int, from unix.Sockaddr) error {

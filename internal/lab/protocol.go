@@ -25,6 +25,7 @@ const (
 	opLimit  operation = "limit"  // set RLIMIT_NOFILE
 	opPin    operation = "pin"    // run on one CPU
 	opProbe  operation = "probe"  // count the held connections that still answer
+	opAsk    operation = "ask"    // send a request on each held connection and read its answer
 	opRun    operation = "run"    // start another program, which ends with the worker
 )
 
@@ -39,6 +40,7 @@ type request struct {
 	PatienceMS int64    `json:"patience_ms,omitempty"`
 	Again      bool     `json:"again,omitempty"`
 	Program    []string `json:"program,omitempty"`
+	Ask        *AskSpec `json:"ask,omitempty"`
 }
 
 type reply struct {

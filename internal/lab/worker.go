@@ -131,6 +131,13 @@ func (w *WorkerProcess) probe(ctx context.Context, patience time.Duration, again
 	return answer.Dialed, err
 }
 
+// Ask sends requests on each held connection, and counts as Opened those that were
+// answered and as Failed the others.
+func (w *WorkerProcess) Ask(ctx context.Context, spec AskSpec) (Dialed, error) {
+	answer, err := w.call(ctx, request{Op: opAsk, Ask: &spec})
+	return answer.Dialed, err
+}
+
 // Run starts another program in the worker's namespace. It ends with the worker, and
 // so does all that it starts.
 func (w *WorkerProcess) Run(ctx context.Context, program ...string) error {

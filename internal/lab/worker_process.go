@@ -157,6 +157,17 @@ func (w *workerProcess) do(r request) (reply, error) {
 			sum.Failed += dead
 		}
 		return reply{Dialed: sum}, nil
+	case opAsk:
+		if r.Ask == nil {
+			return reply{}, errors.New("ask: nothing to ask")
+		}
+		var sum Dialed
+		for _, d := range w.holders {
+			answered, failed := d.ask(*r.Ask)
+			sum.Opened += answered
+			sum.Failed += failed
+		}
+		return reply{Dialed: sum}, nil
 	case opRun:
 		return reply{}, w.run(r.Program)
 	case opDrop:

@@ -6,6 +6,8 @@ package proof
 import (
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 )
 
 // Quantity is one thing that is measured in each run.
@@ -62,6 +64,9 @@ type Arm struct {
 	Expect Verdict `json:"expected,omitempty"`
 	// Within are numbers that the mechanism lets expect.
 	Within []Bound `json:"within,omitempty"`
+	// Names are what a diagnosis has to name, as Run.Named has it without the severity; what
+	// else it names is information at most. Empty and not nil: it has to name nothing.
+	Names []string `json:"names,omitempty"`
 	// Note says what the numbers alone do not: the mechanism, or what else to heed.
 	Note string `json:"note,omitempty"`
 }
@@ -86,7 +91,8 @@ type Run struct {
 	Series []Series `json:"series,omitempty"`
 	// Ladders are the segments that passed, for who wants to see them.
 	Ladders []Ladder `json:"ladders,omitempty"`
-	// Named are the problems that a diagnosis of the namespaces named, and where.
+	// Named are the problems that a diagnosis of the namespaces named, the first first:
+	// connection-churn at the backend (info).
 	Named []string `json:"named,omitempty"`
 }
 
@@ -201,6 +207,7 @@ func (p Proof) All() []Result { return append([]Result{p.Base}, p.Variants...) }
 func (p *Proof) Judge() {
 	p.Base.summarize(p.Quantities)
 	p.Base.holdBounds()
+	p.Base.holdNames()
 	for i := range p.Variants {
 		v := &p.Variants[i]
 		v.summarize(p.Quantities)
@@ -212,6 +219,7 @@ func (p *Proof) Judge() {
 			v.Unexpected = append(v.Unexpected, fmt.Sprintf("expected %q, measured %q: %s", v.Expect, v.Verdict, v.Because))
 		}
 		v.holdBounds()
+		v.holdNames()
 	}
 }
 
@@ -229,6 +237,41 @@ func (r *Result) summarize(quantities []Quantity) {
 			r.Spreads = append(r.Spreads, Spread{q.Name, IntervalOf(values)})
 		}
 	}
+}
+
+// holdNames compares what a diagnosis named in each run.
+func (r *Result) holdNames() {
+	if r.Cannot != "" || r.Names == nil {
+		return
+	}
+	for _, run := range r.Runs {
+		if !namedAs(r.Names, run.Named) {
+			r.Unexpected = append(r.Unexpected, fmt.Sprintf("linger names %s, expected %s", orNothing(run.Named), orNothing(r.Names)))
+		}
+	}
+}
+
+func namedAs(want, got []string) bool {
+	if len(want) == 0 {
+		return len(got) == 0
+	}
+	missing := slices.Clone(want)
+	for _, name := range got {
+		at := slices.IndexFunc(missing, func(w string) bool { return strings.HasPrefix(name, w+" ") })
+		if at >= 0 {
+			missing = slices.Delete(missing, at, at+1)
+		} else if !strings.HasSuffix(name, "(info)") {
+			return false
+		}
+	}
+	return len(missing) == 0
+}
+
+func orNothing(names []string) string {
+	if len(names) == 0 {
+		return "nothing"
+	}
+	return strings.Join(names, ", ")
 }
 
 func (r *Result) holdBounds() {

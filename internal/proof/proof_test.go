@@ -154,3 +154,28 @@ func TestNumber(t *testing.T) {
 		}
 	}
 }
+
+// What a diagnosis has to name, it names in every run, and nothing graver beside it.
+func TestNames(t *testing.T) {
+	for _, c := range []struct {
+		want, got []string
+		as        bool
+	}{
+		{nil, []string{"tw-reuse at the proxy (critical)"}, true}, // nobody asked
+		{[]string{}, nil, true},
+		{[]string{}, []string{"tw-reuse at the proxy (info)"}, false},
+		{[]string{"churn at the backend"}, []string{"churn at the backend (info)"}, true},
+		{[]string{"churn at the backend"}, []string{"tw-reuse at the proxy (info)", "churn at the backend (warning)"}, true},
+		{[]string{"churn at the backend"}, []string{"tw-reuse at the proxy (warning)", "churn at the backend (info)"}, false},
+		{[]string{"churn at the backend"}, []string{"churn at the proxy (info)"}, false},
+		{[]string{"churn at the backend"}, nil, false},
+	} {
+		base := runs([3]float64{1})
+		base.Names, base.Runs[0].Named = c.want, c.got
+		p := proof.Proof{Quantities: []proof.Quantity{held}, Base: base}
+		p.Judge()
+		if p.AsExpected() != c.as {
+			t.Errorf("%q where %q is expected: %q", c.got, c.want, p.Base.Unexpected)
+		}
+	}
+}
