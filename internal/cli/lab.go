@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ type labOptions struct {
 	output   string
 	color    string
 	report   string
+	pcap     string
 }
 
 func newLab(streams Streams, code *int) *cobra.Command {
@@ -41,6 +43,7 @@ something could not run, 64 for a wrong command line.`,
 		Example: `  linger lab list                             what can be measured
   linger lab run tw-reuse                     one experiment, with all its variants
   linger lab run port-exhaustion --remedy pool --repeat 5
+  linger lab run why-last-ack --pcap captures with the packets that passed, for Wireshark
   linger lab all --quick                      everything, in less than three minutes
   linger lab all --report lab.html            a page to send to a colleague
   linger lab all --score                      does linger diagnose name each problem?
@@ -124,9 +127,10 @@ something could not run, 64 for a wrong command line.`,
 
 func (o *labOptions) add(c *cobra.Command) {
 	c.Flags().IntVar(&o.repeat, "repeat", 0, "run each arm `N` times (default 3, or 1 if quick)")
-	c.Flags().BoolVar(&o.quick, "quick", false, "run each arm once, with fewer connections, without the longest waits")
+	c.Flags().BoolVar(&o.quick, "quick", false, "run each arm once, without the longest waits")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON, outputMarkdown)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
+	c.Flags().StringVar(&o.pcap, "pcap", "", "write what passes on the wire, where an experiment has one, to pcap files in this `DIRECTORY`")
 	c.Flags().StringVar(&o.report, "report", "", "write a page without outside links to this `FILE`.html as well")
 }
 
@@ -161,6 +165,9 @@ func (o *labOptions) choose(names []string) ([]lab.Experiment, error) {
 }
 
 func (o *labOptions) run(ctx context.Context, streams Streams, chosen []lab.Experiment) (int, error) {
+	if o.pcap != "" && !slices.ContainsFunc(chosen, func(e lab.Experiment) bool { return e.Wired }) {
+		return 0, usagef("those on a wire are "+strings.Join(wired(), ", "), "--pcap: no chosen experiment is on a wire")
+	}
 	if o.repeat < 0 {
 		return 0, usagef("0 is the default", "--repeat %d: want no negative number", o.repeat)
 	}
@@ -170,8 +177,13 @@ func (o *labOptions) run(ctx context.Context, streams Streams, chosen []lab.Expe
 	if err := lab.Sweep(); err != nil {
 		return 0, err
 	}
+	if o.pcap != "" {
+		if err := os.MkdirAll(o.pcap, 0o755); err != nil {
+			return 0, &outputError{err}
+		}
+	}
 	started := time.Now()
-	ask := lab.RunOptions{Arms: o.remedies, Repeat: o.repeat, Quick: o.quick}
+	ask := lab.RunOptions{Arms: o.remedies, Repeat: o.repeat, Quick: o.quick, Captures: o.pcap}
 	if canErase(terminalOf(streams.Err), streams.Getenv) {
 		ask.Progress = func(p lab.Progress) {
 			fmt.Fprintf(streams.Err, "%s%d of %d runs, about %s left: %s", eraseLine, p.Done, p.Total, p.Left.Round(time.Second), p.Last)
@@ -197,6 +209,16 @@ func (o *labOptions) run(ctx context.Context, streams Streams, chosen []lab.Expe
 		return 0, err
 	}
 	return codeOfProofs(proofs), nil
+}
+
+// wired names the experiments on a wire.
+func wired() (names []string) {
+	for _, e := range lab.Experiments() {
+		if e.Wired {
+			names = append(names, e.Name)
+		}
+	}
+	return names
 }
 
 func (o *labOptions) printer(streams Streams) render.LabPrinter {

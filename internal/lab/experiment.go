@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
+	"os"
+	"strings"
 	"sync"
 
 	"linger/internal/diagnose"
@@ -26,6 +29,8 @@ type Experiment struct {
 	// Arms are the base line and then its variants.
 	Arms []Arm
 	Load Load
+	// Wired experiments are on a wire, whose packets can be kept.
+	Wired bool
 	// Cannot says why it cannot be built on this kernel, empty where it can.
 	Cannot string
 }
@@ -91,7 +96,11 @@ func Experiments() []Experiment {
 
 // Trial is one run of one arm.
 type Trial struct {
-	ipv6    bool
+	ipv6 bool
+	// captures is where files of what wires carry go, up to the name of the wire; empty
+	// for nowhere.
+	captures string
+
 	mu      sync.Mutex
 	run     proof.Run
 	closers []func() error
@@ -126,6 +135,22 @@ func (t *Trial) Defer(undo func() error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closers = append(t.closers, undo)
+}
+
+// network is what the trial's experiment on the wire is built on.
+func (t *Trial) network() network {
+	if t.captures == "" {
+		return network{ipv6: t.ipv6}
+	}
+	return network{t.ipv6, func(left, right string) (io.Writer, error) {
+		wire := strings.ReplaceAll(fmt.Sprintf("%s-%s.pcap", left, right), " ", "-")
+		file, err := os.Create(t.captures + wire)
+		if err != nil {
+			return nil, err
+		}
+		t.Defer(file.Close)
+		return file, nil
+	}}
 }
 
 // overIPv6 has a run use IPv6 and nothing else.

@@ -29,7 +29,7 @@ func TestRecycleShutsTheSecondClientOut(t *testing.T) {
 		{"off, second without time stamps", recycleArm{off: true, secondWithout: true}, recycleConnects, 0},
 	} {
 		family4and6(t, c.name, func(t *testing.T, ipv6 bool) {
-			r := measured(t, func(ctx context.Context) (Recycled, error) { return measureRecycle(ctx, ipv6, c.arm) })
+			r := measured(t, func(ctx context.Context) (Recycled, error) { return measureRecycle(ctx, network{ipv6: ipv6}, c.arm) })
 			if r.First.Opened != recycleConnects || r.Second.Opened != c.opened || r.Second.Failed != c.failed {
 				t.Errorf("first %+v, second %+v, want %d opened and %d failed\n%s", r.First, r.Second, c.opened, c.failed, r.Ladder)
 			}
@@ -54,7 +54,7 @@ func TestSecondClientMeetsTimeWait(t *testing.T) {
 		{"NAT remembers", collisionArm{natRemembers: true}, collisions, 0, 0, 0},
 	} {
 		family4and6(t, c.name, func(t *testing.T, ipv6 bool) {
-			r := measured(t, func(ctx context.Context) (Collided, error) { return measureCollision(ctx, ipv6, c.arm) })
+			r := measured(t, func(ctx context.Context) (Collided, error) { return measureCollision(ctx, network{ipv6: ipv6}, c.arm) })
 			slices.Sort(r.Second.Latencies)
 			t.Logf("%+v\n%s", r.Second, r.Ladder)
 			if r.Second.Opened != c.opened || r.Second.Failed != c.failed || r.Ports != c.ports {

@@ -44,8 +44,8 @@ const collisions = 8
 
 // measureCollision has a client open connections that the server closes first, has the
 // NAT forget them, and has another client use the same source ports.
-func measureCollision(ctx context.Context, ipv6 bool, arm collisionArm) (result Collided, err error) {
-	t, err := newMasqueraded()
+func measureCollision(ctx context.Context, on network, arm collisionArm) (result Collided, err error) {
+	t, err := newMasqueraded(on)
 	if err != nil {
 		return result, err
 	}
@@ -65,11 +65,11 @@ func measureCollision(ctx context.Context, ipv6 bool, arm collisionArm) (result 
 		shift = -shift
 	}
 	shiftClock(t.toSecond, shift)
-	service, err := t.serve(ctx, ipv6)
+	service, err := t.serve(ctx, on.ipv6)
 	if err != nil {
 		return result, err
 	}
-	first, err := connectSeveral(ctx, t.first, ipv6, 40000, collisions, service)
+	first, err := connectSeveral(ctx, t.first, on.ipv6, 40000, collisions, service)
 	if err == nil && first.Failed > 0 {
 		err = fmt.Errorf("%d of %d connects of the first client failed", first.Failed, collisions)
 	}
@@ -81,7 +81,7 @@ func measureCollision(ctx context.Context, ipv6 bool, arm collisionArm) (result 
 	}
 	sleep(ctx, arm.wait)
 	if !arm.natRemembers {
-		if err := t.nat.forget(ipv6); err != nil {
+		if err := t.nat.forget(on.ipv6); err != nil {
 			return result, err
 		}
 	}
@@ -90,7 +90,7 @@ func measureCollision(ctx context.Context, ipv6 bool, arm collisionArm) (result 
 		return result, err
 	}
 	since := t.toServer.Now()
-	if result.Second, err = connectSeveral(ctx, t.second, ipv6, 40000, collisions, service); err != nil {
+	if result.Second, err = connectSeveral(ctx, t.second, on.ipv6, 40000, collisions, service); err != nil {
 		return result, err
 	}
 	after, err := t.server.counters()
@@ -158,7 +158,7 @@ func samePorts(passed []wire.Passage, since wire.Mark) int {
 
 func collided(title string, arm collisionArm) func(context.Context, *Trial) error {
 	return func(ctx context.Context, t *Trial) error {
-		r, err := measureCollision(ctx, false, arm)
+		r, err := measureCollision(ctx, t.network(), arm)
 		if err != nil {
 			return err
 		}
@@ -179,6 +179,7 @@ var synOnTimeWaitProof = Experiment{
 	Question: "Two clients share the address of a NAT that forgets before the server does. What do their connects cost?",
 	Setup:    "two clients behind a real masquerade, the second started a minute later; 8 connects each from the same ports; the NAT forgets them in between; 2.5 s of patience",
 	Load:     Waits,
+	Wired:    true,
 	Quantities: []proof.Quantity{
 		{Name: "refused", Title: "SYNs that TIME_WAIT refused (PAWSTimewait)", Unit: "SYNs", Better: proof.Less, Margin: proof.Margin{Absolute: 2}},
 		{Name: "failed", Title: "connects that failed", Unit: "connects", Better: proof.Less},
@@ -188,6 +189,7 @@ var synOnTimeWaitProof = Experiment{
 	Arms: []Arm{
 		{Arm: base("the NAT forgets", proof.Exactly("failed", 0), proof.Exactly("same_ports", collisions)), Seconds: 1, Run: collided("the NAT forgets", collisionArm{})},
 		{Arm: remedy("nat-remembers", "The NAT remembers", "net.netfilter.nf_conntrack_tcp_timeout_time_wait=120 (default)", proof.Works, proof.Exactly("failed", 0), proof.Exactly("same_ports", 0)), Seconds: 1, Run: collided("the NAT remembers", collisionArm{natRemembers: true})},
+		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 masquerade", proof.NoEffect, proof.Exactly("same_ports", collisions)), Seconds: 1, Run: overIPv6(collided("over IPv6", collisionArm{}))},
 		{Arm: observe("newer-clock", "The second client's clock is the newer one", "uptime", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: collided("its clock is the newer one", collisionArm{secondAhead: true})},
 		{Arm: folklore("rfc1337", "The server ignores resets in TIME_WAIT", "net.ipv4.tcp_rfc1337=1", proof.Harmful, proof.Exactly("failed", collisions)), Seconds: 3, Run: collided("tcp_rfc1337=1", collisionArm{rfc1337: true})},
 	},

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"linger/internal/kernel/netns"
@@ -35,14 +36,19 @@ func AsRootOfUserNamespace(stdout, stderr io.Writer) (int, error) {
 	if os.Getenv(inUserNamespace) != "" {
 		return 0, fmt.Errorf("%w, in a user namespace neither", ErrDenied)
 	}
-	again := exec.Command("/proc/self/exe", os.Args[1:]...)
+	again := exec.Command("/proc/self/exe")
+	again.Args = os.Args
 	again.Env = append(os.Environ(), inUserNamespace+"=1")
 	again.Stdin, again.Stdout, again.Stderr = os.Stdin, stdout, stderr
 	again.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		Pdeathsig:   syscall.SIGKILL,
 	}
+	// It dies with the thread that forks it (prctl(2)), which is to be this process.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	// Ctrl-C reaches both; this one waits for what the other makes of it.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +26,9 @@ type RunOptions struct {
 	Repeat int
 	// Quick leaves the longest waits out.
 	Quick bool
+	// Captures is a directory that gets, as pcap files, what passes in experiments on the
+	// wire; empty for none.
+	Captures string
 	// Progress is told after each run, from several goroutines.
 	Progress func(Progress)
 }
@@ -94,7 +99,7 @@ func Run(ctx context.Context, experiments []Experiment, o RunOptions) ([]proof.P
 		}
 		group.Go(func() {
 			defer free.Release(weight)
-			run, err := j.do(ctx)
+			run, err := j.do(ctx, o.Captures)
 			mu.Lock()
 			defer mu.Unlock()
 			report.done(j)
@@ -121,10 +126,14 @@ func Run(ctx context.Context, experiments []Experiment, o RunOptions) ([]proof.P
 }
 
 // do is one run, from its namespaces to their end.
-func (j job) do(ctx context.Context) (run proof.Run, err error) {
+func (j job) do(ctx context.Context, captures string) (run proof.Run, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, trialPatience, fmt.Errorf("it took longer than %s", trialPatience))
 	defer cancel()
 	t := &Trial{}
+	if captures != "" {
+		name := fmt.Sprintf("%s.%d.", strings.ReplaceAll(j.name, " · ", "."), j.repeat+1)
+		t.captures = filepath.Join(captures, name)
+	}
 	err = j.run(ctx, t)
 	if err := errors.Join(err, t.close()); err != nil {
 		return proof.Run{}, err

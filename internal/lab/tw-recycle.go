@@ -53,13 +53,13 @@ const (
 // measureRecycle connects from two clients behind a NAT, of which the second was
 // started a minute later, to a server that closes first; on the way to the server is
 // the emulated rule.
-func measureRecycle(ctx context.Context, ipv6 bool, arm recycleArm) (result Recycled, err error) {
-	t, err := newMasqueraded()
+func measureRecycle(ctx context.Context, on network, arm recycleArm) (result Recycled, err error) {
+	t, err := newMasqueraded(on)
 	if err != nil {
 		return result, err
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
-	service, err := t.serve(ctx, ipv6)
+	service, err := t.serve(ctx, on.ipv6)
 	if err != nil {
 		return result, err
 	}
@@ -72,14 +72,14 @@ func measureRecycle(ctx context.Context, ipv6 bool, arm recycleArm) (result Recy
 	if !arm.off {
 		t.toServer.SetRules(newRecycle(service).rule())
 	}
-	if result.First, err = connectSeveral(ctx, t.first, ipv6, 40000, recycleConnects, service); err != nil {
+	if result.First, err = connectSeveral(ctx, t.first, on.ipv6, 40000, recycleConnects, service); err != nil {
 		return result, err
 	}
 	if err := t.awaitTimeWaits(ctx, result.First.Opened); err != nil {
 		return result, err
 	}
 	since := t.toServer.Now()
-	if result.Second, err = connectSeveral(ctx, t.second, ipv6, 41000, recycleConnects, service); err != nil {
+	if result.Second, err = connectSeveral(ctx, t.second, on.ipv6, 41000, recycleConnects, service); err != nil {
 		return result, err
 	}
 	for _, p := range t.toServer.Passed(0) {
@@ -161,7 +161,7 @@ func sumUp(results []connected) (c Connects, err error) {
 
 func recycled(title string, arm recycleArm) func(context.Context, *Trial) error {
 	return func(ctx context.Context, t *Trial) error {
-		r, err := measureRecycle(ctx, false, arm)
+		r, err := measureRecycle(ctx, t.network(), arm)
 		if err != nil {
 			return err
 		}
@@ -179,6 +179,7 @@ var twRecycleProof = Experiment{
 	Question: "Kernels before 4.12 dropped SYNs whose time stamp was older than the last of their address. Whom does that hit?",
 	Setup:    "an emulation of that rule in user space, in front of a real server; two clients behind a real masquerade, the second started a minute later; 5 connects each, 2.5 s of patience",
 	Load:     Waits,
+	Wired:    true,
 	Quantities: []proof.Quantity{
 		{Name: "failed", Title: "connects of the second client that failed", Unit: "connects", Better: proof.Less},
 		{Name: "first_opened", Title: "connects of the first client that succeeded", Unit: "connects"},
@@ -187,6 +188,7 @@ var twRecycleProof = Experiment{
 	Arms: []Arm{
 		{Arm: base("the emulated rule is on", proof.Exactly("failed", recycleConnects), proof.Exactly("first_opened", recycleConnects)), Seconds: 3, Run: recycled("the rule is on", recycleArm{})},
 		{Arm: remedy("off", "The emulated rule is off", "net.ipv4.tcp_tw_recycle=0", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: recycled("the rule is off", recycleArm{off: true})},
+		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 masquerade", proof.NoEffect, proof.Exactly("failed", recycleConnects)), Seconds: 3, Run: overIPv6(recycled("over IPv6", recycleArm{}))},
 		{Arm: folklore("no-time-stamps", "The second client sends no time stamps", "net.ipv4.tcp_timestamps=0 at that client", proof.NoEffect), Seconds: 3, Run: recycled("which sends no time stamps", recycleArm{secondWithout: true})},
 	},
 }

@@ -38,8 +38,8 @@ const (
 
 // measureLastAck closes a connection from the client's side, and loses the client's
 // last ACK.
-func measureLastAck(ctx context.Context, ipv6 bool, without lastAckWithout) (result LastAck, err error) {
-	t, w, err := NewWired("client", "server", wire.Options{})
+func measureLastAck(ctx context.Context, on network, without lastAckWithout) (result LastAck, err error) {
+	t, w, err := on.wired("client", "server")
 	if err != nil {
 		return result, err
 	}
@@ -50,7 +50,7 @@ func measureLastAck(ctx context.Context, ipv6 bool, without lastAckWithout) (res
 			return result, err
 		}
 	}
-	near, far, err := connectOverWire(ctx, client, server, ipv6)
+	near, far, err := connectOverWire(ctx, client, server, on.ipv6)
 	if err != nil {
 		return result, err
 	}
@@ -144,7 +144,7 @@ func connectOverWire(ctx context.Context, client, server *Node, ipv6 bool) (near
 
 func lastAckLost(title string, without lastAckWithout) func(context.Context, *Trial) error {
 	return func(ctx context.Context, t *Trial) error {
-		r, err := measureLastAck(ctx, false, without)
+		r, err := measureLastAck(ctx, t.network(), without)
 		if err != nil {
 			return err
 		}
@@ -162,6 +162,7 @@ var whyLastAckProof = Experiment{
 	Question: "A connection ends in order, and the last ACK does not arrive. What is the peer told?",
 	Setup:    "two hosts on a wire that loses the first segment that acknowledges the peer's FIN",
 	Load:     Waits,
+	Wired:    true,
 	Quantities: []proof.Quantity{
 		{Name: "failed_end", Title: "orderly ends that the peer's program is told have failed", Unit: "connections", Better: proof.Less},
 		{Name: "resets", Title: "resets that the peer got", Unit: "segments"},
@@ -169,6 +170,7 @@ var whyLastAckProof = Experiment{
 	},
 	Arms: []Arm{
 		{Arm: base("TIME_WAIT answers", proof.Exactly("failed_end", 0), proof.Exactly("resets", 0)), Seconds: 1, Run: lastAckLost("The last ACK is lost, and TIME_WAIT answers", withTimeWait)},
+		{Arm: observe("ipv6", "The same over IPv6", "IPv6 addresses", proof.NoEffect, proof.Exactly("failed_end", 0), proof.Exactly("resets", 0)), Seconds: 1, Run: overIPv6(lastAckLost("The last ACK is lost over IPv6, and TIME_WAIT answers", withTimeWait))},
 		{Arm: folklore("kill", "TIME_WAIT is taken away", "ss -K (SOCK_DESTROY)", proof.Harmful, proof.Exactly("resets", 1)), Seconds: 1, Run: lastAckLost("The last ACK is lost, and TIME_WAIT was taken away", withoutByDestroy)},
 		{Arm: folklore("max-tw-buckets", "No TIME_WAIT is made", "net.ipv4.tcp_max_tw_buckets=0", proof.Harmful, proof.Exactly("resets", 1)), Seconds: 1, Run: lastAckLost("The last ACK is lost, and no TIME_WAIT was made", withoutBuckets)},
 		{Arm: folklore("linger-zero", "The connection ends by a reset", "SO_LINGER with a time-out of zero", proof.Harmful, proof.Exactly("resets", 1)), Seconds: 1, Run: lastAckLost("The connection ends by a reset", withoutByReset)},

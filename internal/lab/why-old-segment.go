@@ -65,13 +65,13 @@ type OldSegment struct {
 // Both hosts connect to each other at once (RFC 9293, 3.5: a simultaneous open), so
 // that TCP_REPAIR can choose both initial sequence numbers. Natural ones meet once in
 // 2³², and the experiment cannot wait for that.
-func measureOldSegment(ctx context.Context, ipv6 bool, guard Guard) (result OldSegment, err error) {
-	t, w, err := NewWired("left", "right", wire.Options{})
+func measureOldSegment(ctx context.Context, on network, guard Guard) (result OldSegment, err error) {
+	t, w, err := on.wired("left", "right")
 	if err != nil {
 		return result, err
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
-	e := oldSegment{w: w, left: t.Nodes[0], right: t.Nodes[1], ipv6: ipv6}
+	e := oldSegment{w: w, left: t.Nodes[0], right: t.Nodes[1], ipv6: on.ipv6}
 	if err := e.disarm(guard); err != nil {
 		return result, err
 	}
@@ -316,7 +316,7 @@ func readAll(ctx context.Context, s *socket, size int) ([]byte, error) {
 
 func oldSegmentArrives(guard Guard) func(context.Context, *Trial) error {
 	return func(ctx context.Context, t *Trial) error {
-		r, err := measureOldSegment(ctx, false, guard)
+		r, err := measureOldSegment(ctx, t.network(), guard)
 		if err != nil {
 			return err
 		}
@@ -335,6 +335,7 @@ var whyOldSegmentProof = Experiment{
 	Question: "A segment of a closed connection arrives in a new one with the same four numbers. What keeps its bytes out?",
 	Setup:    "two hosts on a wire that holds a segment of 16 bytes until the next connection; initial sequence numbers chosen by TCP_REPAIR, since the clock's own meet once in 2^32",
 	Load:     Waits,
+	Wired:    true,
 	Quantities: []proof.Quantity{
 		{Name: "corrupted", Title: "bytes read that were not sent in that connection", Unit: "bytes", Better: proof.Less},
 		{Name: "refused", Title: "new connections refused (EADDRNOTAVAIL)", Unit: "connections"},
@@ -343,6 +344,7 @@ var whyOldSegmentProof = Experiment{
 	},
 	Arms: []Arm{
 		{Arm: base("all guards out of the way", proof.Exactly("corrupted", 16)), Seconds: 1, Run: oldSegmentArrives(NoGuard)},
+		{Arm: observe("ipv6", "The same over IPv6", "IPv6 addresses", proof.NoEffect, proof.Exactly("corrupted", 16)), Seconds: 1, Run: overIPv6(oldSegmentArrives(NoGuard))},
 		{Arm: observe("time-wait", "TIME_WAIT alone", "net.ipv4.tcp_max_tw_buckets as it is", proof.Works, proof.Exactly("refused", 1)), Seconds: 1, Run: oldSegmentArrives(GuardTimeWait)},
 		{Arm: observe("time-stamps", "Time stamps alone", "net.ipv4.tcp_timestamps=1", proof.Works, proof.Exactly("older_stamps", 1)), Seconds: 1, Run: oldSegmentArrives(GuardTimeStamps)},
 		{Arm: observe("clock", "The clock of initial sequence numbers alone", "the left host's number is the kernel's own", proof.Works), Seconds: 1, Run: oldSegmentArrives(GuardClock)},

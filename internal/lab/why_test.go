@@ -43,7 +43,9 @@ func TestWhyLastAck(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			r := measured(t, func(ctx context.Context) (LastAck, error) { return measureLastAck(ctx, c.ipv6, c.without) })
+			r := measured(t, func(ctx context.Context) (LastAck, error) {
+				return measureLastAck(ctx, network{ipv6: c.ipv6}, c.without)
+			})
 			t.Logf("\n%s", r.Ladder)
 			if r.FINs != c.fins || r.Resets != c.resets || !errors.Is(r.Told, c.told) {
 				t.Errorf("%d FINs, %d resets, told %v; want %d, %d, %v", r.FINs, r.Resets, r.Told, c.fins, c.resets, c.told)
@@ -71,7 +73,9 @@ func TestWhyOldSegment(t *testing.T) {
 		for _, ipv6 := range []bool{false, true} {
 			t.Run(string(guard)+", "+map[bool]string{false: "IPv4", true: "IPv6"}[ipv6], func(t *testing.T) {
 				t.Parallel()
-				r := measured(t, func(ctx context.Context) (OldSegment, error) { return measureOldSegment(ctx, ipv6, guard) })
+				r := measured(t, func(ctx context.Context) (OldSegment, error) {
+					return measureOldSegment(ctx, network{ipv6: ipv6}, guard)
+				})
 				t.Logf("\n%s", r.Ladder)
 				want := wants[guard]
 				switch {

@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 
@@ -15,6 +16,31 @@ import (
 	"linger/internal/lab/wire"
 	"linger/internal/proof"
 )
+
+// network is what an experiment on the wire is built on.
+type network struct {
+	ipv6 bool
+	// tap gives the file that a wire writes its packets to, by the names of its ends; nil
+	// for none.
+	tap func(left, right string) (io.Writer, error)
+}
+
+// options are those of one of its wires.
+func (n network) options(left, right string) (o wire.Options, err error) {
+	if n.tap != nil {
+		o.Pcap, err = n.tap(left, right)
+	}
+	return o, err
+}
+
+// wired makes two namespaces that are joined by a wire.
+func (n network) wired(left, right string) (*Topology, *wire.Wire, error) {
+	o, err := n.options(left, right)
+	if err != nil {
+		return nil, nil, err
+	}
+	return NewWired(left, right, o)
+}
 
 // NewWired makes two namespaces that are joined by a wire. It needs /dev/net/tun.
 func NewWired(left, right string, o wire.Options) (*Topology, *wire.Wire, error) {
@@ -76,28 +102,30 @@ type masqueraded struct {
 
 // newMasqueraded makes the nodes. What leaves the NAT for the server has the NAT's
 // address, by a real masquerade of nftables.
-func newMasqueraded() (*masqueraded, error) {
+func newMasqueraded(on network) (*masqueraded, error) {
 	t := &masqueraded{Topology: &Topology{}}
-	if err := t.build(); err != nil {
+	if err := t.build(on); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
 }
 
-func (t *masqueraded) build() (err error) {
+func (t *masqueraded) build(on network) (err error) {
 	if err := t.addNodes("first client", "second client", "nat", "server"); err != nil {
 		return err
 	}
 	t.first, t.second, t.nat, t.server = t.Nodes[0], t.Nodes[1], t.Nodes[2], t.Nodes[3]
-	if _, err := t.wire(1, t.first, t.nat, wire.Options{}); err != nil {
-		return err
+	var wires [3]*wire.Wire
+	for i, ends := range [3][2]*Node{{t.first, t.nat}, {t.second, t.nat}, {t.nat, t.server}} {
+		o, err := on.options(ends[0].Name, ends[1].Name)
+		if err != nil {
+			return err
+		}
+		if wires[i], err = t.wire(byte(i+1), ends[0], ends[1], o); err != nil {
+			return err
+		}
 	}
-	if t.toSecond, err = t.wire(2, t.second, t.nat, wire.Options{}); err != nil {
-		return err
-	}
-	if t.toServer, err = t.wire(3, t.nat, t.server, wire.Options{}); err != nil {
-		return err
-	}
+	t.toSecond, t.toServer = wires[1], wires[2]
 	t.first.IPv4, t.first.IPv6 = wireAddrs(1, 1)
 	t.second.IPv4, t.second.IPv6 = wireAddrs(2, 1)
 	t.nat.IPv4, t.nat.IPv6 = wireAddrs(3, 1)
