@@ -179,6 +179,11 @@ func (t Text) PrintLab(w io.Writer, l Lab) error {
 func (t Text) arms(b *strings.Builder, p proof.Proof) {
 	s := t.Style
 	q, most := p.Quantities[0], scale(p)
+	told := "  bars: " + q.Title
+	if q.Better != "" {
+		told += fmt.Sprintf(" (%s is better)", q.Better)
+	}
+	fmt.Fprintf(b, "%s\n", s.paint(faint, told))
 	for _, r := range p.All() {
 		m := markOfResult(r)
 		fmt.Fprintf(b, "  %s", s.paint(m.tone, fmt.Sprintf("%-11s", m.String(s.ASCII))))
@@ -198,9 +203,12 @@ func (t Text) arms(b *strings.Builder, p proof.Proof) {
 			for _, c := range r.Runs[0].Series {
 				fmt.Fprintf(b, "               %s %s\n", s.sparkline(resample(c, 40)), c.Name)
 			}
-			if named := r.Runs[0].Named; len(named) > 0 {
-				fmt.Fprintf(b, "               linger says: %s\n", strings.Join(named, ", "))
-			}
+		}
+		if says := said(r); says != "" {
+			fmt.Fprintf(b, "               linger says: %s\n", says)
+		}
+		if r.Verdict == proof.Harmful {
+			fmt.Fprintf(b, "               %s\n", r.Because)
 		}
 		for _, u := range r.Unexpected {
 			fmt.Fprintf(b, "               %s\n", s.paint(toneCritical, "NOT AS EXPECTED: "+u))
@@ -261,6 +269,9 @@ func (Markdown) PrintLab(w io.Writer, l Lab) error {
 			b.WriteByte('\n')
 		}
 		for _, r := range p.All() {
+			if says := said(r); says != "" {
+				fmt.Fprintf(&b, "\n%s: linger says: %s\n", escape(r.Title), escape(says))
+			}
 			for _, u := range r.Unexpected {
 				fmt.Fprintf(&b, "\n**Not as expected:** %s: %s\n", r.ID, escape(u))
 			}

@@ -21,13 +21,15 @@ func (HTML) PrintLab(w io.Writer, l Lab) error {
 	t, err := template.New("lab.html").Funcs(template.FuncMap{
 		"class":    func(v proof.Verdict) string { return strings.ReplaceAll(string(v), " ", "-") },
 		"icon":     func(v proof.Verdict) string { return verdictMark(v).icon },
-		"goal":     func(p proof.Proof, r proof.Result) string { g, _ := goal(p, r); return g.String() },
+		"tiles":    tilesOf,
+		"knobs":    knobsOf,
+		"cures":    curesOf,
+		"answers":  answersOf,
 		"bars":     bars,
 		"plots":    plots,
 		"folklore": folkloreOf,
 		"ladders":  laddersOf,
-		"sum":      func(a, b int) int { return a + b },
-		"rung":     func(i int) int { return 40 + 26*i },
+		"said":     said,
 		"spread": func(r proof.Result, q proof.Quantity) string {
 			if i, ok := r.Spread(q.Name); ok {
 				return i.String()
@@ -41,15 +43,16 @@ func (HTML) PrintLab(w io.Writer, l Lab) error {
 	return t.Execute(w, map[string]any{"Lab": l, "Headline": l.headline(), "Where": l.where(), "Day": l.TakenAt.UTC().Format("2 January 2006")})
 }
 
-// bar is one arm's goal in percent of the largest.
+// bar is one arm's goal in percent of the largest, beside that of the base line.
 type bar struct {
 	proof.Result
-	Width, Low, Span float64
-	Value            string
+	Width, Low, Span, Base float64
+	Value                  string
 }
 
 func bars(p proof.Proof) (all []bar) {
 	most := scale(p)
+	before, _ := goal(p, p.Base)
 	for _, r := range p.All() {
 		g, ok := goal(p, r)
 		if !ok {
@@ -57,7 +60,7 @@ func bars(p proof.Proof) (all []bar) {
 		}
 		b := bar{Result: r, Value: g.String()}
 		if most > 0 {
-			b.Width, b.Low, b.Span = 100*g.Median/most, 100*g.Low/most, 100*(g.High-g.Low)/most
+			b.Width, b.Low, b.Span, b.Base = 100*g.Median/most, 100*g.Low/most, 100*(g.High-g.Low)/most, 100*before.Median/most
 		}
 		all = append(all, b)
 	}
@@ -75,11 +78,14 @@ type line struct {
 	Label  string
 	Points string
 	Hue    int
-	Y      int // of its label
+	// Dash tells it from others without colour.
+	Dash string
 }
 
+var dashes = []string{"none", "9 5", "3 4", "14 4 3 4"}
+
 // The inside of a plot, in its own units.
-const plotWidth, plotHeight = 640.0, 200.0
+const plotWidth, plotHeight = 640.0, 150.0
 
 func plots(p proof.Proof) (all []plot) {
 	byName := map[string]int{}
@@ -107,24 +113,7 @@ func plots(p proof.Proof) (all []plot) {
 					fmt.Fprintf(&points, "%.1f,%.1f ", plotWidth*c.X[i]/max(xMost[c.Name], 1e-9), plotHeight-plotHeight*c.Y[i]/max(yMost[c.Name], 1e-9))
 				}
 				n := len(all[at].Lines)
-				all[at].Lines = append(all[at].Lines, line{Label: r.Title, Points: points.String(), Hue: (210 + 67*n) % 360})
-			}
-		}
-	}
-	return all
-}
-
-// saying is a piece of folklore and what was measured of it.
-type saying struct {
-	Proof proof.Proof
-	proof.Result
-}
-
-func folkloreOf(l Lab) (all []saying) {
-	for _, p := range l.Proofs {
-		for _, r := range p.Variants {
-			if r.Kind == proof.Folklore && r.Cannot == "" {
-				all = append(all, saying{p, r})
+				all[at].Lines = append(all[at].Lines, line{Label: r.Title, Points: points.String(), Hue: (210 + 67*n) % 360, Dash: dashes[n%len(dashes)]})
 			}
 		}
 	}
