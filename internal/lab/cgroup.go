@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
+	"time"
 )
 
 // leftover is how everything is named that can outlive the laboratory's process: a
@@ -57,7 +59,7 @@ func (t *Trial) controlGroup(controller string, w *WorkerProcess) (controlGroup,
 		t.Defer(func() error {
 			// A group goes when its last process has; one that was killed says so.
 			_ = w.Close()
-			return os.Remove(g.dir)
+			return removeGroup(g.dir)
 		})
 		return g, g.write("cgroup.procs", strconv.Itoa(w.PID()))
 	}
@@ -162,9 +164,20 @@ func exists(path string) bool {
 	return err == nil
 }
 
+// removeGroup removes a control group, whose files cannot be removed. The processes of a
+// laboratory that has just been killed may take a moment to notice.
+func removeGroup(path string) error {
+	for deadline := time.Now().Add(closePatience); ; time.Sleep(20 * time.Millisecond) {
+		err := os.Remove(path)
+		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
 // Sweep removes what laboratories left that were killed: control groups and
 // directories with the number of a process that is no more. Namespaces and processes
-// need none: they go by themselves.
+// need none: they go by themselves. What belongs to another user is left to that one.
 func Sweep() error {
 	var errs []error
 	for _, root := range append(append(cgroupRoots("cpu"), cgroupRoots("memory")...), os.TempDir()) {
@@ -179,9 +192,9 @@ func Sweep() error {
 			}
 			remove := os.RemoveAll
 			if root != os.TempDir() {
-				remove = os.Remove // a control group's files cannot be removed
+				remove = removeGroup
 			}
-			if err := remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 				errs = append(errs, err)
 			}
 		}
