@@ -105,7 +105,7 @@ func interruptLab(t *testing.T, args []string, file string, end syscall.Signal) 
 	t.Helper()
 	dir := t.TempDir()
 	marker := "LINGER_TEST_MARKER=" + dir
-	linger := labCommand(t, dir, append([]string{"run", "--repeat", "20"}, args...)...)
+	linger := labCommand(t, dir, append([]string{"run", "--repeat", "4"}, args...)...)
 	linger.Env = append(linger.Env, marker)
 	var told bytes.Buffer
 	linger.Stderr = &told
