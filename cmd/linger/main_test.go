@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) {
 	lab.Worker() // linger lab starts its own program again
-	testscript.Main(m, map[string]func(){"linger": main})
+	testscript.Main(m, map[string]func(){"linger": main, "without": without})
 }
 
 // TestStories runs testdata/*.txt against the real program and this machine's own

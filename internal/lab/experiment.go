@@ -153,14 +153,6 @@ func (t *Trial) network() network {
 	}}
 }
 
-// overIPv6 has a run use IPv6 and nothing else.
-func overIPv6(run func(context.Context, *Trial) error) func(context.Context, *Trial) error {
-	return func(ctx context.Context, t *Trial) error {
-		t.ipv6 = true
-		return run(ctx, t)
-	}
-}
-
 // addr is a node's address of the family that the run uses.
 func (t *Trial) addr(n *Node) netip.Addr { return n.Addr(t.ipv6) }
 

@@ -121,6 +121,9 @@ func (s Scenario) Build(ctx context.Context, o Options) (*Built, error) {
 	if s.Cannot != "" {
 		return nil, fmt.Errorf("build %s: %w: %s", s.Slug, errors.ErrUnsupported, s.Cannot)
 	}
+	if o.IPv6 && !hasIPv6() {
+		return nil, fmt.Errorf("build %s: %w", s.Slug, errNoIPv6)
+	}
 	if o.Size < 0 || o.Size > MaxSize {
 		return nil, fmt.Errorf("build %s: size %d is not between 0 and %d", s.Slug, o.Size, MaxSize)
 	}

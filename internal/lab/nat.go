@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -18,14 +19,32 @@ type translation struct {
 	low, high uint16
 }
 
-// translate adds the rule to the node's own nftables, which makes the kernel track
-// the node's connections.
-func (n *Node) translate(t translation) error {
+// nftables adds what fill says to the node's own nftables.
+func (n *Node) nftables(what string, fill func(*nftables.Conn)) error {
 	err := n.Do(func() error {
 		c, err := nftables.New()
 		if err != nil {
 			return err
 		}
+		fill(c)
+		return c.Flush()
+	})
+	for _, missing := range []error{unix.EPROTONOSUPPORT, unix.EOPNOTSUPP, unix.ENOENT} {
+		if errors.Is(err, missing) {
+			err = fmt.Errorf("%w: this kernel lacks nf_tables, or a part of it: modprobe nf_tables nft_chain_nat nft_ct: %w", errors.ErrUnsupported, err)
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("node %s: %s: %w", n.Name, what, err)
+	}
+	return nil
+}
+
+// translate adds the rule to the node's own nftables, which makes the kernel track
+// the node's connections.
+func (n *Node) translate(t translation) error {
+	return n.nftables(fmt.Sprintf("translate %s to %s", t.from, t.to), func(c *nftables.Conn) {
 		family, offset := nftables.TableFamilyIPv4, uint32(12) // saddr of an IPv4 header
 		natFamily := uint32(unix.NFPROTO_IPV4)
 		if t.from.Is6() {
@@ -56,12 +75,7 @@ func (n *Node) translate(t translation) error {
 			nat.RegProtoMin, nat.RegProtoMax, nat.Specified = 2, 3, true
 		}
 		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(rule, nat)})
-		return c.Flush()
 	})
-	if err != nil {
-		return fmt.Errorf("node %s: translate %s to %s: %w", n.Name, t.from, t.to, err)
-	}
-	return nil
 }
 
 // Bits of the register that ct state loads (NF_CT_STATE_BIT of
@@ -79,11 +93,7 @@ const (
 // refuseUnknown makes the node a firewall of what comes to it (input) or passes it
 // (forward): it drops what is neither a SYN nor of a connection that it knows.
 func (n *Node) refuseUnknown(at *nftables.ChainHook) error {
-	err := n.Do(func() error {
-		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
+	return n.nftables("firewall", func(c *nftables.Conn) {
 		table := c.AddTable(&nftables.Table{Name: "lab", Family: nftables.TableFamilyINet})
 		chain := c.AddChain(&nftables.Chain{
 			Name: "firewall", Table: table, Type: nftables.ChainTypeFilter,
@@ -100,22 +110,13 @@ func (n *Node) refuseUnknown(at *nftables.ChainHook) error {
 			&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: []byte{0}},
 			&expr.Verdict{Kind: expr.VerdictDrop},
 		}})
-		return c.Flush()
 	})
-	if err != nil {
-		return fmt.Errorf("node %s: firewall: %w", n.Name, err)
-	}
-	return nil
 }
 
 // leaveUntracked keeps what comes in and goes out of the node out of connection
 // tracking.
 func (n *Node) leaveUntracked() error {
-	err := n.Do(func() error {
-		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
+	return n.nftables("leave untracked", func(c *nftables.Conn) {
 		table := c.AddTable(&nftables.Table{Name: "raw", Family: nftables.TableFamilyINet})
 		for name, hook := range map[string]*nftables.ChainHook{"prerouting": nftables.ChainHookPrerouting, "output": nftables.ChainHookOutput} {
 			chain := c.AddChain(&nftables.Chain{
@@ -123,12 +124,7 @@ func (n *Node) leaveUntracked() error {
 			})
 			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Notrack{}}})
 		}
-		return c.Flush()
 	})
-	if err != nil {
-		return fmt.Errorf("node %s: leave untracked: %w", n.Name, err)
-	}
-	return nil
 }
 
 // forgetIdle has the node's connection tracking forget a connection that is idle for so

@@ -162,7 +162,10 @@ func isReady() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("link %s: %w", linkName, err)
 	}
-	addrs, err := netlink.AddrList(link, netlink.FAMILY_V6)
+	var addrs []netlink.Addr
+	if hasIPv6() {
+		addrs, err = netlink.AddrList(link, netlink.FAMILY_V6)
+	}
 	if err != nil {
 		return false, fmt.Errorf("addresses of %s: %w", linkName, err)
 	}
@@ -191,7 +194,7 @@ func (n *Node) linkUp() error {
 }
 
 func (n *Node) addAddresses() error {
-	for _, addr := range []netip.Addr{n.IPv4, n.IPv6} {
+	for _, addr := range possible(n.IPv4, n.IPv6) {
 		if err := addAddress(addr, false); err != nil {
 			return err
 		}
@@ -298,7 +301,7 @@ func (n *Node) vanish(from *Node) error {
 		if err != nil {
 			return fmt.Errorf("link %s: %w", linkName, err)
 		}
-		for _, addr := range []netip.Addr{n.IPv4, n.IPv6} {
+		for _, addr := range possible(n.IPv4, n.IPv6) {
 			err := netlink.NeighSet(&netlink.Neigh{
 				LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: hardware,
 			})
@@ -316,7 +319,7 @@ func (n *Node) vanish(from *Node) error {
 		if err != nil {
 			return fmt.Errorf("link %s: %w", linkName, err)
 		}
-		for _, addr := range []netip.Addr{n.IPv4, n.IPv6} {
+		for _, addr := range possible(n.IPv4, n.IPv6) {
 			bits := 24
 			if addr.Is6() {
 				bits = 64

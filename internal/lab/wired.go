@@ -73,6 +73,14 @@ func wireAddrs(nth, host byte) (v4, v6 netip.Addr) {
 	return netip.AddrFrom4([4]byte{10, 99, nth, host}), netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x99, 3: nth, 15: host})
 }
 
+// prefixes are those of the addresses that this kernel can have.
+func prefixes(v4, v6 netip.Addr) []netip.Prefix {
+	if !hasIPv6() {
+		return []netip.Prefix{netip.PrefixFrom(v4, 24)}
+	}
+	return []netip.Prefix{netip.PrefixFrom(v4, 24), netip.PrefixFrom(v6, 64)}
+}
+
 func wireLink(nth byte) string { return fmt.Sprintf("wire%d", nth) }
 
 // wire joins two nodes by the nth wire, on which the left one is host 1.
@@ -81,7 +89,7 @@ func (t *Topology) wire(nth byte, left, right *Node, o wire.Options) (*wire.Wire
 		v4, v6 := wireAddrs(nth, host)
 		return wire.End{
 			Name: n.Name, Netns: n.netns, Link: wireLink(nth),
-			Addrs: []netip.Prefix{netip.PrefixFrom(v4, 24), netip.PrefixFrom(v6, 64)},
+			Addrs: prefixes(v4, v6),
 		}
 	}
 	w, err := wire.Join(end(left, 1), end(right, 2), o)
@@ -186,7 +194,11 @@ func (t *Topology) firewalled(forgetSeconds int) error {
 
 // forward makes the node a router.
 func (n *Node) forward() error {
-	return errors.Join(n.Set("net.ipv4.ip_forward", "1"), n.Set("net.ipv6.conf.all.forwarding", "1"))
+	err := n.Set("net.ipv4.ip_forward", "1")
+	if err == nil && hasIPv6() {
+		err = n.Set("net.ipv6.conf.all.forwarding", "1")
+	}
+	return err
 }
 
 func defaultRoutes(name string) error {
@@ -199,6 +211,9 @@ func defaultRoutes(name string) error {
 		if err != nil {
 			return err
 		}
+		if dst.IP.To4() == nil && !hasIPv6() {
+			continue
+		}
 		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst}); err != nil {
 			return fmt.Errorf("route %s: %w", everything, err)
 		}
@@ -208,12 +223,12 @@ func defaultRoutes(name string) error {
 
 // masquerade has what leaves by a link seem to come from the node itself.
 func (n *Node) masquerade(link string) error {
-	err := n.Do(func() error {
-		c, err := nftables.New()
-		if err != nil {
-			return err
+	return n.nftables("masquerade at "+link, func(c *nftables.Conn) {
+		families := []nftables.TableFamily{nftables.TableFamilyIPv4}
+		if hasIPv6() {
+			families = append(families, nftables.TableFamilyIPv6)
 		}
-		for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
+		for _, family := range families {
 			table := c.AddTable(&nftables.Table{Name: "masquerade", Family: family})
 			chain := c.AddChain(&nftables.Chain{
 				Name: "postrouting", Table: table, Type: nftables.ChainTypeNAT,
@@ -227,12 +242,7 @@ func (n *Node) masquerade(link string) error {
 				&expr.Masq{},
 			}})
 		}
-		return c.Flush()
 	})
-	if err != nil {
-		return fmt.Errorf("node %s: masquerade at %s: %w", n.Name, link, err)
-	}
-	return nil
 }
 
 // forget has the node forget the TCP connections that it tracks, as a restarted NAT
