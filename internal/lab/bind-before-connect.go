@@ -103,7 +103,7 @@ var bindBeforeConnectProof = Experiment{
 			Seconds: 1, Run: overIPv6(bindChurn(DialSpec{}, 1, 2)),
 		},
 		{
-			Arm:     folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
+			Arm:     why(folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), "bind() has chosen the port before connect() could take any over."),
 			Seconds: 1, Run: bindChurn(DialSpec{BindPort: true}, 1, 2, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"}),
 		},
 		{

@@ -113,6 +113,6 @@ var lingerZeroProof = Experiment{
 	},
 	Arms: []Arm{
 		{Arm: base("close() as it is", proof.Exactly("bytes_lost", 0), proof.Exactly("peer_resets", 0), proof.Exactly("client_time_wait", 40)), Seconds: 3, Run: sendAndClose(false)},
-		{Arm: folklore("so-linger", "SO_LINGER {1, 0}", "setsockopt(SO_LINGER, {1, 0})", proof.Harmful, proof.Exactly("client_time_wait", 0), proof.Exactly("peer_resets", 40)), Seconds: 3, Run: sendAndClose(true)},
+		{Arm: why(folklore("so-linger", "SO_LINGER {1, 0}", "setsockopt(SO_LINGER, {1, 0})", proof.Harmful, proof.Exactly("client_time_wait", 0), proof.Exactly("peer_resets", 40)), "What waits in the send buffer is thrown away, and the peer is told ECONNRESET."), Seconds: 3, Run: sendAndClose(true)},
 	},
 }

@@ -117,7 +117,7 @@ var connectionChurnProof = Experiment{
 		{Arm: remedy("client-closes", "Let the client close first", "Connection: close is sent by the client, which hangs up", proof.Works, proof.Exactly("server_time_wait", 0), proof.Exactly("client_time_wait", 1000)), Seconds: 2, Run: churned(clientCloses, DialSpec{}, false)},
 		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 address of the service", proof.NoEffect, proof.Exactly("server_time_wait", 1000)), Seconds: 2, Run: overIPv6(churned(serverCloses, untilClosed, false))},
 		{Arm: folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), Seconds: 2, Run: churned(serverCloses, untilClosed, false, setting{atServer, "net.ipv4.tcp_fin_timeout", "5"})},
-		{Arm: folklore("tw-reuse", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), Seconds: 2, Run: churned(serverCloses, untilClosed, false, setting{atServer, "net.ipv4.tcp_tw_reuse", "1"})},
+		{Arm: why(folklore("tw-reuse", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), "It is for connect() alone: a service needs no port for each connection."), Seconds: 2, Run: churned(serverCloses, untilClosed, false, setting{atServer, "net.ipv4.tcp_tw_reuse", "1"})},
 		{Arm: folklore("wider-range", "A wider range of ports at the service", "net.ipv4.ip_local_port_range=\"1024 65535\"", proof.NoEffect), Seconds: 2, Run: churned(serverCloses, untilClosed, false, setting{atServer, "net.ipv4.ip_local_port_range", "1024 65535"})},
 	},
 }

@@ -76,6 +76,12 @@ func (t *Trial) record(d Dialed) {
 	t.Record("opened", float64(d.Opened))
 }
 
+// why adds the mechanism, in a sentence.
+func why(a proof.Arm, note string) proof.Arm {
+	a.Note = note
+	return a
+}
+
 // base, remedy, folklore and observe make arms.
 func base(title string, within ...proof.Bound) proof.Arm {
 	return proof.Arm{ID: "base", Title: title, Within: within}

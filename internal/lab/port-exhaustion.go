@@ -140,7 +140,7 @@ var portExhaustionProof = Experiment{
 		{Arm: remedy("ipv6-tw-reuse", "Over IPv6: tcp_tw_reuse, whose key is of net.ipv4", "net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0)), Seconds: 5, Run: overIPv6(demand{set: []setting{reuse}}.run)},
 		{Arm: remedy("ipv6-second-source", "Over IPv6: a second source address", "bind(address) with IP_BIND_ADDRESS_NO_PORT", proof.Works, enough()...), Seconds: 5, Run: overIPv6(demand{twoSources: true}.run)},
 		{Arm: remedy("ipv6-second-destination", "Over IPv6: a second destination address", "two addresses of the service, in turn", proof.Works, enough()...), Seconds: 5, Run: overIPv6(demand{twoServices: true}.run)},
-		{Arm: folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), Seconds: 5, Run: demand{set: []setting{{atClient, "net.ipv4.tcp_fin_timeout", "5"}}}.run},
+		{Arm: why(folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), "The ports are held by TIME_WAIT, which it does not shorten."), Seconds: 5, Run: demand{set: []setting{{atClient, "net.ipv4.tcp_fin_timeout", "5"}}}.run},
 		{Arm: folklore("syn-retries", "Fewer SYN retries, a larger backlog", "net.ipv4.tcp_syn_retries=2, tcp_max_syn_backlog=65535", proof.NoEffect), Seconds: 5, Run: demand{set: []setting{{atClient, "net.ipv4.tcp_syn_retries", "2"}, {atServer, "net.ipv4.tcp_max_syn_backlog", "65535"}}}.run},
 		{Arm: folklore("service-reuse", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1 on the other host", proof.NoEffect), Seconds: 5, Run: demand{set: []setting{{atServer, "net.ipv4.tcp_tw_reuse", "1"}}}.run},
 	},

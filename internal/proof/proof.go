@@ -67,7 +67,7 @@ type Arm struct {
 	// Names are what a diagnosis has to name, as Run.Named has it without the severity; what
 	// else it names is information at most. Empty and not nil: it has to name nothing.
 	Names []string `json:"names,omitempty"`
-	// Note says what the numbers alone do not: the mechanism, or what else to heed.
+	// Note says what the numbers alone do not: the mechanism.
 	Note string `json:"note,omitempty"`
 }
 

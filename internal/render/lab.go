@@ -210,6 +210,9 @@ func (t Text) arms(b *strings.Builder, p proof.Proof) {
 		if r.Verdict == proof.Harmful {
 			fmt.Fprintf(b, "               %s\n", r.Because)
 		}
+		if r.Note != "" {
+			fmt.Fprintf(b, "               %s\n", s.paint(faint, r.Note))
+		}
 		for _, u := range r.Unexpected {
 			fmt.Fprintf(b, "               %s\n", s.paint(toneCritical, "NOT AS EXPECTED: "+u))
 		}
