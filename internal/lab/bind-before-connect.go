@@ -75,9 +75,9 @@ var bindBeforeConnectProof = Experiment{
 	Title:      "A client binds its source address before it connects",
 	Question:   "Whose ports run out when bind() chooses them, and what gives them back?",
 	Setup:      "200 source ports, two services, 300 connections that the client closes first",
-	Quantities: []proof.Quantity{failures, succeeded},
+	Quantities: []proof.Quantity{failures, bindInUse, noPort, succeeded},
 	Arms: []Arm{
-		{Arm: base("bind(address, 0), then connect()", proof.Exactly("failed", 100)), Seconds: 1, Run: bindChurn(DialSpec{BindPort: true}, 1, 2)},
+		{Arm: base("bind(address, 0), then connect()", proof.Exactly("failed", 100), proof.Exactly("EADDRINUSE", 100)), Seconds: 1, Run: bindChurn(DialSpec{BindPort: true}, 1, 2)},
 		{
 			Arm:     remedy("no-port", "Leave the port to connect()", "setsockopt(IP_BIND_ADDRESS_NO_PORT)", proof.Works, proof.Exactly("failed", 0)),
 			Seconds: 1, Run: bindChurn(DialSpec{}, 1, 2),

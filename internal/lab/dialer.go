@@ -65,9 +65,11 @@ type Dialed struct {
 	NoPort int `json:"no_port"`
 	// Failed are those that failed otherwise, and FirstFailure says how the first
 	// one did.
-	Failed       int     `json:"failed"`
-	FirstFailure string  `json:"first_failure,omitempty"`
-	Seconds      float64 `json:"seconds"`
+	Failed       int    `json:"failed"`
+	FirstFailure string `json:"first_failure,omitempty"`
+	// Errnos counts all that failed by the name of their error.
+	Errnos  map[string]int `json:"errnos,omitempty"`
+	Seconds float64        `json:"seconds"`
 	// Micros is how long each connect() that succeeded took, in µs, if it was asked.
 	Micros []float64 `json:"micros,omitempty"`
 }
@@ -188,6 +190,13 @@ func (d *dialer) openOne() {
 			unix.Close(fd)
 		}
 	}
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		if d.done.Errnos == nil {
+			d.done.Errnos = map[string]int{}
+		}
+		d.done.Errnos[unix.ErrnoName(errno)]++
+	}
 	switch {
 	case err == nil:
 		d.done.Opened++
@@ -225,7 +234,7 @@ func (d *dialer) connect(i int) (int, error) {
 		return -1, err
 	}
 	began := time.Now()
-	if err := connectTo(fd, d.to[i%len(d.to)]); err != nil {
+	if err := connectTo(fd, d.to[i%len(d.to)], time.Duration(d.spec.PatienceMS)*time.Millisecond); err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("connect: %w", err)
 	}
@@ -410,19 +419,28 @@ func (d *dialer) awaitEnd(fd int) {
 }
 
 // connectTo goes on where a signal interrupted: the handshake does, too
-// (connect(2)).
-func connectTo(fd int, to unix.Sockaddr) error {
+// (connect(2)). Patience is that of SO_SNDTIMEO, which poll() does not know; 0 is the
+// kernel's own.
+func connectTo(fd int, to unix.Sockaddr, patience time.Duration) error {
+	began := time.Now()
 	err := unix.Connect(fd, to)
 	if !errors.Is(err, unix.EINTR) {
 		return err
 	}
 	for {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1)
+		wait := -1
+		if patience > 0 {
+			wait = int(max(0, patience-time.Since(began)).Milliseconds())
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, wait)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
 			return err
+		}
+		if n == 0 {
+			return unix.EINPROGRESS // as connect() says it
 		}
 		code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 		if err != nil {

@@ -30,6 +30,23 @@ func (n *Node) count(ctx context.Context, port uint16, states ...tcp.State) (int
 	return total, err
 }
 
+// sourcePorts counts the ports from which a node's connections and what is left of them
+// go to a service's port or to the one after it.
+func (n *Node) sourcePorts(ctx context.Context, port uint16) (int, error) {
+	c, err := sockdiag.Dial(n.netns.FD())
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	ports := map[uint16]bool{}
+	err = c.Dump(ctx, sockdiag.Request{}, func(s *sockdiag.Socket) {
+		if s.RemotePort == port || s.RemotePort == port+1 {
+			ports[s.LocalPort] = true
+		}
+	})
+	return len(ports), err
+}
+
 // counter is one of the node's counters, as nstat(8) names it.
 func (n *Node) counter(name string) (value float64, err error) {
 	err = n.Do(func() error {
@@ -58,7 +75,13 @@ var (
 	failures = proof.Quantity{
 		Name: "failed", Title: "connects that failed", Unit: "connects", Better: proof.Less,
 	}
+	noPort    = proof.Quantity{Name: "EADDRNOTAVAIL", Title: "of them EADDRNOTAVAIL", Unit: "connects"}
+	bindInUse = proof.Quantity{Name: "EADDRINUSE", Title: "of them EADDRINUSE", Unit: "connects"}
+	// What connect() says where SO_SNDTIMEO has run out (socket(7)).
+	timedOut  = proof.Quantity{Name: "EINPROGRESS", Title: "of them without an answer in time", Unit: "connects"}
 	succeeded = proof.Quantity{Name: "opened", Title: "connects that succeeded", Unit: "connects"}
+	rate      = proof.Quantity{Name: "per_second", Title: "connects that succeeded each second", Unit: "connects/s"}
+	portsUsed = proof.Quantity{Name: "ports", Title: "source ports in use", Unit: "ports"}
 
 	clientHolds = proof.Quantity{Name: "client_time_wait", Title: "TIME_WAIT at the client", Unit: "sockets"}
 	serverHolds = proof.Quantity{Name: "server_time_wait", Title: "TIME_WAIT at the service", Unit: "sockets"}
@@ -73,6 +96,12 @@ func less(q proof.Quantity) proof.Quantity {
 // record keeps what became of connects.
 func (t *Trial) record(d Dialed) {
 	t.Record("failed", float64(d.NoPort+d.Failed))
+	for _, q := range []proof.Quantity{noPort, bindInUse, timedOut} {
+		t.Record(q.Name, float64(d.Errnos[q.Name]))
+	}
+	if d.Seconds > 0 {
+		t.Record(rate.Name, float64(d.Opened)/d.Seconds)
+	}
 	t.Record("opened", float64(d.Opened))
 }
 

@@ -75,6 +75,12 @@ func translated(rule translation, addresses int, set ...setting) func(context.Co
 				return err
 			}
 			done.Opened, done.Failed, done.NoPort = done.Opened+more.Opened, done.Failed+more.Failed, done.NoPort+more.NoPort
+			for errno, count := range more.Errnos {
+				if done.Errnos == nil {
+					done.Errnos = map[string]int{}
+				}
+				done.Errnos[errno] += count
+			}
 		}
 		t.record(done)
 		return nil
@@ -87,7 +93,7 @@ var natPortExhaustionProof = Experiment{
 	Question:   "Which knob gives a masquerade more connections?",
 	Setup:      "a real source NAT (nftables) with 32 ports; 64 connections to one service, kept open",
 	Load:       Waits,
-	Quantities: []proof.Quantity{failures, succeeded},
+	Quantities: []proof.Quantity{failures, timedOut, succeeded},
 	Arms: []Arm{
 		{Arm: base("32 ports", proof.Exactly("failed", 32)), Seconds: 6, Run: translated(translation{low: 50000, high: 50031}, 1)},
 		{Arm: remedy("more-ports", "All ports", "snat to ADDRESS:1024-65535", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: translated(translation{low: 1024, high: 65535}, 1)},

@@ -113,6 +113,11 @@ func (d demand) run(ctx context.Context, t *Trial) error {
 	if err := settled(ctx, s.client); err != nil {
 		return err
 	}
+	ports, err := s.client.sourcePorts(ctx, servicePort)
+	if err != nil {
+		return err
+	}
+	t.Record(portsUsed.Name, float64(ports))
 	return t.recordStates(ctx, 0, tcp.TimeWait, map[string]*Node{"client_time_wait": s.client})
 }
 
@@ -125,10 +130,10 @@ var portExhaustionProof = Experiment{
 	Question:   "Connects fail with EADDRNOTAVAIL. What brings them back?",
 	Setup:      "250 source ports, 100 connects a second for 4 s to one service, closed by the client",
 	Load:       Waits,
-	Quantities: []proof.Quantity{failures, succeeded, clientHolds},
+	Quantities: []proof.Quantity{failures, noPort, succeeded, rate, clientHolds, portsUsed},
 	Arms: []Arm{
 		{Arm: base("250 ports, 400 connects", exhausted()...), Seconds: 5, Run: demand{}.run},
-		{Arm: remedy("pool", "Keep a pool of connections", "20 connections, used again and again", proof.Works, proof.Exactly("failed", 0), proof.Exactly("client_time_wait", 0)), Seconds: 1, Run: demand{pooled: true}.run},
+		{Arm: remedy("pool", "Keep a pool of connections", "20 connections, used again and again", proof.Works, proof.Exactly("failed", 0), proof.Exactly("client_time_wait", 0), proof.Exactly("ports", 20)), Seconds: 1, Run: demand{pooled: true}.run},
 		{Arm: remedy("tw-reuse", "Take over TIME_WAIT that is a second old", "net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0)), Seconds: 5, Run: demand{set: []setting{reuse}}.run},
 		{Arm: observe("tw-reuse-delay", "tcp_tw_reuse=1, with a delay of ten seconds", "net.ipv4.tcp_tw_reuse=1, tcp_tw_reuse_delay=10000", proof.NoEffect), Seconds: 5, Run: demand{set: []setting{reuse, {atClient, "net.ipv4.tcp_tw_reuse_delay", "10000"}}}.run},
 		{Arm: remedy("wider-range", "Twice as many source ports", "net.ipv4.ip_local_port_range=\"40000 40499\"", proof.Works, enough()...), Seconds: 5, Run: demand{ports: 500}.run},
@@ -149,7 +154,7 @@ var portExhaustionProof = Experiment{
 // exhausted and enough are what 400 connects come to with 250 pairs of a port and a
 // destination, and with 400.
 func exhausted() []proof.Bound {
-	return []proof.Bound{proof.Exactly("failed", 150), proof.Exactly("client_time_wait", 250)}
+	return []proof.Bound{proof.Exactly("failed", 150), proof.Exactly(noPort.Name, 150), proof.Exactly("client_time_wait", 250), proof.Exactly("ports", 250)}
 }
 
 func enough() []proof.Bound {

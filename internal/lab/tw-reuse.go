@@ -123,7 +123,7 @@ var twReuseProof = Experiment{
 	Setup:    "200 source ports, all in TIME_WAIT for 1.5 s; then 100 connects to the same service",
 	Load:     Waits,
 	Quantities: []proof.Quantity{
-		failures, succeeded, {Name: "taken_over", Title: "TIME_WAIT taken over (TWRecycled)", Unit: "sockets"},
+		failures, noPort, succeeded, {Name: "taken_over", Title: "TIME_WAIT taken over (TWRecycled)", Unit: "sockets"},
 	},
 	Arms: []Arm{
 		{Arm: base("tcp_tw_reuse=0", proof.Exactly("failed", 100), proof.Exactly("taken_over", 0)), Seconds: 3, Run: takeOver(afterDelay, setting{atClient, "net.ipv4.tcp_tw_reuse", "0"})},
