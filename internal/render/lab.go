@@ -163,12 +163,14 @@ func (t Text) PrintLab(w io.Writer, l Lab) error {
 	}
 	fmt.Fprintf(&b, "%s  %s\n%s\n", s.paint(verdict.tone, verdict.String(s.ASCII)), l.headline(), l.where())
 	for _, p := range l.Proofs {
-		fmt.Fprintf(&b, "\n%s  %s\n%s\n", s.paint(strong, p.Experiment), p.Title, p.Question)
+		fmt.Fprintf(&b, "\n%s  %s\n%s\n", s.paint(strong, p.Experiment), p.Title, strings.Join(wrap(p.Question, s.width()), "\n"))
 		if p.Cannot != "" {
 			fmt.Fprintf(&b, "  cannot run here: %s\n", p.Cannot)
 			continue
 		}
-		fmt.Fprintf(&b, "  %s\n", s.paint(faint, p.Setup))
+		for _, line := range wrap(p.Setup, s.width()-2) {
+			fmt.Fprintf(&b, "  %s\n", s.paint(faint, line))
+		}
 		t.arms(&b, p)
 	}
 	_, err := io.WriteString(w, s.plain(b.String()))
@@ -194,28 +196,37 @@ func (t Text) arms(b *strings.Builder, p proof.Proof) {
 		if g, ok := goal(p, r); ok {
 			fmt.Fprintf(b, "  %s %s %s", s.bar(g.Median, most), g, q.Unit)
 		}
-		fmt.Fprintf(b, "\n               %s", r.Title)
-		if r.Kind != "" {
-			fmt.Fprintf(b, " (%s: %s)", r.Kind, r.How)
-		}
 		b.WriteByte('\n')
+		what := r.Title
+		if r.Kind != "" {
+			what += fmt.Sprintf(" (%s: %s)", r.Kind, r.How)
+		}
+		t.below(b, plain, what)
 		if len(r.Runs) > 0 {
 			for _, c := range r.Runs[0].Series {
 				fmt.Fprintf(b, "               %s %s\n", s.sparkline(resample(c, 40)), c.Name)
 			}
 		}
 		if says := said(r); says != "" {
-			fmt.Fprintf(b, "               linger says: %s\n", says)
+			t.below(b, plain, "linger says: "+says)
 		}
 		if r.Verdict == proof.Harmful {
-			fmt.Fprintf(b, "               %s\n", r.Because)
+			t.below(b, plain, r.Because)
 		}
 		if r.Note != "" {
-			fmt.Fprintf(b, "               %s\n", s.paint(faint, r.Note))
+			t.below(b, faint, r.Note)
 		}
 		for _, u := range r.Unexpected {
-			fmt.Fprintf(b, "               %s\n", s.paint(toneCritical, "NOT AS EXPECTED: "+u))
+			t.below(b, toneCritical, "NOT AS EXPECTED: "+u)
 		}
+	}
+}
+
+// below writes text under the bar of an arm, as wide as the terminal is.
+func (t Text) below(b *strings.Builder, tone tone, text string) {
+	const indent = 15
+	for _, line := range wrap(text, t.Style.width()-indent) {
+		fmt.Fprintf(b, "%*s%s\n", indent, "", t.Style.paint(tone, line))
 	}
 }
 
