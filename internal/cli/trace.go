@@ -171,27 +171,34 @@ func (t *tracing) style() render.Style {
 	return styleFor(terminalOf(t.streams.Out), t.streams.Getenv, t.options.color, false)
 }
 
-func (t *tracing) printer() render.TraceTable {
-	return render.TraceTable{Style: t.style(), By: render.TraceBy(t.options.by), Wide: t.options.wide}
+func (t *tracing) printer(to io.Writer) render.TraceTable {
+	out := terminalOf(to)
+	table := render.TraceTable{Style: styleFor(out, t.streams.Getenv, t.options.color, false), By: render.TraceBy(t.options.by), Wide: t.options.wide}
+	if out.is {
+		table.Cut = table.Style.Width
+	}
+	return table
 }
 
 // eraseUp moves up by lines and erases what is below (ECMA-48: CUU, ED).
 const eraseUp = "\x1b[%dA\x1b[J"
 
-// liveRows is how many rows a table that is drawn over has: it must fit the screen.
-const liveRows = 16
+// liveRows is how many rows a table that is drawn over has: with its other lines, and that of the
+// cursor, it must fit the screen, of which at least so many rows are taken for granted.
+func liveRows(screen terminal) int {
+	const others, least = 7, 3
+	return max(least, screen.rows-others)
+}
 
 // table writes a table for each interval, and the totals when ctx is cancelled.
 func (t *tracing) table(ctx context.Context) error {
-	live := canErase(terminalOf(t.streams.Out), t.streams.Getenv)
-	printer := t.printer()
+	screen := terminalOf(t.streams.Out)
+	live := canErase(screen, t.streams.Getenv)
+	printer := t.printer(t.streams.Out)
 	if live {
-		printer.Rows, printer.Cut = liveRows, printer.Style.Width
+		printer.Rows = liveRows(screen)
 	}
-	before, err := t.trace.Read(ctx)
-	if err != nil {
-		return err
-	}
+	before := t.trace.Beginning()
 	tick := time.NewTicker(t.options.interval)
 	defer tick.Stop()
 	lines := 0
@@ -247,7 +254,7 @@ func (t *tracing) total(before *snapshot.Traced, erase bool, lines int) error {
 	if erase {
 		fmt.Fprintf(t.streams.Out, eraseUp, lines)
 	}
-	_, err = t.printer().Print(t.streams.Out, all, true)
+	_, err = t.printer(t.streams.Out).Print(t.streams.Out, all, true)
 	return quietly(err)
 }
 
@@ -346,7 +353,7 @@ func (t *tracing) command(ctx context.Context, args []string) (int, error) {
 	if t.options.output == outputLines {
 		return code, quietly(errors.Join(render.TraceLines{}.Interval(t.streams.Out, all), render.TraceLines{}.Total(t.streams.Out, all)))
 	}
-	_, err = t.printer().Print(t.streams.Err, all, true)
+	_, err = t.printer(t.streams.Err).Print(t.streams.Err, all, true)
 	return code, quietly(err)
 }
 

@@ -192,6 +192,9 @@ func (t *Trace) Close() error {
 	return t.tracer.Close()
 }
 
+// Beginning is a reading of before anything was counted.
+func (t *Trace) Beginning() *snapshot.Traced { return &snapshot.Traced{Began: t.began} }
+
 // Read tells all that was counted since the beginning. It wants to be called every few seconds: so
 // that the kernel's groups, when they become few, go from programs that have ended to those that
 // come.

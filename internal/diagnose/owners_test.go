@@ -103,3 +103,26 @@ func TestWhoAbortsIsNamed(t *testing.T) {
 		t.Errorf("nobody was told: %v", told(d))
 	}
 }
+
+// Where both ends of connections that are reset were traced in one namespace, the end is named that
+// the summary is about.
+func TestTheTracedEndOfAReset(t *testing.T) {
+	for _, tt := range []struct {
+		aborts  uint64 // that the namespace's own counters know of
+		process string
+	}{{40, "impatient"}, {0, "server"}} {
+		traced := func(s *snapshot.Snapshot) {
+			ns := &s.Namespaces[0]
+			s.TracedMS = 1000
+			ns.Traced = (snapshot.TracedCounts{AbortedHere: 40, ResetThere: 41}).Sums()
+			ns.TracedGroups = []snapshot.TracedGroup{
+				{TracedKey: snapshot.TracedKey{Process: "server", Role: tcp.Acceptor}, TracedCounts: snapshot.TracedCounts{ResetThere: 41}},
+				{TracedKey: snapshot.TracedKey{Process: "impatient", Role: tcp.Connector}, TracedCounts: snapshot.TracedCounts{AbortedHere: 40}},
+			}
+		}
+		d := Judge(world(rose(map[string]uint64{estabResets: 80, "TcpActiveOpens": 80, "TcpExtTCPAbortOnData": tt.aborts}), traced), DefaultThresholds())
+		if len(d.Findings) != 1 || d.Findings[0].Problem != VanishedConnections || len(d.Findings[0].Owners) != 1 || d.Findings[0].Owners[0].Process != tt.process {
+			t.Errorf("with %d aborts from here: %+v, want %s", tt.aborts, d.Findings, tt.process)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -142,7 +143,7 @@ func (sc *scene) resets(p *place, resets uint64) finding {
 		}
 		f.Remedies = append([]RemedyID{IdleBelowPeer}, f.Remedies...)
 	}
-	sc.seeResets(p, &f)
+	sc.seeResets(p, &f, 2*own >= resets)
 	if rise, told := p.Counters.Rose("TcpExtTCPAbortOnTimeout"); told && rise == 0 {
 		f.RuledOut = append(f.RuledOut, RuledOut{"silent peers", "TCPAbortOnTimeout did not rise: no connection ended for want of an answer"})
 	}
@@ -157,8 +158,9 @@ func (sc *scene) resets(p *place, resets uint64) finding {
 	return f
 }
 
-// seeResets adds who drops and who resets connections, where that was traced.
-func (sc *scene) seeResets(p *place, f *finding) {
+// seeResets adds who drops and who resets connections, where that was traced; here is whether it is
+// mostly this side.
+func (sc *scene) seeResets(p *place, f *finding, here bool) {
 	if p.Traced == nil {
 		return
 	}
@@ -172,9 +174,17 @@ func (sc *scene) seeResets(p *place, f *finding) {
 		Name: "reset by the peer", Value: float64(p.Traced.ResetThere), Limit: limit(float64(p.Traced.Ended())), Unit: "connections",
 		Source: over + ": established connections that a reset ended", Check: "linger trace --events --ended-by reset-there",
 	})
+	// Where both ends are here, that one is to be named which the summary is about.
+	ofSide := func(g *snapshot.TracedGroup) uint64 {
+		if here {
+			return g.AbortedHere
+		}
+		return g.ResetThere + g.TimedOut
+	}
 	var most *snapshot.TracedGroup
 	for i := range p.TracedGroups {
-		if g := &p.TracedGroups[i]; most == nil || vanished(g) > vanished(most) {
+		g := &p.TracedGroups[i]
+		if most == nil || cmp.Or(cmp.Compare(ofSide(g), ofSide(most)), cmp.Compare(vanished(g), vanished(most))) > 0 {
 			most = g
 		}
 	}

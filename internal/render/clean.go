@@ -79,6 +79,8 @@ func asciiForm(r rune) string {
 		return "-"
 	case '×':
 		return "x"
+	case 'µ':
+		return "u"
 	case '≥':
 		return ">="
 	case '≤':

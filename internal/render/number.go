@@ -39,8 +39,11 @@ func quantity(v float64, unit string) string {
 	}
 }
 
-// elapsed writes how long something took: 840 ms, 1.4 s.
+// elapsed writes how long something took: 64 µs, 840 ms, 1.4 s.
 func elapsed(d time.Duration) string {
+	if d > 0 && d < time.Millisecond {
+		return strconv.FormatInt(d.Microseconds(), 10) + " µs"
+	}
 	if d < time.Second {
 		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
 	}

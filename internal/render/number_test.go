@@ -34,6 +34,7 @@ func TestQuantity(t *testing.T) {
 func TestElapsed(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0:                       "0 ms",
+		64 * time.Microsecond:   "64 µs",
 		840 * time.Millisecond:  "840 ms",
 		1449 * time.Millisecond: "1.4 s",
 	} {

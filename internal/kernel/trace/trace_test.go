@@ -3,11 +3,13 @@ package trace
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"testing"
 	"time"
 
+	"linger/internal/kernel/netns"
 	"linger/internal/tcp"
 )
 
@@ -184,6 +186,62 @@ func TestWhoClosed(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestAcrossNamespaces: each end of a connection counts in its own namespace, and others do not where
+// some are chosen.
+func TestAcrossNamespaces(t *testing.T) {
+	left, leftID := newNamespace(t)
+	right, rightID := newNamespace(t)
+	other, otherID := newNamespace(t)
+	ip := func(ns *netns.Handle, args ...string) {
+		t.Helper()
+		if err := ns.Do(func() error {
+			out, err := exec.Command("ip", args...).CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("ip %v: %w: %s", args, err, out)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ip(left, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), right.FD()))
+	for host, ns := range map[string]*netns.Handle{"1": left, "2": right} {
+		ip(ns, "addr", "add", "10.7.0."+host+"/24", "dev", "wire")
+		ip(ns, "addr", "add", "fd07::"+host+"/64", "dev", "wire", "nodad")
+		ip(ns, "link", "set", "wire", "up")
+	}
+	tr := follow(t, Options{Netns: []Netns{leftID, rightID}})
+	for _, host := range []string{"10.7.0.2", "fd07::2"} {
+		to := net.JoinHostPort(host, "8000")
+		s := peer{Listen: to, Count: connections, Do: "wait"}.start(t, right, "", "the-server")
+		s.says(t, "ready")
+		peer{Dial: to, Count: connections, Do: "close"}.start(t, left, "", "the-client "+host[:4]).ends(t)
+		s.ends(t)
+	}
+	s := peer{Listen: "127.0.0.1:8000", Count: 1, Do: "wait"}.start(t, other, "", "the-server")
+	s.says(t, "ready")
+	peer{Dial: "127.0.0.1:8000", Count: 1, Do: "close"}.start(t, other, "", "the-client").ends(t)
+	s.ends(t)
+	closed := counts{"opened": connections, "closed-here": connections, "handed-over": connections}
+	eventually(t, tr, leftID, map[who]counts{{"the-client 10.7", tcp.Connector}: closed, {"the-client fd07", tcp.Connector}: closed})
+	var opened uint64
+	for _, at := range []netip.Addr{netip.MustParseAddr("10.7.0.2"), netip.MustParseAddr("fd07::2")} {
+		if err := tr.Groups(func(g *Group) {
+			if g.Netns == rightID && g.Local.Addr == at && g.Process == "the-server" && g.Role == tcp.Acceptor {
+				opened += g.Opened
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if opened != 2*connections {
+		t.Errorf("the server has accepted %d, want %d", opened, 2*connections)
+	}
+	if found := groupsOf(t, tr, otherID); len(found) > 0 {
+		t.Errorf("a namespace that was not chosen is in %v", found)
 	}
 }
 
