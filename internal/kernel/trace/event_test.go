@@ -154,10 +154,13 @@ func TestWeights(t *testing.T) {
 	s.says(t, "ready")
 	peer{Dial: "127.0.0.1:8000", Count: n, Do: "close"}.start(t, ns, "", "the-client").ends(t)
 	s.ends(t)
-	eventually(t, tr, id, map[who]counts{
+	lost := uint64(0) // whose last state was missed
+	for _, g := range eventually(t, tr, id, map[who]counts{
 		{"the-server", tcp.Acceptor}:  {"opened": n, "closed-there": n},
 		{"the-client", tcp.Connector}: {"opened": n, "closed-here": n, "handed-over": n},
-	})
+	}) {
+		lost += uint64(g.Live) + g.Untimed
+	}
 	if missed, err := tr.Missed(); err == nil {
 		t.Logf("%d events were missed", missed)
 	}
@@ -170,8 +173,8 @@ func TestWeights(t *testing.T) {
 		sum += uint64(e.Weight)
 		sampled = sampled || e.Weight > 1
 	}
-	if sum != 2*n || !sampled {
-		t.Errorf("%d events and %d untold stand for %d ends, want %d", len(l.events), l.untold, sum, 2*n)
+	if sum > 2*n || sum+lost < 2*n || !sampled {
+		t.Errorf("%d events and %d untold stand for %d ends, want %d, of which %d may be lost", len(l.events), l.untold, sum, 2*n, lost)
 	}
 }
 

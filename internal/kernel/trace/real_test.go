@@ -175,8 +175,9 @@ func TestRealPrograms(t *testing.T) {
 				// How many it opens beyond n is its own affair: the two ends must agree, and all
 				// be closed by the client.
 				ends := c.Endings[ClosedHere] + c.Endings[Aborted]
-				if c.Opened >= n && s.Opened == c.Opened && ends == c.Opened && c.Live == 0 && s.Live == 0 &&
-					s.Endings[ClosedThere]+s.Endings[ResetThere] == ends && c.Endings[ClosedThere] == 0 && s.Endings[ClosedHere] == 0 {
+				want := counts{"opened": c.Opened, "closed-there": s.Endings[ClosedThere], "reset-there": s.Endings[ResetThere], "resets-received": s.ResetsReceived}
+				if c.Opened >= n && ends == c.Opened && s.Endings[ClosedThere]+s.Endings[ResetThere] == ends &&
+					c.Endings[ClosedThere] == 0 && want.agrees(s.summary()) {
 					t.Logf("redis-benchmark opened %d", c.Opened)
 					return
 				}
