@@ -8,6 +8,8 @@ import (
 
 	"linger/internal/collect"
 	"linger/internal/diagnose"
+	"linger/internal/proof"
+	"linger/internal/render"
 )
 
 func TestCodeFor(t *testing.T) {
@@ -50,6 +52,33 @@ func TestCodeOf(t *testing.T) {
 	} {
 		if got := codeOf(c.err); got != c.want {
 			t.Errorf("%v gives %d, want %d", c.err, got, c.want)
+		}
+	}
+}
+
+// A miss comes before what could not be built, and what this kernel cannot have is no
+// failure; so with a plan's changes.
+func TestCodesOfTheLaboratory(t *testing.T) {
+	right, miss := proof.Score{}, proof.Score{Miss: "nothing was named"}
+	cannot, absent := proof.Score{Cannot: "no bridge"}, proof.Score{Absent: "kernel 4.12 removed it"}
+	for want, scores := range map[int][][]proof.Score{
+		0: {{}, {right}, {right, absent}}, 1: {{right, miss}, {cannot, miss}, {miss, cannot}}, 3: {{right, cannot, absent}},
+	} {
+		for _, s := range scores {
+			if got := codeOfScores(s); got != want {
+				t.Errorf("%+v gives %d, want %d", s, got, want)
+			}
+		}
+	}
+	works, other := render.ProvedChange{Verdict: proof.Works}, render.ProvedChange{Verdict: proof.NotShown}
+	unproved := render.ProvedChange{Cannot: "kept once for the host"}
+	for want, changes := range map[int][][]render.ProvedChange{
+		0: {{}, {works, works}}, 1: {{works, other}, {unproved, other}, {other, unproved}}, 3: {{works, unproved}},
+	} {
+		for _, c := range changes {
+			if got := codeOfProved(c); got != want {
+				t.Errorf("%+v gives %d, want %d", c, got, want)
+			}
 		}
 	}
 }

@@ -62,3 +62,23 @@ func TestProgressGoesOn(t *testing.T) {
 		shown(time.Minute, "")
 	})
 }
+
+// TestProgressTellsTheTimeLeft: it counts down by itself, and is never less than a second.
+func TestProgressTellsTheTimeLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out screen
+		p := startProgress(&out, 0)
+		p.reportLeft(1, 4, "builds", 10*time.Second)
+		for _, step := range []struct {
+			after time.Duration
+			want  string
+		}{{patience, "2 s, builds: 1 of 4, about 8s left"}, {time.Minute, "62 s, builds: 1 of 4, about 1s left"}} {
+			time.Sleep(step.after)
+			synctest.Wait()
+			if !strings.HasSuffix(out.String(), eraseLine+step.want) {
+				t.Errorf("wrote %q, want %q last", out.String(), step.want)
+			}
+		}
+		p.stop()
+	})
+}

@@ -35,9 +35,10 @@ func look(t testing.TB, ctx context.Context, nodes ...*lab.Node) (*snapshot.Snap
 		t.Fatalf("collect: %v", err)
 	}
 	d := diagnose.Judge(s, diagnose.DefaultThresholds())
-	// The tests themselves keep the machine busy, and it is right to say so.
+	// The tests themselves, and who else is here, keep the machine busy, up to packets that
+	// its CPUs drop, and it is right to say so: that is of the host, and no namespace's.
 	d.Findings = slices.DeleteFunc(d.Findings, func(f diagnose.Finding) bool {
-		return f.Problem == diagnose.ResourcePressure && f.Severity == diagnose.Info
+		return f.Problem == diagnose.ResourcePressure && f.Netns.Inode == 0
 	})
 	return s, d
 }

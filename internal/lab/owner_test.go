@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"linger/internal/diagnose"
 	"linger/internal/lab"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
@@ -100,5 +101,30 @@ func TestWhoIsLeftIsNotBlamed(t *testing.T) {
 	}
 	if o := groups[0].Owners; len(o) != 0 {
 		t.Errorf("owners %+v, and who it was is gone", o)
+	}
+}
+
+// Of two programs with live connections to one service, the one whose ports bind() chose
+// is named.
+func TestWhoBindsIsNamedBesideAPool(t *testing.T) {
+	t.Parallel()
+	ctx := context3m(t)
+	topology, binder, _, service := pairOf(t, lab.CloseSecond)
+	node := topology.Nodes[0]
+	to := []netip.AddrPort{service}
+	pool, err := node.Start(ctx, "lab-pool")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done, err := pool.Hold(ctx, lab.DialSpec{To: to, Count: 40}); err != nil || done.Opened != 40 {
+		t.Fatalf("hold: %+v, %v", done, err)
+	}
+	if done, err := binder.Hold(ctx, lab.DialSpec{To: to, From: []netip.Addr{node.IPv4}, BindPort: true, Count: 200}); err != nil || done.Opened != 200 {
+		t.Fatalf("hold: %+v, %v", done, err)
+	}
+	_, d := look(t, ctx, topology.Nodes...)
+	f := problem(t, d, diagnose.BindBeforeConnect)
+	if len(f.Owners) != 1 || !names(f.Owners, "healthy-client") {
+		t.Errorf("owners %+v, want healthy-client alone: %s", f.Owners, f.Summary)
 	}
 }

@@ -49,6 +49,9 @@ type Score struct {
 	Cannot string `json:"cannot,omitempty"`
 	// Miss says what is wrong with the diagnosis, empty if nothing is.
 	Miss string `json:"miss,omitempty"`
+	// Nobody: all is right but that no owner could be told. A short look on a busy machine
+	// may see none of the connections while they are open, and says so.
+	Nobody bool `json:"-"`
 }
 
 // Healthy is what is built where nothing is wrong.
@@ -64,6 +67,10 @@ func (t Truth) Holds(findings []diagnose.Finding) Score {
 		}
 	}
 	s.Miss = t.miss(findings)
+	if s.Miss != "" && len(findings) > 0 && len(findings[0].Owners) == 0 {
+		t.Owner = ""
+		s.Nobody = t.miss(findings) == ""
+	}
 	return s
 }
 

@@ -68,6 +68,22 @@ func TestTruthHolds(t *testing.T) {
 	}
 }
 
+// That nobody could be named is told apart from a wrong name, and from all else.
+func TestNobodyIsNamed(t *testing.T) {
+	nobody := named("close-wait-leak", diagnose.Warning, 2, 8080, "")
+	nobody.Owners = nil
+	elsewhere := nobody
+	elsewhere.Netns.Inode = 1
+	for _, c := range []struct {
+		finding diagnose.Finding
+		want    bool
+	}{{nobody, true}, {elsewhere, false}, {named("close-wait-leak", diagnose.Warning, 2, 8080, "init"), false}, {named("close-wait-leak", diagnose.Warning, 2, 8080, "lab-server"), false}} {
+		if got := truth().Holds([]diagnose.Finding{c.finding}); got.Nobody != c.want {
+			t.Errorf("%+v", got)
+		}
+	}
+}
+
 // The root is among the names even as information; other information is not.
 func TestScoreNames(t *testing.T) {
 	churn := named("connection-churn", diagnose.Info, 2, 8080, "lab-server")
