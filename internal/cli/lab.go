@@ -113,6 +113,11 @@ something could not run, 64 for a wrong command line.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var err error
 			if score {
+				for _, other := range []string{"repeat", "quick", "report"} {
+					if c.Flags().Changed(other) {
+						return usagef("see `linger lab all --help`", "--score and --%s: a score measures nothing", other)
+					}
+				}
 				*code, err = (&scoreOptions{output: o.output, color: o.color}).run(c.Context(), streams, lab.ScoreAll)
 				return err
 			}

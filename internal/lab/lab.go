@@ -84,6 +84,7 @@ type Built struct {
 	RipeAt time.Time
 
 	client, server *Node
+	unread         *Node // is not looked at, nil where all are
 }
 
 // Expectation is what a diagnosis of the built problem has to name.

@@ -149,7 +149,7 @@ func proveTakeOver(c Change) (Experiment, error) {
 	return c.compare(Experiment{
 		Problem:  "tw-reuse",
 		Question: "Do connects take over ports that wait?",
-		Setup:    fmt.Sprintf("200 source ports, all in TIME_WAIT for %s; then 100 connects to the same service", wait),
+		Setup:    fmt.Sprintf("200 source ports, all in TIME_WAIT for %.3g s; then 100 connects to the same service", wait.Seconds()),
 		Load:     Waits,
 		Quantities: []proof.Quantity{
 			failures, succeeded, {Name: "taken_over", Title: "TIME_WAIT taken over (TWRecycled)", Unit: "sockets"},
@@ -336,7 +336,7 @@ func proveTracksTimeWait(c Change) (Experiment, error) {
 			return Experiment{}, fmt.Errorf("a NAT that remembers for %d s forgets no sooner than the service, which remembers for 60 s", old)
 		}
 		e := synOnTimeWaitProof
-		e.Setup = fmt.Sprintf("two clients behind a real masquerade, the second started a minute later; 8 connects each from the same ports, %s apart", wait)
+		e.Setup = fmt.Sprintf("two clients behind a real masquerade, the second started a minute later; 8 connects each from the same ports, %.0f s apart", wait.Seconds())
 		return c.compare(e, wait.Seconds()+5, func(value string) runner {
 			return collided(c.Key+"="+value, collisionArm{natRemembers: true, natTimeout: value, wait: wait})
 		})
@@ -344,7 +344,7 @@ func proveTracksTimeWait(c Change) (Experiment, error) {
 	return c.compare(Experiment{
 		Problem: "conntrack-full", Load: Waits,
 		Question:   "How many closed connections does the table still hold?",
-		Setup:      fmt.Sprintf("100 connections that the service closes first, counted %s later", wait),
+		Setup:      fmt.Sprintf("100 connections that the service closes first, counted %.0f s later", wait.Seconds()),
 		Quantities: []proof.Quantity{{Name: "entries", Title: "entries of the table", Unit: "entries", Better: proof.Less, Margin: proof.Margin{Absolute: 5}}},
 	}, wait.Seconds()+3, func(value string) runner {
 		return func(ctx context.Context, t *Trial) error {

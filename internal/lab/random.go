@@ -24,6 +24,9 @@ type World struct {
 	Options        Options
 	// SecondAddress has the service of the fault on a second address of its host.
 	SecondAddress bool
+	// OneEnd leaves the namespace of the fault's other end unread, as if it were on another
+	// machine.
+	OneEnd bool
 	// Later is how long after the fault can be seen it is looked for.
 	Later time.Duration
 
@@ -44,6 +47,8 @@ type Bystander struct {
 	Addresses int
 	// Wildcard: its service listens on all addresses of both families, by one socket.
 	Wildcard bool
+	// SamePort: its service has the port of the fault's, on another host.
+	SamePort bool
 }
 
 // BystanderKind is what a bystander does.
@@ -131,6 +136,7 @@ func (w *World) drawFault(r *rand.Rand) {
 		w.Server = w.Client
 	}
 	w.SecondAddress = w.Client != w.Server && r.IntN(3) == 0
+	w.OneEnd = w.Client != w.Server && r.IntN(3) == 0
 	if w.Later = time.Duration(r.IntN(4)) * 2 * time.Second; w.Fault == "resource-pressure" {
 		w.Later = 0 // buffers that are full stop their senders, and the sign ends
 	}
@@ -168,6 +174,11 @@ func (w *World) ports(host int) int {
 	return defaultPorts
 }
 
+// free tells whether the port of the fault's service is free on a host.
+func (w *World) free(host int) bool {
+	return host != w.Client && host != w.Server && !slices.ContainsFunc(w.Bystanders, func(b Bystander) bool { return b.SamePort && b.To == host })
+}
+
 // crowded tells whether the fault limits the time-wait sockets of a host, so that no
 // churn there is healthy.
 func (w *World) crowded(host int) bool {
@@ -194,11 +205,12 @@ func (w *World) drawBystander(r *rand.Rand) (Bystander, bool) {
 	}
 	b := Bystander{
 		Kind: kinds[r.IntN(len(kinds))], From: r.IntN(w.Hosts), To: r.IntN(w.Hosts), IPv6: r.IntN(2) == 0,
-		Addresses: 1 + r.IntN(2), Wildcard: r.IntN(3) == 0, Connections: 5 + r.IntN(800), Rate: 1 + 14*r.Float64(),
+		Addresses: 1 + r.IntN(2), Wildcard: r.IntN(3) == 0, SamePort: r.IntN(3) == 0, Connections: 5 + r.IntN(800), Rate: 1 + 14*r.Float64(),
 	}
+	b.SamePort = b.SamePort && w.free(b.To) && b.Kind != Crawler && b.Kind != Relay
 	fast := 20 + 180*r.Float64()
 	if b.Kind == Sharer {
-		b.To, b.IPv6, b.Addresses, b.Wildcard = w.Server, w.Options.IPv6, 1, false
+		b.To, b.IPv6, b.Addresses, b.Wildcard, b.SamePort = w.Server, w.Options.IPv6, 1, false, false
 	}
 	if w.gone(b.From) || w.gone(b.To) || b.Kind == Sharer && b.From == w.Client && w.Fault == "port-exhaustion" {
 		return b, false // nobody is there, or no port is left
@@ -227,6 +239,7 @@ func (w *World) drawBystander(r *rand.Rand) (Bystander, bool) {
 		b.Connections, b.Addresses, b.Rate = 0, 1, fast
 		if b.Kind == Loopback {
 			b.To = b.From
+			b.SamePort = b.SamePort && w.free(b.To)
 		} else if b.From == w.Client {
 			return b, false // its setting would cure some faults
 		}
@@ -285,6 +298,9 @@ func (w World) String() string {
 		if w.Options.Tight && (w.Fault == "client-closes-first" || w.Fault == "connection-churn") {
 			b.WriteString(", with a tight limit")
 		}
+		if w.OneEnd {
+			b.WriteString(", whose other end is not read")
+		}
 		if w.Later > 0 {
 			fmt.Fprintf(&b, ", looked at %s later", w.Later)
 		}
@@ -315,29 +331,32 @@ func (b Bystander) String() string {
 	if b.Wildcard {
 		way += ", to a wildcard listener"
 	}
+	if b.SamePort {
+		way += fmt.Sprintf(", on port %d too", servicePort)
+	}
 	switch b.Kind {
 	case Idle:
 		return fmt.Sprintf("%d idle connections %s", b.Connections, way)
 	case Pool:
 		return fmt.Sprintf("a pool of %d connections %s", b.Connections, way)
 	case ClientChurn:
-		return fmt.Sprintf("%.1f connections a second %s that the client closes", b.Rate, way)
+		return fmt.Sprintf("%.1f connections a second that the client closes, %s", b.Rate, way)
 	case ServiceChurn:
-		return fmt.Sprintf("%.1f connections a second %s that the service closes", b.Rate, way)
+		return fmt.Sprintf("%.1f connections a second that the service closes, %s", b.Rate, way)
 	case BurstOfChurn:
-		return fmt.Sprintf("%d connections a while ago and %.1f a second %s that the client closes", b.Connections, b.Rate, way)
+		return fmt.Sprintf("%d connections a while ago and %.1f a second that the client closes, %s", b.Connections, b.Rate, way)
 	case Crawler:
 		return fmt.Sprintf("a crawler of %d services with %.1f connections a second %s", crawledPorts, b.Rate, way)
 	case Loopback:
 		return fmt.Sprintf("%.0f connections a second on the loopback interface of %s", b.Rate, host(b.From))
 	case Reuser:
-		return fmt.Sprintf("%.0f connections a second %s that the client closes, with tcp_tw_reuse=1", b.Rate, way)
+		return fmt.Sprintf("%.0f connections a second that the client closes, with tcp_tw_reuse=1, %s", b.Rate, way)
 	case Relay:
 		return fmt.Sprintf("a relay on %s that %d clients on %s are connected to, and that is connected to %s over %s", host(b.From), b.Connections, host(b.To), host(b.To), familyOf(b.IPv6))
 	case Stragglers:
-		return fmt.Sprintf("%d connections %s that the client has closed and the service has not yet", b.Connections, way)
+		return fmt.Sprintf("%d connections that the client has closed and the service has not yet, %s", b.Connections, way)
 	case Accidents:
-		return fmt.Sprintf("%.1f connections a second %s that the service resets", b.Rate, way)
+		return fmt.Sprintf("%.1f connections a second that the service resets, %s", b.Rate, way)
 	case Sharer:
 		return fmt.Sprintf("a pool of %d connections from %s to the same service", b.Connections, host(b.From))
 	}

@@ -66,6 +66,12 @@ func (w World) build(ctx context.Context) (*builtWorld, error) {
 			return nil, fmt.Errorf("build seed %d: %w", w.Seed, err)
 		}
 		b.faulty = true
+		if w.OneEnd {
+			b.unread = b.client
+			if b.Expect.Node == b.client {
+				b.unread = b.server
+			}
+		}
 		b.RipeAt = later(b.RipeAt, time.Now()).Add(w.Later)
 	}
 	// A sharer needs the service.
@@ -131,6 +137,10 @@ func (b *builtWorld) bystander(ctx context.Context, i int, by Bystander) error {
 	if by.Kind == Crawler {
 		ports = crawledPorts
 	}
+	port := bystanderPort(i)
+	if by.SamePort {
+		port = servicePort
+	}
 	dial := DialSpec{Batch: 1, PeerCloses: by.Kind == ServiceChurn, Rate: by.Rate}
 	service := b.addrs[by.To].of(by.IPv6)[:by.Addresses]
 	if by.Kind == Loopback {
@@ -138,7 +148,7 @@ func (b *builtWorld) bystander(ctx context.Context, i int, by Bystander) error {
 	}
 	for _, addr := range service {
 		for p := range ports {
-			dial.To = append(dial.To, netip.AddrPortFrom(addr, bystanderPort(i)+uint16(p)))
+			dial.To = append(dial.To, netip.AddrPortFrom(addr, port+uint16(p)))
 		}
 	}
 	if by.Addresses > 1 {
@@ -153,7 +163,7 @@ func (b *builtWorld) bystander(ctx context.Context, i int, by Bystander) error {
 	if by.Wildcard {
 		serve.Endpoints = nil
 		for p := range ports {
-			serve.Endpoints = append(serve.Endpoints, netip.AddrPortFrom(netip.IPv6Unspecified(), bystanderPort(i)+uint16(p)))
+			serve.Endpoints = append(serve.Endpoints, netip.AddrPortFrom(netip.IPv6Unspecified(), port+uint16(p)))
 		}
 	}
 	if _, err := server.Serve(ctx, serve); err != nil {
