@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"linger/internal/kernel/netns"
 	"linger/internal/lab"
 )
 
@@ -221,6 +222,47 @@ func TestStatusAtATerminal(t *testing.T) {
 	s.await("nothing is pending")
 	if code := s.exitCode(); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestATerminalThatHangsUp: the end of the session in which a change was applied ends
+// nobody who watches over it.
+func TestATerminalThatHangsUp(t *testing.T) {
+	h, err := netns.New()
+	if err != nil {
+		t.Skipf("needs root: %v", err)
+	}
+	defer h.Close()
+	dir, path := t.TempDir(), fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.FD())
+	plan := filepath.Join(dir, "plan.json")
+	out, err := exec.CommandContext(t.Context(), "linger", "plan", "--netns", path, "--set", "net.ipv4.tcp_tw_reuse=1", "--out", plan).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s := atTerminal(t, "apply", plan, "--live", "--confirm-within", "3s", "--state-dir", dir)
+	s.await("PENDING")
+	if code := s.exitCode(); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	if err := s.master.Close(); err != nil { // SIGHUP for all that belongs to it
+		t.Fatal(err)
+	}
+	history := ""
+	for begin := time.Now(); !strings.Contains(history, "ROLLED-BACK"); time.Sleep(50 * time.Millisecond) {
+		if time.Since(begin) > patience {
+			t.Fatalf("not taken back:\n%s", history)
+		}
+		text, err := os.ReadFile(filepath.Join(dir, "journal"))
+		if err == nil && strings.Contains(string(text), `"undone"`) { // by the watcher, not by the command that is asked next
+			out, err := exec.CommandContext(t.Context(), "linger", "history", "--state-dir", dir).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			history = string(out)
+		}
+	}
+	if !strings.Contains(history, "WHY     it was not confirmed in time\n") {
+		t.Errorf("history:\n%s", history)
 	}
 }
 

@@ -27,8 +27,12 @@ type Options struct {
 	Wait func(why string)
 }
 
-// leastWithin is the shortest time to confirm.
-const leastWithin = time.Second
+// leastWithin and mostWithin bound the time to confirm: the sum with the time since boot
+// has to be one, too.
+const (
+	leastWithin = time.Second
+	mostWithin  = 366 * 24 * time.Hour
+)
 
 // baseLine is how long the guard wants to have looked before the change, where it may
 // act by itself.
@@ -40,6 +44,9 @@ const baseLine = 10 * time.Second
 func Apply(ctx context.Context, p *plan.Plan, o Options) (*Entry, error) {
 	if o.Within < leastWithin {
 		return nil, fmt.Errorf("%s to confirm: want a second at least", o.Within)
+	}
+	if o.Within > mostWithin {
+		return nil, fmt.Errorf("%s to confirm: want a year at most; confirm it, if it is to stay for longer", o.Within)
 	}
 	if len(p.Changes) == 0 {
 		return nil, errors.New("the plan changes nothing")

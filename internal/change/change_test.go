@@ -89,6 +89,7 @@ func TestApplyRefuses(t *testing.T) {
 		"another value":     {func(w *world, _ *Options) { w.set(keyTwo, "1100 2101") }, `is "1100 2101", and was "32768 60999" when the plan was made: plan again`},
 		"not live":          {func(_ *world, o *Options) { o.Live = false }, "--live"},
 		"no time":           {func(_ *world, o *Options) { o.Within = 999 * time.Millisecond }, "want a second at least"},
+		"too much time":     {func(_ *world, o *Options) { o.Within = 1 << 62 }, "want a year at most"},
 		"no change":         {func(w *world, _ *Options) { w.plan.Changes = nil }, "changes nothing"},
 		"a key by hand":     {func(w *world, _ *Options) { w.plan.Changes[0].Key = "kernel.panic" }, "no key that linger changes"},
 		"a value by hand":   {func(w *world, _ *Options) { w.plan.Changes[0].New = "7" }, "want a number from 0 to 2"},
@@ -348,7 +349,14 @@ func TestABootEndsAChange(t *testing.T) {
 	}
 	j.now = func() (string, time.Duration, error) { return "another boot", time.Hour, nil }
 	err = j.Append(Pending, "a", pendingDetail{Plan: w.plan, DeadlineNS: int64(2 * time.Hour)})
-	err = errors.Join(err, j.Append(Applied, "a", nil), j.Close())
+	// b was confirmed, c is to be kept as well, and nobody came to write its file.
+	root := t.TempDir()
+	file, planned := PlanDropIn(root, "c", reuseOn)
+	for _, id := range []string{"b", "c"} {
+		err = errors.Join(err, j.Append(Pending, id, pendingDetail{Plan: w.plan, DeadlineNS: int64(2 * time.Hour)}))
+	}
+	err = errors.Join(err, planned, j.Append(Applied, "a", nil), j.Append(Keeping, "c", file),
+		j.Append(Confirmed, "b", nil), j.Append(Confirmed, "c", nil), j.Close())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -356,8 +364,13 @@ func TestABootEndsAChange(t *testing.T) {
 	if err := Recover(w.dir); err != nil {
 		t.Fatal(err)
 	}
-	if e := w.entry("a"); e.State != Lost {
-		t.Errorf("state %s", e.State)
+	for id, want := range map[string]Kind{"a": Lost, "b": Lost, "c": Confirmed} {
+		if e := w.entry(id); e.State != want || !e.Settled() {
+			t.Errorf("%s: state %s, want %s", id, e.State, want)
+		}
+	}
+	if len(w.files(root)) != 1 {
+		t.Errorf("what was to be kept is in %v", w.files(root))
 	}
 	if one := w.values()[0]; one != newOne {
 		t.Errorf("%s was written: %s", keyOne, one)

@@ -114,7 +114,7 @@ func (o *applyOptions) run(ctx context.Context, streams Streams, what string) er
 		Wait: func(why string) { fmt.Fprintln(streams.Err, "linger: waiting", why) },
 	})
 	if err != nil {
-		return &failedError{err}
+		return &failedError{needsRoot(err)}
 	}
 	return o.tell(streams, e, nil)
 }
@@ -153,39 +153,61 @@ func (o *applyOptions) load(ctx context.Context, streams Streams, what string) (
 func newConfirm(streams Streams) *cobra.Command {
 	var o changeOptions
 	var persist bool
+	var emit string
 	c := &cobra.Command{
 		Use:   "confirm ID",
 		Short: "Keep a change until the next boot",
 		Long: `Keep the values of a pending change. They are run-time values: the next boot
 begins without them, unless --persist keeps them: in a file of sysctl.d that
 really has the last word, or else nothing is confirmed. For a pod or container it
-prints the patch of the manifest.
+prints the patch of the manifest. --emit adds a snippet for who keeps settings
+elsewhere.
 
 The exit code is 0 if the change is confirmed, 1 if it was refused, as after its
 deadline; 64 for a wrong command line.`,
 		Example: `  linger confirm 20260102-1f2e3d4c
-  linger confirm 20260102-1f2e3d4c --persist`,
+  linger confirm 20260102-1f2e3d4c --persist
+  linger confirm 20260102-1f2e3d4c --emit ansible`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("`linger status` tells the id", "want one id, got %d", len(args))
 			}
-			var e *change.Entry
-			var kept *change.Keeps
-			var err error
-			if persist {
-				e, kept, err = change.ConfirmAndKeep(o.stateDir, "/", args[0])
-			} else {
-				e, err = change.Confirm(o.stateDir, args[0])
-			}
-			if err != nil {
-				return &failedError{err}
-			}
-			return o.tell(streams, e, kept)
+			return o.confirm(streams, args[0], persist, emit)
 		},
 	}
 	o.add(c)
 	c.Flags().BoolVar(&persist, "persist", false, "also keep the values over a boot")
+	choose(c, &emit, "emit", "", "also write the settings as a snippet", emitNone, plan.EmitSysctl, plan.EmitK8s, plan.EmitAnsible)
 	return c
+}
+
+func (o *changeOptions) confirm(streams Streams, id string, persist bool, emit string) (err error) {
+	kept := &change.Keeps{}
+	var e *change.Entry
+	if persist {
+		e, kept, err = change.ConfirmAndKeep(o.stateDir, "/", id)
+	} else {
+		e, err = change.Confirm(o.stateDir, id)
+	}
+	if err != nil {
+		return &failedError{needsRoot(err)}
+	}
+	if emit != emitNone {
+		snippet, err := plan.Emit(emit, e.Plan.Changes)
+		if err != nil {
+			return &failedError{fmt.Errorf("change %s is confirmed, and no snippet can be written: %w", id, err)}
+		}
+		kept.Manifest += snippet
+	}
+	return o.tell(streams, e, kept)
+}
+
+// needsRoot adds what a failure for want of rights needs.
+func needsRoot(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w (needs root, and a --state-dir that it may write)", err)
+	}
+	return err
 }
 
 func newRollback(streams Streams) *cobra.Command {
@@ -214,11 +236,11 @@ command line.`,
 				id = args[0]
 			}
 			if err != nil {
-				return &failedError{err}
+				return &failedError{needsRoot(err)}
 			}
 			e, err := change.Rollback(o.stateDir, id, force)
 			if err != nil {
-				return &failedError{err}
+				return &failedError{needsRoot(err)}
 			}
 			return o.tell(streams, e, nil)
 		},

@@ -50,7 +50,9 @@ what it moves in numbers, and its risk. Nothing is changed: "linger apply" does
 what a plan says.
 
 Without a problem it plans for all that are found. What is known to harm is
-refused, with what to do instead.
+refused, with what to do instead. For the time of --window it counts connections,
+and as root follows them in the kernel: the base line of the guard of
+"linger apply".
 
 The exit code is 0 if the plan was made, 1 if it was refused or failed, 64 for a
 wrong command line. With --detailed-exitcode, 2 if there is something to change.`,

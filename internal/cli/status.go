@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -56,18 +57,20 @@ func (o *changeOptions) status(ctx context.Context, streams Streams) error {
 	live := o.output == outputText && canErase(terminalOf(streams.Out), streams.Getenv)
 	const none = "nothing is pending"
 	for drawn := 0; ; {
-		if err := change.Recover(o.stateDir); err != nil {
-			return &failedError{err}
-		}
+		stuck := change.Recover(o.stateDir) // what it is about is pending still, and shown
 		reports, err := change.Reports(o.stateDir, func(e *change.Entry) bool { return !e.Settled() })
 		if err != nil {
-			return &failedError{err}
+			return &failedError{needsRoot(err)}
 		}
 		for i := range reports {
 			measure(ctx, &reports[i])
 		}
-		if !live {
-			return o.tellAll(streams, reports, true, none)
+		if !live || stuck != nil {
+			err := o.tellAll(streams, reports, true, none)
+			if stuck != nil {
+				err = &failedError{needsRoot(errors.Join(stuck, err))}
+			}
+			return err
 		}
 		var text bytes.Buffer
 		if err := render.Changes(&text, o.style(streams), toldAll(reports, true), none); err != nil {
@@ -145,11 +148,11 @@ The exit code is 0, 1 if the journal cannot be read, 64 for a wrong command line
 		RunE: func(*cobra.Command, []string) error {
 			reports, err := change.Reports(o.stateDir, nil)
 			if err != nil {
-				return &failedError{err}
+				return &failedError{needsRoot(err)}
 			}
 			reaps, err := change.Reaps(o.stateDir)
 			if err != nil {
-				return &failedError{err}
+				return &failedError{needsRoot(err)}
 			}
 			return o.tellHistory(streams, reports, reaps)
 		},
@@ -200,7 +203,7 @@ The exit code is 0, 1 if the journal cannot be read, 64 for a wrong command line
 		RunE: func(*cobra.Command, []string) error {
 			reports, err := change.Reports(o.stateDir, func(e *change.Entry) bool { return e.State != change.Undone && e.State != change.Lost })
 			if err != nil {
-				return &failedError{err}
+				return &failedError{needsRoot(err)}
 			}
 			return o.tellAll(streams, reports, false, "no change of linger's is in force")
 		},

@@ -168,7 +168,7 @@ func (r *reading) enter(ctx context.Context, ns *namespace) {
 	}
 	ns.facts.Inode = ns.handle.Inode()
 	ns.facts.PID = ns.found.PID
-	if ns.found.Name != "" {
+	if ns.found.Name != "" || ns.found.PID == 0 && !ns.facts.Own {
 		ns.facts.Path = ns.found.Path
 	}
 	ns.facts.Label = r.labelOf(ns)

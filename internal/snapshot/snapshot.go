@@ -112,7 +112,8 @@ type Namespace struct {
 	Own bool `json:"own"`
 	// PID is a process in the namespace, 0 where none is known.
 	PID int `json:"pid,omitempty"`
-	// Path is the file under /run/netns, empty where there is none.
+	// Path is the file under /run/netns, or the one that was named where no process is in
+	// the namespace; empty where there is none.
 	Path string `json:"path,omitempty"`
 
 	Addresses []netip.Addr `json:"addresses"`
