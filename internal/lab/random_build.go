@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"linger/internal/proof"
@@ -42,6 +43,9 @@ func third(addr netip.Addr) netip.Addr {
 // build builds the world in fresh namespaces: the bystanders first, until they are ripe,
 // since the signs of some faults last no longer than a few seconds.
 func (w World) build(ctx context.Context) (*builtWorld, error) {
+	if w.needsIPv6() && !hasIPv6() {
+		return nil, fmt.Errorf("build seed %d: %w", w.Seed, errNoIPv6)
+	}
 	names := make([]string, w.Hosts)
 	for i := range names {
 		names[i] = host(i)
@@ -93,11 +97,18 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+// needsIPv6 tells whether anything of it was drawn over IPv6.
+func (w World) needsIPv6() bool {
+	return w.Fault != "" && w.Options.IPv6 || slices.ContainsFunc(w.Bystanders, func(b Bystander) bool { return b.IPv6 && b.Kind != Sharer })
+}
+
 func (b *builtWorld) bystanders(ctx context.Context) error {
 	for _, n := range b.Topology.Nodes {
 		a := hostAddrs{[]netip.Addr{n.IPv4, third(n.IPv4)}, []netip.Addr{n.IPv6, third(n.IPv6)}}
-		if err := errors.Join(n.addAddress(a.v4[1]), n.addAddress(a.v6[1])); err != nil {
-			return err
+		for _, addr := range possible(a.v4[1], a.v6[1]) {
+			if err := n.addAddress(addr); err != nil {
+				return err
+			}
 		}
 		b.addrs = append(b.addrs, a)
 	}
@@ -161,9 +172,13 @@ func (b *builtWorld) bystander(ctx context.Context, i int, by Bystander) error {
 	}
 	serve := ServeSpec{Endpoints: dial.To, Close: closing}
 	if by.Wildcard {
+		all := netip.IPv4Unspecified()
+		if hasIPv6() {
+			all = netip.IPv6Unspecified() // and IPv4 by the same socket
+		}
 		serve.Endpoints = nil
 		for p := range ports {
-			serve.Endpoints = append(serve.Endpoints, netip.AddrPortFrom(netip.IPv6Unspecified(), port+uint16(p)))
+			serve.Endpoints = append(serve.Endpoints, netip.AddrPortFrom(all, port+uint16(p)))
 		}
 	}
 	if _, err := server.Serve(ctx, serve); err != nil {
