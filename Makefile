@@ -33,7 +33,7 @@ test:
 test-random: build
 	bin/linger lab random --seed 1 --count 50
 
-# The BPF programs on the older kernel of Debian's stable release, in a virtual machine; takes root.
+# The BPF programs on the older kernels of Debian's releases, in a virtual machine; takes root and five minutes.
 test-kernels:
 	$(GO) run ./kernels
 

@@ -240,3 +240,29 @@ func TestOwnersOfTimeWait(t *testing.T) {
 		t.Errorf("%d of %d TIME_WAIT sockets are given to their makers, want all %d", right, timeWait, programs*each)
 	}
 }
+
+// TestOwnersAreBounded: of many, so many are remembered, and mostly the last.
+func TestOwnersAreBounded(t *testing.T) {
+	const most = 64
+	ns, id := newNamespace(t)
+	tr := follow(t, Options{Netns: []Netns{id}, MaxOwners: most})
+	for i := range 2 {
+		s := peer{Listen: "127.0.0.1:8000", Count: 4 * most, Do: "wait"}.start(t, ns, "", "the-server")
+		s.says(t, "ready")
+		peer{Dial: "127.0.0.1:8000", Count: 4 * most, Do: "close"}.start(t, ns, "", fmt.Sprintf("client-%d", i)).ends(t)
+		s.ends(t)
+	}
+	owners, err := tr.Owners()
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := 0
+	for _, owner := range owners {
+		if owner.Process == "client-1" {
+			last++
+		}
+	}
+	if len(owners) > most || last < most/4 || 2*last < len(owners) {
+		t.Errorf("%d are remembered, %d of them the last; want at most %d", len(owners), last, most)
+	}
+}

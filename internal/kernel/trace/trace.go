@@ -35,7 +35,7 @@ type Options struct {
 	// in one. MaxConnections bounds the open connections whose beginning is remembered.
 	MaxGroups, MaxConnections int
 	// MaxOwners bounds the makers of TIME_WAIT sockets that are remembered, the oldest
-	// forgotten first. With 0 none are; it takes kernel 5.12.
+	// forgotten first, more or less (BPF_MAP_TYPE_LRU_HASH). With 0 none are; it takes kernel 5.12.
 	MaxOwners int
 	// Listeners name the owners of accepted connections. Those that begin to listen
 	// later are learnt.

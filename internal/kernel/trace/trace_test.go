@@ -377,7 +377,8 @@ func TestReasonsOfResets(t *testing.T) {
 	}
 }
 
-// TestOverflow: what the tables have no place for is counted all the same.
+// TestOverflow: what the tables have no place for is counted all the same, as other or as of a life
+// that is not known, and in no other group.
 func TestOverflow(t *testing.T) {
 	ns, id := newNamespace(t)
 	tr := follow(t, Options{Netns: []Netns{id}, MaxGroups: 3, MaxConnections: 16})
@@ -391,29 +392,34 @@ func TestOverflow(t *testing.T) {
 		c.ends(t)
 		s.ends(t)
 	}
-	deadline := time.Now().Add(patience)
-	for {
-		var opened, ended, other uint64
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		var opened, here, there, untracked, untimed, lives, other uint64
 		groups := 0
 		if err := tr.Groups(func(g *Group) {
 			opened += g.Opened
-			ended += g.Endings[ClosedHere] + g.Endings[ClosedThere]
+			here += g.Endings[ClosedHere]
+			there += g.Endings[ClosedThere]
+			untracked += g.Untracked
+			untimed += g.Untimed
+			for _, n := range g.Life {
+				lives += uint64(n)
+			}
 			if g.Number == 0 {
 				other = g.Opened
-			} else if g.Netns == id {
+			} else {
 				groups++
 			}
 		}); err != nil {
 			t.Fatal(err)
 		}
-		// Others on this host may open connections too.
-		if opened >= 2*servers*each && ended >= 2*servers*each && other > 0 && groups <= 2 {
-			return
+		const n = servers * each
+		if opened == 2*n && here == n && there == n && untimed+lives == 2*n && untracked > 0 && untimed > 0 && other > 0 && groups == 2 {
+			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%d groups count %d opened and %d ended, %d of them as other; want %d each", groups, opened, ended, other, 2*servers*each)
+			t.Fatalf("%d groups count %d opened, %d of them as other, %d closed here and %d there, %d lives and %d unknown, %d without a place; want %d of each end",
+				groups, opened, other, here, there, lives, untimed, untracked, n)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 
