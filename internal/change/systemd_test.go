@@ -179,7 +179,7 @@ func TestWatcherUnderARealSystemd(t *testing.T) {
 
 	// Killed before its deadline, the timer stands in.
 	id := s.do(d)
-	service, timer := "linger-watch-"+id+".service", timerName+id+".timer"
+	service, timer := "linger-watch-"+id+"-*.service", timerName+id+"-*.timer"
 	if s.systemctl("is-active", service) != "active" || s.systemctl("is-active", timer) != "active" {
 		t.Fatalf("units:\n%s", units(id))
 	}
@@ -195,7 +195,7 @@ func TestWatcherUnderARealSystemd(t *testing.T) {
 	// timer in place of the first one.
 	d.Within = time.Hour
 	id = s.do(d)
-	service, timer = "linger-watch-"+id+".service", timerName+id+".timer"
+	service, timer = "linger-watch-"+id+"-*.service", timerName+id+"-*.timer"
 	s.systemctl("kill", "--signal=KILL", service)
 	w.await("the watcher's end", func() bool { return !isWatched(w.dir, id) })
 	s.do(deed{What: "recover", Dir: w.dir})

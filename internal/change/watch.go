@@ -154,18 +154,20 @@ func startChild(arguments []string) (*exec.Cmd, error) {
 }
 
 // startServices starts the watcher as a transient service, and a timer that looks
-// again at the deadline, should the service have been killed.
+// again at the deadline, should the service have been killed. Their names are new with
+// each start: those of a watcher before may not be gone yet.
 func startServices(arguments []string, id string, deadline time.Duration) error {
 	_, now, err := clock()
 	if err != nil {
 		return err
 	}
 	late := max(deadline-now, 0) + tick
+	name := fmt.Sprintf("%s-%d", id, now.Milliseconds())
 	stopTimer(id) // of a watcher that was killed
 	for _, options := range [][]string{
-		{"--unit=linger-watch-" + id, "--description=linger: takes change " + id + " back unless it is confirmed"},
+		{"--unit=linger-watch-" + name, "--description=linger: takes change " + id + " back unless it is confirmed"},
 		{
-			"--unit=" + timerName + id, "--description=linger: looks again when change " + id + " is due",
+			"--unit=" + timerName + name, "--description=linger: looks again when change " + id + " is due",
 			fmt.Sprintf("--on-active=%dms", late.Milliseconds()), "--timer-property=AccuracySec=100ms",
 		},
 	} {
@@ -179,10 +181,10 @@ func startServices(arguments []string, id string, deadline time.Duration) error 
 
 const timerName = "linger-deadline-"
 
-// stopTimer ends the timer of a change, where systemd has one.
+// stopTimer ends the timers of a change, where systemd has any.
 func stopTimer(id string) {
 	if _, err := os.Stat(systemdBooted); err == nil {
-		_ = exec.Command(systemctl, "--quiet", "--no-ask-password", "stop", timerName+id+".timer").Run() // it may be over
+		_ = exec.Command(systemctl, "--quiet", "--no-ask-password", "stop", timerName+id+"-*.timer").Run() // it may be over
 	}
 }
 
