@@ -163,7 +163,7 @@ func TestWherePortsRunOut(t *testing.T) {
 		t.Errorf("state %s", c.State)
 	}
 
-	wide := h.apply("net.ipv4.ip_local_port_range=30001 40399", "15s")
+	wide := h.apply("net.ipv4.ip_local_port_range=30001 40399", "30s")
 	moved = false
 	for _, e := range h.status().Values[0].Effects {
 		if e.Name == "source ports" {
@@ -177,7 +177,7 @@ func TestWherePortsRunOut(t *testing.T) {
 		t.Errorf("with a wider range %d connects failed for want of a port", done.NoPort)
 	}
 	for begin := time.Now(); h.sysctl("net.ipv4.ip_local_port_range") != "40000 40399"; time.Sleep(50 * time.Millisecond) {
-		if time.Since(begin) > patience+15*time.Second {
+		if time.Since(begin) > patience+30*time.Second {
 			t.Fatalf("the range is still %s", h.sysctl("net.ipv4.ip_local_port_range"))
 		}
 	}
@@ -239,7 +239,7 @@ func TestATerminalThatHangsUp(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	s := atTerminal(t, "apply", plan, "--live", "--confirm-within", "3s", "--state-dir", dir)
+	s := atTerminal(t, "apply", plan, "--live", "--confirm-within", "6s", "--state-dir", dir)
 	s.await("PENDING")
 	if code := s.exitCode(); code != 0 {
 		t.Fatalf("exit code %d", code)
