@@ -62,7 +62,8 @@ func (r *reading) lookAtWanted(ctx context.Context) {
 			if w == nil {
 				return
 			}
-			if !r.goesOut(ns, s) {
+			out, byPort := r.goesOut(ns, s)
+			if !out {
 				w.Remains[s.State]++
 				return
 			}
@@ -71,6 +72,7 @@ func (r *reading) lookAtWanted(ctx context.Context) {
 					Local:  tcp.Endpoint{Addr: s.Local.Netip(), Port: s.LocalPort},
 					Remote: tcp.Endpoint{Addr: s.Remote.Netip(), Port: s.RemotePort},
 					State:  s.State.String(),
+					ByPort: byPort,
 				})
 				if s.Inode != 0 {
 					inodes[uint64(s.Inode)] = struct{}{}
@@ -96,12 +98,18 @@ func (r *reading) lookAtWanted(ctx context.Context) {
 	}
 }
 
-// goesOut tells whether a socket is the connecting end: its remote end listens, or
-// it was told to be a connector.
-func (r *reading) goesOut(ns *namespace, s *sockdiag.Socket) bool {
+// goesOut tells whether a socket is the connecting end: its remote end listens, or it was
+// told to be a connector. Where the remote end was not read, and the many connections of
+// the service that is gone hide it, a live one to a port that no client would have been
+// given is told by that.
+func (r *reading) goesOut(ns *namespace, s *sockdiag.Socket) (out, byPort bool) {
 	if r.index.ports[s.RemotePort] && r.index.remote(ns.index, s.Remote, s.RemotePort) {
-		return true
+		return true, false
 	}
-	g := ns.connectors[groupKey{s.Local, s.Remote, s.RemotePort}]
-	return g != nil && g.role == tcp.Connector
+	if g := ns.connectors[groupKey{s.Local, s.Remote, s.RemotePort}]; g != nil && g.role == tcp.Connector {
+		return true, false
+	}
+	clients, known := ns.facts.Settings.PortRange()
+	byPort = known && s.Inode != 0 && s.State == tcp.Established && !clients.Contains(s.RemotePort)
+	return byPort, byPort
 }

@@ -60,6 +60,10 @@ func (sc *scene) taken(p *place, w *snapshot.Wanted) finding {
 		}
 		f.Why += ". The service fails with EADDRINUSE until that connection is gone, and its TIME_WAIT after it."
 		f.Remedies = append(f.Remedies, EndBlocker, ReuseAddress)
+		if c.ByPort {
+			f.lower(Medium)
+			f.doubt(fmt.Sprintf("that the connection goes out: its other end was not read, and port %d is none that a client would have been given", c.Remote.Port))
+		}
 	default:
 		if w.Asked {
 			f.Severity = Warning

@@ -126,3 +126,23 @@ func TestTheTracedEndOfAReset(t *testing.T) {
 		}
 	}
 }
+
+// A connection that only its port tells to go out is named with that doubt.
+func TestByPortIsADoubt(t *testing.T) {
+	for _, byPort := range []bool{false, true} {
+		s := world()
+		s.Namespaces[0].Wanted = []snapshot.Wanted{{
+			Service: endpoint("10.0.0.1:8080"), Asked: true,
+			Outgoing: []snapshot.Connection{{Local: endpoint("10.0.0.1:8080"), Remote: endpoint("10.0.0.9:5432"), State: "ESTABLISHED", ByPort: byPort}},
+		}}
+		d := Judge(s, DefaultThresholds())
+		if len(d.Findings) != 1 {
+			t.Fatal(told(d))
+		}
+		f := d.Findings[0]
+		doubted := slices.ContainsFunc(f.Unsure, func(u string) bool { return strings.Contains(u, "5432 is none that a client") })
+		if doubted != byPort || (f.Confidence == Medium) != byPort {
+			t.Errorf("by port %v: confidence %s, unsure of %q", byPort, f.Confidence, f.Unsure)
+		}
+	}
+}

@@ -128,3 +128,21 @@ func TestWhoBindsIsNamedBesideAPool(t *testing.T) {
 		t.Errorf("owners %+v, want healthy-client alone: %s", f.Owners, f.Summary)
 	}
 }
+
+// What sits on the port of a service that has ended is named, also where its other end is
+// on a host that is not read, among what is left of the service's own connections.
+func TestWhoSitsOnAPortIsNamedFromOneEnd(t *testing.T) {
+	t.Parallel()
+	for _, ipv6 := range []bool{false, true} {
+		t.Run(familyName(ipv6), func(t *testing.T) {
+			t.Parallel()
+			b := build(t, diagnose.AddressInUse, lab.Options{IPv6: ipv6})
+			_, d := look(t, context3m(t), b.Expect.Node)
+			f := problem(t, d, diagnose.AddressInUse)
+			check(t, f, b.Expect)
+			if f.Confidence != diagnose.Medium || f.Severity != diagnose.Warning {
+				t.Errorf("%s, confidence %s: %s", f.Severity, f.Confidence, f.Summary)
+			}
+		})
+	}
+}

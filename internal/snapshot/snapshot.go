@@ -249,6 +249,9 @@ type Connection struct {
 	Remote tcp.Endpoint `json:"remote"`
 	State  string       `json:"state"`
 	Owners []Owner      `json:"owners,omitempty"`
+	// ByPort: that it goes out is told by its remote port alone, which is none that
+	// connect() chooses here.
+	ByPort bool `json:"by_port,omitempty"`
 }
 
 // Listener is a socket in LISTEN.
