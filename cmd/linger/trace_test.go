@@ -146,8 +146,11 @@ func TestTwoTracesOfWhichOneIsKilled(t *testing.T) {
 			continue
 		}
 		all.Opens, all.ClosedHere, all.ClosedThere = all.Opens+r.Opens, all.ClosedHere+r.ClosedHere, all.ClosedThere+r.ClosedThere
-		if r.Remote == counted.Addr().String() && r.Role == "connector" && r.Process == "linger.test" {
-			mine.Opens, mine.ClosedHere = mine.Opens+r.Opens, mine.ClosedHere+r.ClosedHere
+		if r.Remote == counted.Addr().String() && r.Role == "connector" {
+			mine.ClosedHere += r.ClosedHere
+			if r.Process == "linger.test" { // who closes may be who looks for owners just then (docs/tracing.md)
+				mine.Opens += r.Opens
+			}
 		}
 	}
 	if mine.Opens != 2*half || mine.ClosedHere != 2*half {
