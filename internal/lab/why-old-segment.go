@@ -288,17 +288,7 @@ func (e *oldSegment) cross(ctx context.Context, left, right *socket, at sequence
 // quiet waits until the segments of the handshake have all arrived: each host's last
 // one acknowledges the other's.
 func (e *oldSegment) quiet(ctx context.Context) error {
-	for last := e.w.Now(); ; {
-		sleep(ctx, 20*time.Millisecond)
-		now := e.w.Now()
-		if now == last {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		last = now
-	}
+	return e.w.Quiet(ctx, 20*time.Millisecond)
 }
 
 // readAll reads that many bytes.

@@ -388,3 +388,19 @@ func (w *Wire) Await(ctx context.Context, since Mark, m Match) (Passage, error) 
 		}
 	}
 }
+
+// Quiet waits until nothing has passed for so long.
+func (w *Wire) Quiet(ctx context.Context, silence time.Duration) error {
+	for {
+		w.mu.Lock()
+		passing := w.passing
+		w.mu.Unlock()
+		select {
+		case <-passing:
+		case <-time.After(silence):
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("wait for a quiet wire: %w", context.Cause(ctx))
+		}
+	}
+}
