@@ -36,7 +36,9 @@ var synOnTimeWait = Scenario{
 		}
 		b.Expect = b.expectAcceptor(p)
 		dial := DialSpec{
-			To: []netip.AddrPort{p.service}, From: []netip.Addr{own, second}, PeerCloses: true, Batch: 1, PatienceMS: 500,
+			To: []netip.AddrPort{p.service}, From: []netip.Addr{own, second}, PeerCloses: true, Batch: 1,
+			// A connect that is refused holds up the next ones for so long: several are to fall into each second.
+			PatienceMS: 100,
 		}
 		// Every port that connect() prefers once, so that each has its TIME_WAIT at the service.
 		dial.Count, dial.Rate = 256, 200
