@@ -58,25 +58,30 @@ func followsSchema(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 2 {
 		name = args[1]
 	}
-	schema, err := jsonschema.NewCompiler().Compile("../../docs/" + name + ".schema.json")
-	ts.Check(err)
-	document, err := jsonschema.UnmarshalJSON(strings.NewReader(ts.ReadFile(args[0])))
-	ts.Check(err)
-	ts.Check(schema.Validate(document))
+	ts.Check(follows(name, ts.ReadFile(args[0])))
 }
 
-// linesFollow SCHEMA FILE: each line of the file is JSON and follows docs/SCHEMA.
+// follows is why a document does not follow docs/NAME.schema.json, nil where it does.
+func follows(name, document string) error {
+	schema, err := jsonschema.NewCompiler().Compile("../../docs/" + name + ".schema.json")
+	if err != nil {
+		return err
+	}
+	parsed, err := jsonschema.UnmarshalJSON(strings.NewReader(document))
+	if err != nil {
+		return err
+	}
+	return schema.Validate(parsed)
+}
+
+// linesFollow NAME FILE: each line of the file is JSON and follows docs/NAME.schema.json.
 func linesFollow(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
-		ts.Fatalf("usage: lines-follow SCHEMA FILE")
+		ts.Fatalf("usage: lines-follow NAME FILE")
 	}
-	schema, err := jsonschema.NewCompiler().Compile("../../docs/" + args[0])
-	ts.Check(err)
 	lines := 0
 	for line := range strings.Lines(ts.ReadFile(args[1])) {
-		document, err := jsonschema.UnmarshalJSON(strings.NewReader(line))
-		ts.Check(err)
-		ts.Check(schema.Validate(document))
+		ts.Check(follows(args[0], line))
 		lines++
 	}
 	if lines == 0 {

@@ -189,28 +189,22 @@ func (o *labOptions) run(ctx context.Context, streams Streams, chosen []lab.Expe
 	}
 	started := time.Now()
 	ask := lab.RunOptions{Arms: o.remedies, Repeat: o.repeat, Quick: o.quick, Captures: o.pcap}
-	if canErase(terminalOf(streams.Err), streams.Getenv) {
-		ask.Progress = func(p lab.Progress) {
-			fmt.Fprintf(streams.Err, "%s%d of %d runs, about %s left: %s", eraseLine, p.Done, p.Total, p.Left.Round(time.Second), p.Last)
-		}
-	}
+	tell, stop := labProgress(streams, "runs")
+	ask.Progress = tell
 	proofs, err := lab.Run(ctx, chosen, ask)
-	if ask.Progress != nil {
-		fmt.Fprint(streams.Err, eraseLine)
-	}
+	stop()
 	if err != nil {
 		return 0, err
 	}
 	result := render.Lab{
-		Schema: render.LabSchema, TakenAt: started.UTC(), ElapsedMS: time.Since(started).Milliseconds(),
-		Kernel: kernelRelease(), CPUs: runtime.NumCPU(), Quick: o.quick, Proofs: proofs,
+		Measured: measured(render.LabSchema, started), Quick: o.quick, Proofs: proofs,
 	}
 	if o.report != "" {
 		if err := writeReport(o.report, result); err != nil {
 			return 0, &outputError{err}
 		}
 	}
-	if err := quietly(o.printer(streams).PrintLab(streams.Out, result)); err != nil {
+	if err := quietly(labPrinterFor(streams, o.output, o.color).PrintLab(streams.Out, result)); err != nil {
 		return 0, err
 	}
 	return codeOfProofs(proofs), nil
@@ -224,16 +218,6 @@ func wired() (names []string) {
 		}
 	}
 	return names
-}
-
-func (o *labOptions) printer(streams Streams) render.LabPrinter {
-	switch o.output {
-	case outputJSON:
-		return render.JSON{}
-	case outputMarkdown:
-		return render.Markdown{}
-	}
-	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)}
 }
 
 // writeReport writes the page.
@@ -257,6 +241,40 @@ func codeOfProofs(proofs []proof.Proof) int {
 		}
 	}
 	return code
+}
+
+// labProgress tells, on a terminal, how far the laboratory is; stop removes the line.
+func labProgress(streams Streams, what string) (tell func(lab.Progress), stop func()) {
+	if !canErase(terminalOf(streams.Err), streams.Getenv) {
+		return nil, func() {}
+	}
+	p := startProgress(streams.Err, 0)
+	return func(now lab.Progress) { p.reportLeft(now.Done, now.Total, what, now.Left) }, p.stop
+}
+
+// labPrinter writes all that the laboratory finds.
+type labPrinter interface {
+	render.LabPrinter
+	render.ScorePrinter
+	render.ProvePrinter
+}
+
+func labPrinterFor(streams Streams, output, color string) labPrinter {
+	switch output {
+	case outputJSON:
+		return render.JSON{}
+	case outputMarkdown:
+		return render.Markdown{}
+	}
+	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, color, false)}
+}
+
+// measured begins a document of what the laboratory has measured until now.
+func measured(schema string, started time.Time) render.Measured {
+	return render.Measured{
+		Schema: schema, TakenAt: started.UTC(), ElapsedMS: time.Since(started).Milliseconds(),
+		Kernel: kernelRelease(), CPUs: runtime.NumCPU(),
+	}
 }
 
 // kernelRelease is what uname -r prints.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"runtime"
 	"slices"
 	"time"
 
@@ -82,30 +81,17 @@ func (o *proveOptions) run(ctx context.Context, streams Streams, what string) (i
 	}
 	started := time.Now()
 	changes, experiments := proofsOf(p)
-	ask := lab.RunOptions{Repeat: o.repeat}
-	if canErase(terminalOf(streams.Err), streams.Getenv) {
-		ask.Progress = func(p lab.Progress) {
-			fmt.Fprintf(streams.Err, "%s%d of %d runs, about %s left: %s", eraseLine, p.Done, p.Total, p.Left.Round(time.Second), p.Last)
-		}
-	}
-	proofs, err := lab.Run(ctx, experiments, ask)
-	if ask.Progress != nil {
-		fmt.Fprint(streams.Err, eraseLine)
-	}
+	tell, stop := labProgress(streams, "runs")
+	proofs, err := lab.Run(ctx, experiments, lab.RunOptions{Repeat: o.repeat, Progress: tell})
+	stop()
 	if err != nil {
 		return 0, err
 	}
 	for i := range changes {
-		changes[i].take(proofs[i])
+		take(&changes[i], proofs[i])
 	}
-	result := render.Proved{
-		Schema: render.ProveSchema, TakenAt: started.UTC(), ElapsedMS: time.Since(started).Milliseconds(),
-		Kernel: kernelRelease(), CPUs: runtime.NumCPU(), Changes: make([]render.ProvedChange, len(changes)),
-	}
-	for i, c := range changes {
-		result.Changes[i] = c.ProvedChange
-	}
-	return codeOfProved(result.Changes), quietly(o.printer(streams).PrintProved(streams.Out, result))
+	result := render.Proved{Measured: measured(render.ProveSchema, started), Changes: changes}
+	return codeOfProved(result.Changes), quietly(labPrinterFor(streams, o.output, o.color).PrintProved(streams.Out, result))
 }
 
 // load reads the plan, or makes one. What is no plan is a wrong command line.
@@ -122,11 +108,8 @@ func (o *proveOptions) load(ctx context.Context, streams Streams, what string) (
 	return nil, &usageError{err: failed.err, hint: "`linger plan --out FILE` makes a plan"}
 }
 
-// provedChange is a change on its way to its proof.
-type provedChange struct{ render.ProvedChange }
-
-// take keeps the proof.
-func (c *provedChange) take(p proof.Proof) {
+// take keeps the proof of a change.
+func take(c *render.ProvedChange, p proof.Proof) {
 	c.Proof, c.Cannot = p, p.Cannot
 	if c.Cannot != "" {
 		return
@@ -142,10 +125,11 @@ func (c *provedChange) take(p proof.Proof) {
 
 // proofsOf makes an experiment of each change, with the present values of its place as
 // the base line and the changes before it made.
-func proofsOf(p *plan.Plan) (changes []provedChange, experiments []lab.Experiment) {
+func proofsOf(p *plan.Plan) (changes []render.ProvedChange, experiments []lab.Experiment) {
+	changes = []render.ProvedChange{} // and no null in JSON
 	for i, c := range p.Changes {
 		present, note := presentOf(c.Scope)
-		proved := provedChange{render.ProvedChange{Scope: c.Scope.String(), Key: c.Key, Old: c.Old, New: c.New, Notes: []string{}}}
+		proved := render.ProvedChange{Scope: c.Scope.String(), Key: c.Key, Old: c.Old, New: c.New, Notes: []string{}}
 		if note != "" {
 			proved.Notes = append(proved.Notes, note)
 		}
@@ -186,16 +170,6 @@ func presentOf(s plan.Scope) (present map[string]string, note string) {
 		note = s.String() + " is not on this host now"
 	}
 	return map[string]string{}, note + ": the base line has the plan's old values and the kernel's defaults"
-}
-
-func (o *proveOptions) printer(streams Streams) render.ProvePrinter {
-	switch o.output {
-	case outputJSON:
-		return render.JSON{}
-	case outputMarkdown:
-		return render.Markdown{}
-	}
-	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)}
 }
 
 // codeOfProved is 1 where a change does not work, else 3 where one could not be

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"math/rand/v2"
-	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -91,35 +90,17 @@ func (o *scoreOptions) run(ctx context.Context, streams Streams, score func(cont
 		return 0, err
 	}
 	started := time.Now()
-	stop := func() {}
-	var tell func(lab.Progress)
-	if canErase(terminalOf(streams.Err), streams.Getenv) {
-		p := startProgress(streams.Err, 0)
-		tell, stop = func(done lab.Progress) { p.reportLeft(done.Done, done.Total, "builds", done.Left) }, p.stop
-	}
+	tell, stop := labProgress(streams, "builds")
 	scores := score(ctx, tell)
 	stop()
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	result := render.Scores{
-		Schema: render.ScoreSchema, TakenAt: started.UTC(), ElapsedMS: time.Since(started).Milliseconds(),
-		Kernel: kernelRelease(), CPUs: runtime.NumCPU(), Scores: scores,
-	}
-	if err := quietly(o.printer(streams).PrintScores(streams.Out, result)); err != nil {
+	result := render.Scores{Measured: measured(render.ScoreSchema, started), Scores: scores}
+	if err := quietly(labPrinterFor(streams, o.output, o.color).PrintScores(streams.Out, result)); err != nil {
 		return 0, err
 	}
 	return codeOfScores(scores), nil
-}
-
-func (o *scoreOptions) printer(streams Streams) render.ScorePrinter {
-	switch o.output {
-	case outputJSON:
-		return render.JSON{}
-	case outputMarkdown:
-		return render.Markdown{}
-	}
-	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)}
 }
 
 // codeOfScores is 1 where a name differs, else 3 where something could not be built.

@@ -26,20 +26,28 @@ func TestExperimentsComeOutAsExpected(t *testing.T) {
 			experiments = append(experiments, e)
 		}
 	}
-	before := hostSettings(t)
+	hostStays(t)
 	proofs, err := lab.Run(context.Background(), experiments, lab.RunOptions{Quick: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	after := hostSettings(t)
-	for file, value := range before {
-		if after[file] != value {
-			t.Errorf("%s of the host was %q and is %q", file, value, after[file])
-		}
-	}
 	for _, p := range proofs {
 		t.Run(p.Experiment, func(t *testing.T) { checkProof(t, p) })
 	}
+}
+
+// hostStays holds a test to leave the host's settings alone.
+func hostStays(t *testing.T) {
+	t.Helper()
+	before := hostSettings(t)
+	t.Cleanup(func() {
+		after := hostSettings(t)
+		for file, value := range before {
+			if after[file] != value {
+				t.Errorf("%s of the host was %q and is %q", file, value, after[file])
+			}
+		}
+	})
 }
 
 // hostSettings are all settings below net that the host's root may write.

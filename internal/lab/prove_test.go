@@ -44,16 +44,10 @@ func TestChangesAreProved(t *testing.T) {
 	for _, c := range cases {
 		experiments = append(experiments, c.change.Prove())
 	}
-	before := hostSettings(t)
+	hostStays(t)
 	proofs, err := lab.Run(context.Background(), experiments, lab.RunOptions{Quick: true})
 	if err != nil {
 		t.Fatal(err)
-	}
-	after := hostSettings(t)
-	for file, value := range before {
-		if after[file] != value {
-			t.Errorf("%s of the host was %q and is %q", file, value, after[file])
-		}
 	}
 	for i, p := range proofs {
 		if p.Cannot != "" || p.Base.Cannot != "" || p.Variants[0].Cannot != "" || p.Variants[0].Verdict != cases[i].want {

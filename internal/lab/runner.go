@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -38,8 +37,6 @@ type Progress struct {
 	Done, Total int
 	// Left is about how long the rest takes.
 	Left time.Duration
-	// Last is the run that has just ended.
-	Last string
 }
 
 // trialPatience bounds one run, whatever happens in it.
@@ -71,7 +68,7 @@ func Run(ctx context.Context, experiments []Experiment, o RunOptions) ([]proof.P
 		}
 		for j, arm := range e.chosen(o) {
 			for k := range repeat {
-				jobs = append(jobs, job{i, j, k, e.Name + " · " + arm.ID, arm.Seconds, cmp.Or(arm.Load, e.Load), arm.Run})
+				jobs = append(jobs, job{i, j, k, e.Name + "." + arm.ID, arm.Seconds, cmp.Or(arm.Load, e.Load), arm.Run})
 			}
 		}
 	}
@@ -131,7 +128,7 @@ func (j job) do(ctx context.Context, captures string) (run proof.Run, err error)
 	defer cancel()
 	t := &Trial{}
 	if captures != "" {
-		name := fmt.Sprintf("%s.%d.", strings.ReplaceAll(j.name, " · ", "."), j.repeat+1)
+		name := fmt.Sprintf("%s.%d.", j.name, j.repeat+1)
 		t.captures = filepath.Join(captures, name)
 	}
 	err = j.run(ctx, t)
@@ -219,5 +216,5 @@ func (r *reporter) done(j job) {
 	if r.ended < r.total {
 		left = max(r.work/r.slots, r.longestWait-time.Since(r.started).Seconds(), 1)
 	}
-	r.tell(Progress{Done: r.ended, Total: r.total, Left: time.Duration(left * float64(time.Second)), Last: j.name})
+	r.tell(Progress{Done: r.ended, Total: r.total, Left: time.Duration(left * float64(time.Second))})
 }

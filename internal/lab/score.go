@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -38,20 +37,16 @@ const scoreSlots = 4
 // what a diagnosis names.
 func ScoreAll(ctx context.Context, tell func(Progress)) []proof.Score {
 	scenarios := Scenarios()
-	return scoreEach(ctx, len(scenarios), tell, func(i int) (proof.Score, string) {
-		return scenarios[i].score(ctx), string(scenarios[i].Slug)
-	})
+	return scoreEach(ctx, len(scenarios), tell, func(i int) proof.Score { return scenarios[i].score(ctx) })
 }
 
 // ScoreRandom builds what was drawn and scores what a diagnosis names.
 func ScoreRandom(ctx context.Context, worlds []World, tell func(Progress)) []proof.Score {
-	return scoreEach(ctx, len(worlds), tell, func(i int) (proof.Score, string) {
-		return worlds[i].scored(ctx), fmt.Sprintf("seed %d", worlds[i].Seed)
-	})
+	return scoreEach(ctx, len(worlds), tell, func(i int) proof.Score { return worlds[i].scored(ctx) })
 }
 
 // scoreEach scores so many builds, some at a time, and tells how far it has come.
-func scoreEach(ctx context.Context, total int, tell func(Progress), score func(int) (proof.Score, string)) []proof.Score {
+func scoreEach(ctx context.Context, total int, tell func(Progress), score func(int) proof.Score) []proof.Score {
 	scores := make([]proof.Score, total)
 	slots := make(chan struct{}, scoreSlots)
 	began := time.Now()
@@ -69,11 +64,10 @@ func scoreEach(ctx context.Context, total int, tell func(Progress), score func(i
 				scores[i].Cannot = context.Cause(ctx).Error()
 				return
 			}
-			var name string
-			scores[i], name = score(i)
+			scores[i] = score(i)
 			mu.Lock()
 			defer mu.Unlock()
-			p.Done, p.Last = p.Done+1, name
+			p.Done++
 			p.Left = time.Since(began) / time.Duration(p.Done) * time.Duration(total-p.Done)
 			if tell != nil {
 				tell(p)

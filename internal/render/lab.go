@@ -1,7 +1,6 @@
 package render
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -14,15 +13,20 @@ import (
 // LabSchema names the form of the laboratory's JSON.
 const LabSchema = "linger.lab/1"
 
+// Measured says where and when a laboratory measured; it begins each of its documents.
+type Measured struct {
+	Schema    string    `json:"schema"`
+	TakenAt   time.Time `json:"taken_at"`
+	ElapsedMS int64     `json:"elapsed_ms"`
+	Kernel    string    `json:"kernel"`
+	CPUs      int       `json:"cpus"`
+}
+
 // Lab is what a run of the laboratory measured.
 type Lab struct {
-	Schema    string        `json:"schema"`
-	TakenAt   time.Time     `json:"taken_at"`
-	ElapsedMS int64         `json:"elapsed_ms"`
-	Kernel    string        `json:"kernel"`
-	CPUs      int           `json:"cpus"`
-	Quick     bool          `json:"quick"`
-	Proofs    []proof.Proof `json:"proofs"`
+	Measured
+	Quick  bool          `json:"quick"`
+	Proofs []proof.Proof `json:"proofs"`
 }
 
 // LabPrinter writes what a laboratory measured, in one form.
@@ -32,9 +36,7 @@ type LabPrinter interface {
 
 // PrintLab writes one object, described by docs/lab.schema.json.
 func (JSON) PrintLab(w io.Writer, l Lab) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	return e.Encode(l)
+	return newEncoder(w).Encode(l)
 }
 
 // labTally counts verdicts and what was not as expected.

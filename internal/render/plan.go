@@ -2,7 +2,6 @@ package render
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -12,9 +11,8 @@ import (
 
 // PlanJSON writes a plan for a program, and for linger apply.
 func PlanJSON(w io.Writer, p *plan.Plan) error {
-	e := json.NewEncoder(w)
+	e := newEncoder(w)
 	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
 	return e.Encode(p)
 }
 

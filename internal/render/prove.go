@@ -1,11 +1,9 @@
 package render
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"linger/internal/proof"
 )
@@ -15,12 +13,8 @@ const ProveSchema = "linger.prove/1"
 
 // Proved is what the laboratory measured of a plan.
 type Proved struct {
-	Schema    string         `json:"schema"`
-	TakenAt   time.Time      `json:"taken_at"`
-	ElapsedMS int64          `json:"elapsed_ms"`
-	Kernel    string         `json:"kernel"`
-	CPUs      int            `json:"cpus"`
-	Changes   []ProvedChange `json:"changes"`
+	Measured
+	Changes []ProvedChange `json:"changes"`
 }
 
 // ProvedChange is one change of the plan, and its proof.
@@ -47,9 +41,7 @@ type ProvePrinter interface {
 
 // PrintProved writes one object, described by docs/prove.schema.json.
 func (JSON) PrintProved(w io.Writer, p Proved) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	return e.Encode(p)
+	return newEncoder(w).Encode(p)
 }
 
 // headline says in one sentence how it came out.
@@ -84,7 +76,7 @@ func (p Proved) headline() (mark, string) {
 
 // lab is the same measurements as those of the laboratory.
 func (p Proved) lab() Lab {
-	l := Lab{TakenAt: p.TakenAt, ElapsedMS: p.ElapsedMS, Kernel: p.Kernel, CPUs: p.CPUs}
+	l := Lab{Measured: p.Measured}
 	for _, c := range p.Changes {
 		l.Proofs = append(l.Proofs, c.Proof)
 	}

@@ -5,15 +5,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
-
 	"linger/internal/proof"
 )
 
 // aProof are changes of which one works, one does nothing, one cannot be measured.
 func aProof() Proved {
 	l := aRun()
-	p := Proved{Schema: ProveSchema, TakenAt: l.TakenAt, ElapsedMS: l.ElapsedMS, Kernel: l.Kernel, CPUs: l.CPUs}
+	p := Proved{Measured: measuredAs(ProveSchema)}
 	for _, verdict := range []proof.Verdict{proof.Works, proof.NoEffect, ""} {
 		c := ProvedChange{Scope: "netns shop\x1b[2J", Key: "net.ipv4.tcp_tw_reuse", Old: "", New: "1", Verdict: verdict, Notes: []string{"a note"}, Proof: l.Proofs[0]}
 		if verdict == "" {
@@ -25,19 +23,11 @@ func aProof() Proved {
 }
 
 func TestProvedFollowsItsSchema(t *testing.T) {
-	schema, err := jsonschema.NewCompiler().Compile("../../docs/prove.schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var b bytes.Buffer
 	if err := (JSON{}).PrintProved(&b, aProof()); err != nil {
 		t.Fatal(err)
 	}
-	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(b.Bytes()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := schema.Validate(document); err != nil {
+	if err := follows(t, "prove", b.String()); err != nil {
 		t.Errorf("%v\n%s", err, b.String())
 	}
 }

@@ -1,7 +1,6 @@
 package render
 
 import (
-	"encoding/json"
 	"io"
 	"strings"
 
@@ -50,8 +49,7 @@ type ReapOutcome struct {
 // ReapJSON writes it for a program.
 func ReapJSON(w io.Writer, r *Reap) error {
 	r.Schema = ReapSchema
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
+	e := newEncoder(w)
 	e.SetIndent("", "  ")
 	return e.Encode(r)
 }

@@ -1,7 +1,6 @@
 package render
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -16,12 +15,8 @@ const ScoreSchema = "linger.score/1"
 
 // Scores are what a diagnosis made of what the laboratory built.
 type Scores struct {
-	Schema    string        `json:"schema"`
-	TakenAt   time.Time     `json:"taken_at"`
-	ElapsedMS int64         `json:"elapsed_ms"`
-	Kernel    string        `json:"kernel"`
-	CPUs      int           `json:"cpus"`
-	Scores    []proof.Score `json:"scores"`
+	Measured
+	Scores []proof.Score `json:"scores"`
 }
 
 // ScorePrinter writes scores, in one form.
@@ -31,9 +26,7 @@ type ScorePrinter interface {
 
 // PrintScores writes one object, described by docs/score.schema.json.
 func (JSON) PrintScores(w io.Writer, s Scores) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	return e.Encode(s)
+	return newEncoder(w).Encode(s)
 }
 
 // tally counts what was named as it was built, what was not, what could not be built

@@ -21,10 +21,16 @@ type stream struct {
 	err   error
 }
 
+// newEncoder writes text as it is: no answer of linger is put into HTML unescaped.
+func newEncoder(w io.Writer) *json.Encoder {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e
+}
+
 func newStream(w io.Writer) *stream {
 	s := &stream{out: bufio.NewWriterSize(w, 64<<10)}
-	s.enc = json.NewEncoder(&s.piece)
-	s.enc.SetEscapeHTML(false)
+	s.enc = newEncoder(&s.piece)
 	return s
 }
 

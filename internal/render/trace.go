@@ -2,7 +2,6 @@ package render
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -159,8 +158,7 @@ type TraceLines struct{}
 
 // Interval writes a line for each group in which something happened.
 func (TraceLines) Interval(w io.Writer, t *snapshot.Traced) error {
-	out := json.NewEncoder(w)
-	out.SetEscapeHTML(false)
+	out := newEncoder(w)
 	groups := slices.Clone(t.Groups)
 	if !t.Other.None() {
 		groups = append(groups, snapshot.TracedGroup{TracedKey: snapshot.TracedKey{Role: tcp.RoleUnknown}, TracedCounts: t.Other})
@@ -180,8 +178,7 @@ func (TraceLines) Interval(w io.Writer, t *snapshot.Traced) error {
 
 // Total writes the line that ends it: the sums since the beginning.
 func (TraceLines) Total(w io.Writer, t *snapshot.Traced) error {
-	out := json.NewEncoder(w)
-	out.SetEscapeHTML(false)
+	out := newEncoder(w)
 	sum := t.Total()
 	return out.Encode(tracedTotal{newTraceHead("total", t), &sum, sum.Spread(), t.Missed})
 }
@@ -195,8 +192,7 @@ type traceEnd struct {
 
 // End writes a line for one connection that has ended.
 func (TraceLines) End(w io.Writer, e *snapshot.EndedConnection) error {
-	out := json.NewEncoder(w)
-	out.SetEscapeHTML(false)
+	out := newEncoder(w)
 	return out.Encode(traceEnd{TraceSchema, "end", e})
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * The table of the connections that are followed, by the address of their struct sock: an array that is
- * a hash table with open addressing. A BPF hash map takes 170 ns to insert and delete an element,
- * and each end of each connection does that once; this takes a tenth.
+ * a hash table with open addressing. Of a BPF hash map, to find and to delete an element took 150 ns where
+ * this takes 20, and each end of each connection does that once.
  */
 #ifndef LINGER_TABLE_H
 #define LINGER_TABLE_H
