@@ -23,7 +23,6 @@ typedef __u32 __wsum;
 /* enum bpf_map_type of linux/bpf.h, which bpf_helpers.h does not include. */
 #define BPF_MAP_TYPE_HASH 1
 #define BPF_MAP_TYPE_ARRAY 2
-#define BPF_MAP_TYPE_PERCPU_HASH 5
 #define BPF_MAP_TYPE_LRU_HASH 9
 #define BPF_MAP_TYPE_RINGBUF 27
 

@@ -101,12 +101,6 @@ type bpfGroupKey struct {
 	Padding    [3]uint8
 }
 
-type bpfHint struct {
-	_      structs.HostLayout
-	Group  uint32
-	Learnt uint32
-}
-
 type bpfListener struct {
 	_       structs.HostLayout
 	Comm    [16]int8

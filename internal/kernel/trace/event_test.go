@@ -101,6 +101,26 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestEventsFromBefore: a connection from before the tracing is told when it is aborted, as any other.
+func TestEventsFromBefore(t *testing.T) {
+	ns, id := newNamespace(t)
+	s := peer{Listen: "127.0.0.1:8000", Count: 3, Do: "never accept"}.start(t, ns, "", "the-server")
+	s.says(t, "ready")
+	c := peer{Dial: "127.0.0.1:8000", Count: 3, Do: "hold"}.start(t, ns, "", "the-client")
+	c.says(t, "holding")
+	tr := follow(t, Options{Netns: []Netns{id}, Events: &Filter{}})
+	l := listen(t, tr)
+	s.ends(t)
+	found := map[Ending]int{}
+	for _, e := range l.of(t, 6) {
+		found[e.Ending]++
+	}
+	if found[Aborted] != 3 || found[ResetThere] != 3 {
+		t.Errorf("the events are %v", found)
+	}
+	c.ends(t)
+}
+
 // TestFilters: each lets through what it names, and nothing else.
 func TestFilters(t *testing.T) {
 	for name, filter := range map[string]Filter{

@@ -30,7 +30,7 @@ static __always_inline bool same_but_name(const struct group_key *a, const struc
 	return !differ;
 }
 
-static __always_inline struct hint *hint_for(const struct group_key *key)
+static __always_inline __u64 *hint_for(const struct group_key *key)
 {
 	const __u64 *comm = (const void *)key->comm, *local = (const void *)key->local, *remote = (const void *)key->remote;
 	__u64 mixed = key->netns ^ key->cgroup << 8 ^ local[1] ^ remote[1] << 1 ^
@@ -43,10 +43,21 @@ static __always_inline struct hint *hint_for(const struct group_key *key)
 	return bpf_map_lookup_elem(&hints, &at);
 }
 
-/* hinted is the group that a hint leads to, NULL where that is of another key in more than the name. */
-static __always_inline struct group *hinted(const struct hint *hint, const struct group_key *key)
+static __always_inline __u64 read_hint(const __u64 *hint)
 {
-	struct group *group = hint ? group_at(hint->group) : 0;
+	return hint ? *(const volatile __u64 *)hint : 0;
+}
+
+static __always_inline void write_hint(__u64 *hint, __u32 learnt_then, __u32 number)
+{
+	if (hint)
+		*(volatile __u64 *)hint = (__u64)learnt_then << 32 | number;
+}
+
+/* hinted is the group of a hinted number, NULL where that is of another key in more than the name. */
+static __always_inline struct group *hinted(__u32 number, const struct group_key *key)
+{
+	struct group *group = group_at(number);
 
 	return group && group->used && same_but_name(&group->key, key) ? group : 0;
 }
@@ -78,15 +89,14 @@ static __noinline __u32 group_by_hash(struct group_key *key, __u32 netns_inode)
 
 static __always_inline __u32 group_number(struct group_key *key, __u32 netns_inode)
 {
-	struct hint *hint = hint_for(key);
-	struct group *group = hinted(hint, key);
-	__u32 number;
+	__u64 *hint = hint_for(key);
+	__u32 number = read_hint(hint);
+	struct group *group = hinted(number, key);
 
 	if (group && same_name(group->key.comm, key->comm))
-		return hint->group;
+		return number;
 	number = group_by_hash(key, netns_inode);
-	if (hint)
-		hint->group = number;
+	write_hint(hint, 0, number);
 	return number;
 }
 
@@ -130,32 +140,31 @@ static __always_inline struct listener *listener_of(const struct sock *sk)
 	return bpf_map_lookup_elem(&listeners, &key);
 }
 
-/* accepted finds the group of a connection that a listener has made, and who listens: it
- * is to use it. */
-static __always_inline void accepted(const struct sock *sk, struct connection *c)
+/* accepted finds the group of a connection that a listener has made: it has the listener's name until somebody
+ * uses it. */
+static __always_inline __u32 accepted(const struct sock *sk)
 {
+	__u32 learnt_now = *(volatile __u32 *)&learnt, number;
 	struct group_key key = {};
 	struct listener *listener;
 	struct group *group;
-	struct hint *hint;
+	__u64 *hint, word;
 
 	describe(&key, sk, ACCEPTOR);
 	hint = hint_for(&key);
-	if (hint && hint->learnt == learnt && (group = hinted(hint, &key))) {
-		c->group = hint->group;
-		c->pid = group->pid;
-		return;
-	}
+	word = read_hint(hint);
+	number = word;
+	if (word >> 32 == learnt_now && hinted(number, &key))
+		return number;
 	listener = listener_of(sk);
-	if (listener) {
+	if (listener)
 		__builtin_memcpy(key.comm, listener->comm, COMM);
-		c->pid = listener->pid;
-	}
-	c->group = group_number(&key, sk->__sk_common.skc_net.net->ns.inum);
-	if (hint) {
-		hint->learnt = learnt;
-		hint->group = c->group;
-	}
+	number = group_by_hash(&key, sk->__sk_common.skc_net.net->ns.inum);
+	group = group_at(number);
+	if (listener && group && !group->pid)
+		group->pid = listener->pid;
+	write_hint(hint, learnt_now, number);
+	return number;
 }
 
 /* retire is for what is left of a socket that had the same address: connect() has failed on this one before, or
@@ -186,7 +195,8 @@ static __always_inline struct connection *begin(const struct sock *sk, const str
 		c = take(sk);
 	if (!c) {
 		overflowed = true;
-		add(group, UNTRACKED, 1);
+		if (!(as->flags & FLAG_OPENED)) /* else it is counted already, or began before */
+			add(group, UNTRACKED, 1);
 		return 0;
 	}
 	c->since = as->since;
@@ -235,26 +245,19 @@ static __always_inline struct connection *find(const struct sock *sk)
 	return c && !(c->flags & FLAG_ENDED) ? c : 0;
 }
 
-/* now_used_by gives a connection to current. An acceptor whose listener somebody else made, such as a parent or
- * systemd, is called by its own name from then on. */
-static __noinline void now_used_by(const struct sock *sk, struct connection *c, __u32 pid)
+/* now_used_by moves a connection to the group of current's name. An acceptor whose listener somebody else made, such as
+ * a parent or systemd, is called by its own name from then on. */
+static __noinline void now_used_by(const struct sock *sk, struct connection *c, const char *name)
 {
 	struct group *old = group_at(c->group), *group;
 	struct group_key key = {};
 
-	c->pid = pid;
-	current_name(key.comm);
-	if (!old)
-		return;
-	if (c->group && same_name(old->key.comm, key.comm)) {
-		old->pid = pid;
-		return;
-	}
+	__builtin_memcpy(key.comm, name, COMM);
 	describe(&key, sk, c->role);
 	c->group = group_number(&key, sk->__sk_common.skc_net.net->ns.inum);
 	group = group_at(c->group);
-	if (group) {
-		group->pid = pid;
+	if (old && group) {
+		group->pid = c->pid;
 		if (c->flags & FLAG_LIVE) {
 			__sync_fetch_and_add(&old->live, -1);
 			__sync_fetch_and_add(&group->live, 1);
@@ -264,8 +267,8 @@ static __noinline void now_used_by(const struct sock *sk, struct connection *c, 
 		struct listener *listener = listener_of(sk);
 
 		if (listener) {
-			__builtin_memcpy(listener->comm, key.comm, COMM);
-			listener->pid = pid;
+			__builtin_memcpy(listener->comm, name, COMM);
+			listener->pid = c->pid;
 			__sync_fetch_and_add(&learnt, 1);
 		}
 	}
@@ -274,10 +277,15 @@ static __noinline void now_used_by(const struct sock *sk, struct connection *c, 
 /* used_by_current makes current the owner of a connection that it is using. */
 static __always_inline void used_by_current(const struct sock *sk, struct connection *c)
 {
-	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+	struct group *group = group_at(c->group);
+	char name[COMM] __attribute__((aligned(8)));
 
-	if (c->pid != pid)
-		now_used_by(sk, c, pid);
+	c->pid = bpf_get_current_pid_tgid() >> 32;
+	current_name(name);
+	if (c->group && group && same_name(group->key.comm, name))
+		group->pid = c->pid;
+	else
+		now_used_by(sk, c, name);
 }
 
 /* octave is the number of v's binary digits. It is global for the verifier to look at its

@@ -41,21 +41,23 @@ struct {
 /* Whether a connection was ever without a place. */
 bool overflowed;
 
-/* How often a listener became known by another name. */
-__u32 learnt;
+/* Goes up whenever a listener becomes known by another name. */
+__u32 learnt = 1;
 
-/* Where a group may be found without hashing its key and looking for its listener, by what keys often
- * differ in. What a hint says is compared with the key. */
+/* Where a group may be found without hashing its key, by what keys often differ in; what a hint says is compared with
+ * the key. The upper half is learnt where the group is that of a listener's name, else 0. Both are one word for
+ * no CPU to see half of what another writes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, HINTS);
 	__type(key, __u32);
-	__type(value, struct hint);
+	__type(value, __u64);
 } hints SEC(".maps");
 
 /* Read and written by table.h alone. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); /* has elements begin on a page, so that each is in one cache line */
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct connection);

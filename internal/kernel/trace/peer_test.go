@@ -32,6 +32,8 @@ type peer struct {
 	Do string
 	// Source binds the client's address and a port of its own choosing.
 	Source string
+	// Name is what a server calls itself once it listens.
+	Name string
 }
 
 const peerVariable = "TRACE_TEST_PEER"
@@ -73,6 +75,11 @@ func (p *peer) serve() error {
 	l, err := net.Listen("tcp", p.Listen)
 	if err != nil {
 		return err
+	}
+	if p.Name != "" {
+		if err := os.WriteFile("/proc/self/comm", []byte(p.Name), 0); err != nil {
+			return err
+		}
 	}
 	fmt.Println("ready")
 	if p.Do == "never accept" {

@@ -135,10 +135,13 @@ static __always_inline __u64 stamp(const struct sock *sk, const struct tcp_sock 
 	return READ(tp, sk, tcp_mstamp);
 }
 
-/* now is the same clock, whatever happens. */
-static __always_inline __u64 now(const struct sock *sk, const struct tcp_sock *tp)
+/* end_of is when a socket came from oldstate to CLOSE, on the same clock. What no process and no error has ended came by a
+ * segment from these states, or by a timer that sets the stamp too (tcp_keepalive_timer of net/ipv4/tcp_timer.c). */
+static __always_inline __u64 end_of(const struct sock *sk, const struct tcp_sock *tp, int oldstate)
 {
-	return in_use(sk) || sk->sk_err ? bpf_ktime_get_ns() / 1000 : stamp(sk, tp);
+	if ((oldstate == TCP_FIN_WAIT2 || oldstate == TCP_CLOSING || oldstate == TCP_LAST_ACK) && !in_use(sk) && !sk->sk_err)
+		return stamp(sk, tp);
+	return bpf_ktime_get_ns() / 1000;
 }
 
 /* peer_closed tells whether the peer's FIN was seen. */

@@ -105,7 +105,7 @@ static __always_inline void ended(const struct sock *sk, struct connection *c, s
 	    !(c->flags & FLAG_RESET_RECEIVED))
 		add(group, peer_closed(sk) ? TO_TIME_WAIT : TO_FIN_WAIT2, 1);
 	if (c->since)
-		count_life(group, now(sk, tp) - c->since);
+		count_life(group, end_of(sk, tp, oldstate) - c->since);
 	else
 		add(group, UNTIMED, 1);
 	if (size.sent) {
@@ -122,6 +122,7 @@ static __always_inline void ended(const struct sock *sk, struct connection *c, s
 static __always_inline void end(const struct sock *sk, struct connection *c, int oldstate)
 {
 	struct group *group = group_at(c->group);
+	bool followed = c->flags & FLAG_LIVE;
 
 	if (!group)
 		return;
@@ -130,14 +131,14 @@ static __always_inline void end(const struct sock *sk, struct connection *c, int
 	else
 		ended(sk, c, group, oldstate);
 	c->flags |= FLAG_ENDED;
-	if (c->flags & FLAG_LIVE) {
+	if (followed) {
 		c->flags &= ~FLAG_LIVE;
 		__sync_fetch_and_add(&group->live, -1);
 	}
 	if (tell_events) {
 		/* The reset, and with it the reason, comes after the state
-		 * (tcp_disconnect, __tcp_close of net/ipv4/tcp.c). */
-		if (c->ending == ABORTED && !c->reason)
+		 * (tcp_disconnect, __tcp_close of net/ipv4/tcp.c); it finds what is followed. */
+		if (followed && c->ending == ABORTED && !c->reason)
 			c->flags |= FLAG_UNTOLD;
 		else
 			tell(sk, c, oldstate);
@@ -178,7 +179,7 @@ static __always_inline void opened(const struct sock *sk, int oldstate)
 		if (only_family && !(listener && listener->padding))
 			return;
 		new.role = ACCEPTOR;
-		accepted(sk, &new);
+		new.group = accepted(sk);
 		new.since = stamp(sk, tcp_sock_of(sk));
 		c = begin(sk, &new);
 	} else if (c) {

@@ -194,12 +194,6 @@ struct connection {
 #define FLAG_OPENED 16	      /* counted as opened */
 #define FLAG_UNTOLD 32	      /* its end is told when the reason is known */
 
-/* The group that a key was in last time. */
-struct hint {
-	__u32 group;
-	__u32 learnt; /* the value of learnt then */
-};
-
 struct listener_key {
 	__u64 netns;
 	__u8 local[16]; /* all 0 for every address, of either family */
