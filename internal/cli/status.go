@@ -12,7 +12,7 @@ import (
 
 	"linger/internal/change"
 	"linger/internal/collect"
-	"linger/internal/diagnose"
+	"linger/internal/figure"
 	"linger/internal/plan"
 	"linger/internal/render"
 	"linger/internal/snapshot"
@@ -254,7 +254,7 @@ func told(r *change.Report, measured bool) render.Change {
 			say("FORCED", "%s", v.Forced).Warns = true
 		}
 		for _, e := range v.Effects {
-			before, after := diagnose.Count(e.Before), diagnose.Count(e.After)
+			before, after := figure.Count(e.Before), figure.Count(e.After)
 			switch {
 			case r.SecondsLeft == nil:
 			case !measured:
@@ -262,7 +262,7 @@ func told(r *change.Report, measured bool) render.Change {
 			case e.Now == nil:
 				say("MOVED", "%s: %s → unknown now; the plan says %s", e.Name, before, after)
 			default:
-				say("MOVED", "%s: %s → %s now; the plan says %s", e.Name, before, diagnose.Count(*e.Now), after)
+				say("MOVED", "%s: %s → %s now; the plan says %s", e.Name, before, figure.Count(*e.Now), after)
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -48,12 +49,12 @@ var acceptQueueOverflow = Rule{
 			}
 			if total := p.Counters.Total[listenOverflows]; !told && total > 0 && len(p.Listeners) > 0 && len(full) == 0 {
 				v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf(
-					"a window (--window above 0): ListenOverflows is %s since boot, and only two readings tell whether it rises", Count(total))})
+					"a window (--window above 0): ListenOverflows is %s since boot, and only two readings tell whether it rises", figure.Count(total))})
 			}
 			if fullest != nil && queueFill(fullest) > most {
 				most = queueFill(fullest)
 				at = fmt.Sprintf("the fullest accept queue, of %s in %s, holds %s of %s connections",
-					fullest.Local, p.netns.Label, Count(float64(fullest.AcceptQueue)), Count(float64(fullest.Backlog)))
+					fullest.Local, p.netns.Label, figure.Count(float64(fullest.AcceptQueue)), figure.Count(float64(fullest.Backlog)))
 				if told {
 					at += "; ListenOverflows did not rise"
 				}
@@ -110,14 +111,14 @@ func (sc *scene) fullQueue(p *place, l *snapshot.Listener, others int) finding {
 	}
 	f.Severity = Warning
 	f.Summary = fmt.Sprintf("%s accepts too slowly on %s: its queue is full, with %s connections of a backlog of %s",
-		name, l.Local, Count(float64(l.AcceptQueue)), Count(float64(l.Backlog)))
+		name, l.Local, figure.Count(float64(l.AcceptQueue)), figure.Count(float64(l.Backlog)))
 	overflows, told := p.Counters.Rose(listenOverflows)
 	switch {
 	case overflows > 0:
 		f.Severity, f.FailingNow = Critical, true
-		f.Summary += fmt.Sprintf("; %s refused in %.3g s", countOf(int(overflows), "attempt"), float64(sc.WindowMS)/1000)
+		f.Summary += fmt.Sprintf("; %s refused in %.3g s", figure.Items(int(overflows), "attempt"), float64(sc.WindowMS)/1000)
 		if others > 1 {
-			f.doubt("which of the " + Count(others) + " full queues refused them: the kernel counts per namespace")
+			f.doubt("which of the " + figure.Count(others) + " full queues refused them: the kernel counts per namespace")
 		}
 	case !told:
 		f.doubt("whether connections are refused: ListenOverflows needs two readings (--window above 0)")
@@ -125,7 +126,7 @@ func (sc *scene) fullQueue(p *place, l *snapshot.Listener, others int) finding {
 	f.Why = "The kernel finishes the handshake and queues the connection until the program calls accept(). When more than the backlog wait, it drops " +
 		"further SYNs: the client tries again after 1 s, and gives up in the end."
 	if all, given := p.waiting(l.Local.Port); given > 0 {
-		f.Why += fmt.Sprintf(" %s of %s that wait are in CLOSE_WAIT: their clients have left already.", Count(given), Count(all))
+		f.Why += fmt.Sprintf(" %s of %s that wait are in CLOSE_WAIT: their clients have left already.", figure.Count(given), figure.Count(all))
 	}
 	f.Evidence = append([]Evidence{{
 		Name: "accept queue", Value: float64(l.AcceptQueue), Limit: limit(float64(l.Backlog)), Unit: "connections",
@@ -140,7 +141,7 @@ func (sc *scene) fullQueue(p *place, l *snapshot.Listener, others int) finding {
 			f.Remedies = []RemedyID{AcceptSooner, RaiseSomaxconn, RaiseBacklog}
 			f.Why += " The backlog is as large as net.core.somaxconn allows; a changed somaxconn counts from the program's next listen()."
 		} else {
-			f.RuledOut = append(f.RuledOut, RuledOut{"somaxconn", fmt.Sprintf("it would allow %s; the program asked listen() for %s", Count(most), Count(float64(l.Backlog)))})
+			f.RuledOut = append(f.RuledOut, RuledOut{"somaxconn", fmt.Sprintf("it would allow %s; the program asked listen() for %s", figure.Count(most), figure.Count(float64(l.Backlog)))})
 		}
 	}
 	f.WillNotHelp = listenFolklore
@@ -161,17 +162,17 @@ func (sc *scene) droppedSomewhere(p *place, fullest *snapshot.Listener) finding 
 	f.Severity, f.FailingNow = Critical, true
 	seconds := float64(sc.WindowMS) / 1000
 	if overflows > 0 {
-		f.Summary = fmt.Sprintf("%s met a full accept queue in %.3g s; no queue was full at the moment of the look", countOf(int(overflows), "attempt"), seconds)
+		f.Summary = fmt.Sprintf("%s met a full accept queue in %.3g s; no queue was full at the moment of the look", figure.Items(int(overflows), "attempt"), seconds)
 		f.Why = "Connections come in bursts that a queue does not hold: the kernel drops the SYN, and the client tries again after 1 s."
 		f.Remedies = []RemedyID{RaiseBacklog, AcceptSooner, RaiseSomaxconn}
 	} else {
-		f.Summary = fmt.Sprintf("%s to connect dropped in %.3g s, none of them by a full accept queue", countOf(int(drops), "attempt"), seconds)
+		f.Summary = fmt.Sprintf("%s to connect dropped in %.3g s, none of them by a full accept queue", figure.Items(int(drops), "attempt"), seconds)
 		f.Why = "ListenDrops counts every SYN or final ACK that a listener dropped: for a full queue, for want of memory, or by a filter (net/ipv4/tcp_ipv4.c)."
 		f.Remedies = []RemedyID{AcceptSooner, RaiseBacklog}
 	}
 	if fullest != nil && len(p.Listeners) > 1 {
 		f.doubt(fmt.Sprintf("which of %s listeners: the kernel counts per namespace; the fullest now is %s with %s of %s",
-			Count(len(p.Listeners)), fullest.Local, Count(float64(fullest.AcceptQueue)), Count(float64(fullest.Backlog))))
+			figure.Count(len(p.Listeners)), fullest.Local, figure.Count(float64(fullest.AcceptQueue)), figure.Count(float64(fullest.Backlog))))
 	}
 	f.Evidence = sc.listenEvidence(p)
 	f.WillNotHelp = listenFolklore
@@ -183,7 +184,7 @@ func (sc *scene) listenEvidence(p *place) (list []Evidence) {
 		if rise, told := p.Counters.Rose(name); told {
 			list = append(list, Evidence{
 				Name: name[len("TcpExt"):] + " rise", Value: float64(rise), Unit: "attempts",
-				Source: fmt.Sprintf("/proc/net/netstat, over %.3g s; %s since boot", float64(sc.WindowMS)/1000, Count(p.Counters.Total[name])),
+				Source: fmt.Sprintf("/proc/net/netstat, over %.3g s; %s since boot", float64(sc.WindowMS)/1000, figure.Count(p.Counters.Total[name])),
 				Check:  p.in("nstat -az " + name),
 			})
 		}

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -69,7 +70,7 @@ func (sc *scene) taken(p *place, w *snapshot.Wanted) finding {
 			f.Severity = Warning
 		}
 		f.Summary = fmt.Sprintf("nobody listens on port %d, and %s of its last connections are left: a service without SO_REUSEADDR cannot come back yet",
-			w.Service.Port, countOf(w.Remains.Total(), "socket"))
+			w.Service.Port, figure.Items(w.Remains.Total(), "socket"))
 		f.Why = "A TIME_WAIT socket keeps its local port for 60 s. bind() to that port succeeds at once if the new socket and the old one set SO_REUSEADDR, and fails with EADDRINUSE if either did not."
 		f.Remedies = []RemedyID{ReuseAddress}
 		f.doubt("whether the service sets SO_REUSEADDR: nearly all do, and then this stands in nobody's way")
@@ -91,7 +92,7 @@ func (sc *scene) selfConnected(p *place) finding {
 	f.Netns, f.Confidence, f.Severity = p.netns, High, Warning
 	first := p.SelfConnected[0]
 	f.Subject = Subject{Local: first, Remote: first}
-	f.Summary = fmt.Sprintf("%s to itself: a client of port %d got that port as its own source", countOf(len(p.SelfConnected), "socket")+" connected", first.Port)
+	f.Summary = fmt.Sprintf("%s to itself: a client of port %d got that port as its own source", figure.Items(len(p.SelfConnected), "socket")+" connected", first.Port)
 	f.Why = "A client that tries again and again to reach a service of its own host, on a port of ip_local_port_range on which nobody listens, is at last given that port as its source: " +
 		"the two SYNs meet (a simultaneous open, RFC 9293, 3.5), and it talks to itself. The service then cannot bind its port."
 	f.Evidence = []Evidence{{

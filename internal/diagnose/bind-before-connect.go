@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -45,7 +46,7 @@ var bindBeforeConnect = Rule{
 				if float64(bound) < sc.t.boundPorts || !exact && share(float64(bound), float64(g.InRange.Total())) < boundShare {
 					if bound > most {
 						most = bound
-						at = fmt.Sprintf("the most source ports that bind() may have chosen are %s of %s (%s, in %s)", Count(bound), Count(g.InRange.Total()), who(g), p.netns.Label)
+						at = fmt.Sprintf("the most source ports that bind() may have chosen are %s of %s (%s, in %s)", figure.Count(bound), figure.Count(g.InRange.Total()), who(g), p.netns.Label)
 					}
 					continue
 				}
@@ -144,13 +145,13 @@ func (sc *scene) bound(p *place, s *boundSource) finding {
 		name = f.Owners[0].Process
 	}
 	f.Summary = fmt.Sprintf("%s binds %s before it connects: %s of %s source ports of that address are taken, for all destinations together",
-		name, g.Local.Addr, Count(s.ports), Count(ports))
+		name, g.Local.Addr, figure.Count(s.ports), figure.Count(ports))
 	f.Why = "bind() with port 0 chooses the port before the destination is known, so that the kernel gives it to nobody else: not to another destination, and not to other programs' connect(). " +
 		"tcp_tw_reuse does not free it while it is in TIME_WAIT. At the end bind() fails with EADDRINUSE."
 	if s.inferred {
 		f.Evidence = append(f.Evidence, Evidence{
 			Name: "ports of the source address", Value: float64(s.ports), Limit: limit(float64(ports)), Unit: "ports",
-			Source: fmt.Sprintf("sock_diag: sockets of %s with a source port in the range", countOf(s.groups, "destination")),
+			Source: fmt.Sprintf("sock_diag: sockets of %s with a source port in the range", figure.Items(s.groups, "destination")),
 			Check:  p.in("ss -Htan src " + quote(ssAddress(g.Local)) + " | wc -l"),
 		}, Evidence{
 			Name: "parity of bind()", Value: float64(s.parity), Limit: limit(float64(s.ports)), Unit: "ports",

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/capacity"
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -49,9 +50,9 @@ func (c churn) settled() float64 {
 // complete.
 func (c churn) closes() string {
 	if c.lower {
-		return "at least " + Rate(max(c.minute, c.history.Now(capacity.TimeWaitSeconds)))
+		return "at least " + figure.Rate(max(c.minute, c.history.Now(capacity.TimeWaitSeconds)))
 	}
-	return Rate(c.minute)
+	return figure.Rate(c.minute)
 }
 
 // since says for how long the closes have been going on; nothing without any.
@@ -136,7 +137,7 @@ func (sc *scene) judgeChurn(role tcp.Role, perSecond, minShare float64, report f
 	}
 	if at != "" {
 		v.held = fmt.Sprintf("the busiest %s that closes first, %s, closed %s connections/s over the last minute; %s of its sockets are in TIME_WAIT",
-			end, at, busiest.closes(), Percent(busiest.share()))
+			end, at, busiest.closes(), figure.Percent(busiest.share()))
 	}
 	return v
 }
@@ -160,6 +161,6 @@ func (sc *scene) survivors(p *place, role tcp.Role, perSecond float64) []Unknown
 	return []Unknown{{
 		Netns: p.netns.Label,
 		Needs: fmt.Sprintf("tracing: %s sockets left TIME_WAIT early in this window, and the closes that made them can no longer be counted",
-			Count(recycled+overflow)),
+			figure.Count(recycled+overflow)),
 	}}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/capacity"
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -23,13 +24,13 @@ var clientClosesFirst = Rule{
 func (sc *scene) connectorChurn(p *place, g *snapshot.Group, c churn, v *verdict) finding {
 	f := p.about(g)
 	memory := capacity.ConnectorBytes(c.timeWait)
-	cost := Size(memory) + " of memory at most"
+	cost := figure.Size(memory) + " of memory at most"
 	var fill float64
 	fullest, accused := "", "" // the limit that is nearest
 	if b, ok := p.budgets.Of(g); ok {
-		cost += fmt.Sprintf(" and %s of %s source ports", Count(b.Held()), Count(b.Ports))
+		cost += fmt.Sprintf(" and %s of %s source ports", figure.Count(b.Held()), figure.Count(b.Ports))
 		fill = b.Fill()
-		fullest = fmt.Sprintf("the source ports (%s of %s now)", Count(b.Used), Count(b.Ports))
+		fullest = fmt.Sprintf("the source ports (%s of %s now)", figure.Count(b.Used), figure.Count(b.Ports))
 		f.Evidence = append(f.Evidence, portEvidence(p, g, b)...)
 	} else {
 		f.lower(Low)
@@ -38,7 +39,7 @@ func (sc *scene) connectorChurn(p *place, g *snapshot.Group, c churn, v *verdict
 	if most, ok := p.buckets(); ok {
 		if buckets := share(c.settled(), most); buckets > fill || fullest == "" {
 			fill, accused = buckets, keyBuckets
-			fullest = fmt.Sprintf("tcp_max_tw_buckets (%s of %s now)", Count(c.timeWait), Count(most))
+			fullest = fmt.Sprintf("tcp_max_tw_buckets (%s of %s now)", figure.Count(c.timeWait), figure.Count(most))
 		}
 	} else {
 		f.lower(Low)
@@ -49,7 +50,7 @@ func (sc *scene) connectorChurn(p *place, g *snapshot.Group, c churn, v *verdict
 	f.Remedies = []RemedyID{KeepConnections, PeerClosesFirst}
 	if fill >= sc.t.connectorUse {
 		f.Severity = Warning
-		f.Summary = fmt.Sprintf("%s: the client closes first, %s connections/s over the last minute, and comes to fill %s of %s", way(g.Local, g.Remote), c.closes(), Percent(fill), fullest)
+		f.Summary = fmt.Sprintf("%s: the client closes first, %s connections/s over the last minute, and comes to fill %s of %s", way(g.Local, g.Remote), c.closes(), figure.Percent(fill), fullest)
 		f.Remedies = p.portRemedies(g, f.Remedies)
 	}
 	f.Why = "Whoever sends the first FIN keeps the connection in TIME_WAIT for 60 s, and here that is the client: each close keeps a source port from " +

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -25,7 +26,7 @@ var closeWaitLeak = Rule{
 			for j := range p.Groups {
 				if g := &p.Groups[j]; g.CloseWait == nil && float64(g.States[tcp.CloseWait]) >= sc.t.closeWaitSockets {
 					v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf(
-						"a second look at %s CLOSE_WAIT sockets of %s", Count(g.States[tcp.CloseWait]), who(g))})
+						"a second look at %s CLOSE_WAIT sockets of %s", figure.Count(g.States[tcp.CloseWait]), who(g))})
 				}
 			}
 			if p.Other != nil && float64(p.folded(p.Other.States[tcp.CloseWait])) >= sc.t.closeWaitSockets {
@@ -36,7 +37,7 @@ var closeWaitLeak = Rule{
 					v.findings = append(v.findings, sc.leak(p, l))
 				} else if l.old > most {
 					most, at = l.old, fmt.Sprintf("the most of one owner and service are %s sockets in CLOSE_WAIT for 3 s (%s, in %s)",
-						Count(l.old), l.at(), p.netns.Label)
+						figure.Count(l.old), l.at(), p.netns.Label)
 				}
 			}
 		}
@@ -131,7 +132,7 @@ func (sc *scene) leak(p *place, l *leak) finding {
 		f.lower(Medium)
 		f.doubt("which process has them: it needs root to look into the descriptors of others")
 	}
-	f.Summary = fmt.Sprintf("%s leaves %s connections %s in CLOSE_WAIT: the peer has closed them, the program has not", name, Count(l.old), l.at())
+	f.Summary = fmt.Sprintf("%s leaves %s connections %s in CLOSE_WAIT: the peer has closed them, the program has not", name, figure.Count(l.old), l.at())
 	f.Why = "The peer has ended the connection (read() returns 0), and the kernel keeps the socket until the program closes it: no time-out does"
 	f.Evidence = []Evidence{{
 		Name: "in CLOSE_WAIT, 3 s old", Value: float64(l.old), Limit: limit(float64(l.total())), Unit: "sockets",
@@ -146,11 +147,11 @@ func (sc *scene) leak(p *place, l *leak) finding {
 			Check:  fmt.Sprintf("ls /proc/%d/fd | wc -l; grep 'open files' /proc/%d/limits", o.PID, o.PID),
 		})
 		left := max(most-used, 0)
-		f.Why += fmt.Sprintf("; %s descriptors are left until accept(), socket() and open() fail with EMFILE", Count(left))
+		f.Why += fmt.Sprintf("; %s descriptors are left until accept(), socket() and open() fail with EMFILE", figure.Count(left))
 		if share(used, most) >= sc.t.descriptorsCritical {
 			f.Severity = Critical
 			f.FailingNow = left == 0
-			f.Summary += fmt.Sprintf("; %s of %s descriptors are left", Count(left), Count(most))
+			f.Summary += fmt.Sprintf("; %s of %s descriptors are left", figure.Count(left), figure.Count(most))
 		}
 	} else if len(l.owners) > 0 {
 		f.doubt("how many descriptors are left until EMFILE: it needs root to read them")
@@ -161,10 +162,10 @@ func (sc *scene) leak(p *place, l *leak) finding {
 	}
 	f.Why += "."
 	if l.unaccepted > 0 {
-		f.RuledOut = append(f.RuledOut, RuledOut{"never accepted", Count(l.unaccepted) +
+		f.RuledOut = append(f.RuledOut, RuledOut{"never accepted", figure.Count(l.unaccepted) +
 			" more CLOSE_WAIT sockets wait in the listener's queue: no program has them, and they are not counted"})
 	}
-	f.RuledOut = append(f.RuledOut, RuledOut{"TIME_WAIT", Count(g.States[tcp.TimeWait]) + " sockets, of connections that this side did close: they are none of the leak"})
+	f.RuledOut = append(f.RuledOut, RuledOut{"TIME_WAIT", figure.Count(g.States[tcp.TimeWait]) + " sockets, of connections that this side did close: they are none of the leak"})
 	f.doubt("how fast it grows: look again in a minute")
 	f.Remedies = []RemedyID{CloseSockets, RestartProcess}
 	f.WillNotHelp = []Folklore{

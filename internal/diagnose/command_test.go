@@ -20,24 +20,3 @@ func TestIn(t *testing.T) {
 		}
 	}
 }
-
-func TestPhrases(t *testing.T) {
-	for got, want := range map[string]string{
-		Count(0):         "0",
-		Count(999):       "999",
-		Count(28231):     "28,231",
-		Count(1234567):   "1,234,567",
-		Count(-1234):     "-1,234",
-		Rate(0.25):       "0.2",
-		Rate(470.4):      "470",
-		Percent(99.9):    "99 %",
-		Percent(0.2):     "under 1 %",
-		Percent(0):       "0 %",
-		Size(512):        "512 B",
-		Size(25_600_000): "24.4 MiB",
-	} {
-		if got != want {
-			t.Errorf("%q, want %q", got, want)
-		}
-	}
-}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/capacity"
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -25,17 +26,17 @@ func (sc *scene) acceptorChurn(p *place, g *snapshot.Group, c churn, v *verdict)
 	memory := capacity.AcceptorBytes(c.timeWait)
 	f.Severity = Info
 	accused := ""
-	cost := Size(memory) + " of memory and no port"
+	cost := figure.Size(memory) + " of memory and no port"
 	if most, ok := p.buckets(); !ok {
 		f.lower(Low)
 		v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: keyBuckets + ", to tell how much of it the TIME_WAIT fills"})
 	} else if fill := share(c.settled(), most); fill >= sc.t.acceptorUse {
 		f.Severity, accused = Warning, keyBuckets
-		f.Summary = fmt.Sprintf("%s closes first, %s connections/s over the last minute: its TIME_WAIT fills %s of tcp_max_tw_buckets", g.Local, c.closes(), Percent(fill))
+		f.Summary = fmt.Sprintf("%s closes first, %s connections/s over the last minute: its TIME_WAIT fills %s of tcp_max_tw_buckets", g.Local, c.closes(), figure.Percent(fill))
 	}
 	if f.Severity == Info {
 		f.Summary = fmt.Sprintf("%s closes first, %s connections/s over the last minute: %s sockets in TIME_WAIT, which harm nothing and cost %s",
-			g.Local, c.closes(), Count(c.timeWait), cost)
+			g.Local, c.closes(), figure.Count(c.timeWait), cost)
 	}
 	f.Why = "Whoever sends the first FIN keeps the connection in TIME_WAIT for 60 s, and here that is the service. " +
 		"Its connections share one port, so that this takes memory and places of tcp_max_tw_buckets: " + cost + ". " + c.since()

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 )
 
@@ -29,7 +30,7 @@ var conntrackFull = Rule{
 				v.findings = append(v.findings, sc.tableFull(p, c, fill, drops+early))
 			} else if fill > most {
 				most = fill
-				v.held = fmt.Sprintf("the fullest table, of %s, tracks %s of %s connections (%s)", p.netns.Label, Count(c.Count), Count(c.Max), Percent(fill))
+				v.held = fmt.Sprintf("the fullest table, of %s, tracks %s of %s connections (%s)", p.netns.Label, figure.Count(c.Count), figure.Count(c.Max), figure.Percent(fill))
 			}
 		}
 		if !tracked && len(sc.places) > 0 {
@@ -45,13 +46,13 @@ const tableDrops = 50
 func (sc *scene) tableFull(p *place, c *snapshot.Conntrack, fill float64, drops uint64) finding {
 	f := finding{sockets: int(c.Count)}
 	f.Netns, f.Confidence, f.Severity = p.netns, High, Warning
-	f.Summary = fmt.Sprintf("connection tracking in %s holds %s of %s entries (%s)", p.netns.Label, Count(c.Count), Count(c.Max), Percent(fill))
+	f.Summary = fmt.Sprintf("connection tracking in %s holds %s of %s entries (%s)", p.netns.Label, figure.Count(c.Count), figure.Count(c.Max), figure.Percent(fill))
 	if fill >= sc.t.tableCritical {
 		f.Severity = Critical
 	}
 	if drops > 0 {
 		f.Severity, f.FailingNow = Critical, true
-		f.Summary += fmt.Sprintf("; %s dropped in %.3g s", countOf(int(drops), "packet"), float64(sc.WindowMS)/1000)
+		f.Summary += fmt.Sprintf("; %s dropped in %.3g s", figure.Items(int(drops), "packet"), float64(sc.WindowMS)/1000)
 	}
 	f.Why = `Each connection that passes or ends here takes an entry until its time-out. When the table is full the kernel drops the packets of new ones: "nf_conntrack: table full, dropping packet".`
 	f.Evidence = []Evidence{{
@@ -62,7 +63,7 @@ func (sc *scene) tableFull(p *place, c *snapshot.Conntrack, fill float64, drops 
 		if rise, told := c.Counters.Rose(name); told {
 			f.Evidence = append(f.Evidence, Evidence{
 				Name: name + " rise", Value: float64(rise), Unit: "packets",
-				Source: fmt.Sprintf("/proc/net/stat/nf_conntrack, over %.3g s; %s since boot", float64(sc.WindowMS)/1000, Count(c.Counters.Total[name])),
+				Source: fmt.Sprintf("/proc/net/stat/nf_conntrack, over %.3g s; %s since boot", float64(sc.WindowMS)/1000, figure.Count(c.Counters.Total[name])),
 				Check:  p.in("conntrack -S"),
 			})
 		}
@@ -73,7 +74,7 @@ func (sc *scene) tableFull(p *place, c *snapshot.Conntrack, fill float64, drops 
 		f.Why += fmt.Sprintf(" %s are in the table's TIME_WAIT, %s established.", closed, estimateOf(s, s.States["established"]))
 		f.Evidence = append(f.Evidence, Evidence{
 			Name: "in the table's TIME_WAIT", Value: closed.share, Limit: limit(100), Unit: "%",
-			Source: fmt.Sprintf("ctnetlink: of the first %s entries", Count(s.Entries)), Check: p.in("conntrack -L -p tcp --state TIME_WAIT -o extended | wc -l"),
+			Source: fmt.Sprintf("ctnetlink: of the first %s entries", figure.Count(s.Entries)), Check: p.in("conntrack -L -p tcp --state TIME_WAIT -o extended | wc -l"),
 		})
 		seconds, known := c.TimeoutSeconds["time_wait"]
 		if closed.share >= 50 && known && seconds > 60 {
@@ -83,10 +84,10 @@ func (sc *scene) tableFull(p *place, c *snapshot.Conntrack, fill float64, drops 
 		f.doubt("which states fill it: to look into the table needs CAP_NET_ADMIN")
 	}
 	if n, ok := p.timeWaitSockets(); ok {
-		f.RuledOut = append(f.RuledOut, RuledOut{"TIME_WAIT sockets", Count(n) + " in this namespace: they are no entries of this table"})
+		f.RuledOut = append(f.RuledOut, RuledOut{"TIME_WAIT sockets", figure.Count(n) + " in this namespace: they are no entries of this table"})
 	}
 	if rise, told := c.Counters.Rose("insert_failed"); told {
-		f.RuledOut = append(f.RuledOut, RuledOut{"insert_failed", Count(rise) + " in this window: two connections that wanted the same entry, not a full table"})
+		f.RuledOut = append(f.RuledOut, RuledOut{"insert_failed", figure.Count(rise) + " in this window: two connections that wanted the same entry, not a full table"})
 	}
 	f.WillNotHelp = trackedFolklore
 	return f

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"linger/internal/capacity"
+	"linger/internal/figure"
 	"linger/internal/tcp"
 )
 
@@ -53,7 +54,7 @@ var finTimeout = Rule{
 		}
 		if read > 0 {
 			v.held = fmt.Sprintf("tcp_fin_timeout is %d s, its default, wherever it was read (in %d of %s), and no file sets another",
-				finTimeoutDefault, read, countOf(len(sc.places), "namespace"))
+				finTimeoutDefault, read, figure.Items(len(sc.places), "namespace"))
 		}
 		return v
 	},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -29,7 +30,7 @@ var finWait2PileUp = Rule{
 					v.findings = append(v.findings, sc.finWait2(p, g, n, remote))
 				case n > most:
 					most = n
-					at = fmt.Sprintf("the most in FIN_WAIT2 with one remote are %s sockets (%s with %s, in %s)", Count(n), who(g), remote, p.netns.Label)
+					at = fmt.Sprintf("the most in FIN_WAIT2 with one remote are %s sockets (%s with %s, in %s)", figure.Count(n), who(g), remote, p.netns.Label)
 				}
 			}
 			if p.Other != nil && float64(p.folded(finWait2Of(p.Other.States))) >= sc.t.finWait2Sockets {
@@ -69,16 +70,16 @@ func (sc *scene) finWait2(p *place, g *snapshot.Group, n int, remote netip.Addr)
 		f.orphanOwners()
 	}
 
-	f.Summary = fmt.Sprintf("%s does not close: %s connections with it are in FIN_WAIT2", remote, Count(n))
+	f.Summary = fmt.Sprintf("%s does not close: %s connections with it are in FIN_WAIT2", remote, figure.Count(n))
 	if g.Peer != nil && len(g.Peer.Owners) > 0 {
-		f.Summary = fmt.Sprintf("%s (%s) does not close: %s connections with it are in FIN_WAIT2", remote, g.Peer.Owners[0].Process, Count(n))
+		f.Summary = fmt.Sprintf("%s (%s) does not close: %s connections with it are in FIN_WAIT2", remote, g.Peer.Owners[0].Process, figure.Count(n))
 	}
 	f.Why = "This side has sent its FIN and the peer's kernel has acknowledged it; the peer's program has not closed its side. "
 	timeout, known := p.Settings.Int(keyFinTimeout)
 	switch {
 	case owned > 0 && orphaned > 0:
 		f.Why += fmt.Sprintf("%s have lost their program here and end by tcp_fin_timeout; %s still have one, which ended its direction only (shutdown), and no time-out ends them.",
-			Count(orphaned), Count(owned))
+			figure.Count(orphaned), figure.Count(owned))
 	case owned > 0:
 		f.Why += "A program here still has them: it ended its direction only (shutdown), waits for the peer, and no time-out ends that."
 	default:
@@ -103,7 +104,7 @@ func (sc *scene) finWait2(p *place, g *snapshot.Group, n int, remote netip.Addr)
 			Name: "tcp_fin_timeout", Value: float64(timeout), Unit: "s", Source: keyFinTimeout + ": how long orphans wait", Check: p.sysctl(keyFinTimeout),
 		})
 	}
-	f.RuledOut = []RuledOut{{"TIME_WAIT", Count(g.States[tcp.TimeWait]) + " sockets, whose peers did close: they are none of these"}}
+	f.RuledOut = []RuledOut{{"TIME_WAIT", figure.Count(g.States[tcp.TimeWait]) + " sockets, whose peers did close: they are none of these"}}
 	if g.Peer == nil {
 		f.doubt("which program at the peer: its end was not read. There, `linger` shows the same connections in CLOSE_WAIT")
 	}

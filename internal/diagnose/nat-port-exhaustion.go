@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 )
 
@@ -26,7 +27,7 @@ var natPortExhaustion = Rule{
 			if !told || sc.WindowMS == 0 {
 				if total := c.Counters.Total["insert_failed"]; total > 0 {
 					v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf(
-						"a window (--window above 0): insert_failed is %s since boot, and only two readings tell whether it rises", Count(total))})
+						"a window (--window above 0): insert_failed is %s since boot, and only two readings tell whether it rises", figure.Count(total))})
 				}
 				continue
 			}
@@ -36,7 +37,7 @@ var natPortExhaustion = Rule{
 			switch {
 			case c.Sample == nil:
 				v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "CAP_NET_ADMIN, to see whether addresses are translated: " +
-					Count(failed) + " entries could not be made in this window"})
+					figure.Count(failed) + " entries could not be made in this window"})
 			case len(c.Sample.Translations) > 0:
 				v.findings = append(v.findings, sc.natFull(p, c, failed))
 			}
@@ -64,17 +65,17 @@ func (sc *scene) natFull(p *place, c *snapshot.Conntrack, failed uint64) finding
 		about = "about "
 	}
 	f.Summary = fmt.Sprintf("%s connections/s find no port in the translation to %s; %s%s ports are taken for %s",
-		Rate(float64(failed)/seconds), t.Source, about, Count(entries), t.Destination)
+		figure.Rate(float64(failed)/seconds), t.Source, about, figure.Count(entries), t.Destination)
 	f.Why = "Source NAT gives each connection a port of the translated address that no other connection to the same destination has. Older kernels keep it for 120 s after the end, in the table's own TIME_WAIT; newer ones (seen on 6.18) give the port of a closed connection away. " +
 		"When none is found the entry clashes, the packet is dropped, and the client sees a connect that times out."
 	f.Evidence = []Evidence{
 		{
 			Name: "insert_failed rise", Value: float64(failed), Unit: "connections",
-			Source: fmt.Sprintf("/proc/net/stat/nf_conntrack, over %.3g s; %s since boot", seconds, Count(c.Counters.Total["insert_failed"])), Check: p.in("conntrack -S"),
+			Source: fmt.Sprintf("/proc/net/stat/nf_conntrack, over %.3g s; %s since boot", seconds, figure.Count(c.Counters.Total["insert_failed"])), Check: p.in("conntrack -S"),
 		},
 		{
 			Name: "ports of the busiest translation", Value: entries, Unit: "ports",
-			Source: fmt.Sprintf("ctnetlink: %s of %s entries looked at, %s of them in its TIME_WAIT", Count(t.Entries), Count(c.Sample.Entries), Count(t.TimeWait)),
+			Source: fmt.Sprintf("ctnetlink: %s of %s entries looked at, %s of them in its TIME_WAIT", figure.Count(t.Entries), figure.Count(c.Sample.Entries), figure.Count(t.TimeWait)),
 			Check:  p.in(fmt.Sprintf("conntrack -L -d %s -p tcp --dport %d -q %s | wc -l", t.Destination.Addr, t.Destination.Port, t.Source.Addr)),
 		},
 	}
@@ -85,7 +86,7 @@ func (sc *scene) natFull(p *place, c *snapshot.Conntrack, failed uint64) finding
 		})
 	}
 	f.doubt("that the failures are of this translation: the kernel counts them for the namespace, and two packets of one new connection may clash as well")
-	f.RuledOut = []RuledOut{{"a full table", fmt.Sprintf("%s of %s entries (%s)", Count(c.Count), Count(c.Max), Percent(share(float64(c.Count), float64(c.Max))))}}
+	f.RuledOut = []RuledOut{{"a full table", fmt.Sprintf("%s of %s entries (%s)", figure.Count(c.Count), figure.Count(c.Max), figure.Percent(share(float64(c.Count), float64(c.Max))))}}
 	f.Remedies = []RemedyID{KeepConnections, MoreNATAddresses, WiderNATPorts, ShorterTrackedTimeWait}
 	f.WillNotHelp = append([]Folklore{
 		{"a wider ip_local_port_range", "it is for connections that begin here; the translation has a range of its own"},

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -34,7 +35,7 @@ var orphanPileUp = Rule{
 					v.findings = append(v.findings, sc.orphans(p, g))
 				case n > most:
 					most = n
-					at = fmt.Sprintf("the most that wait for the end of their connection are %s sockets (%s, in %s)", Count(n), who(g), p.netns.Label)
+					at = fmt.Sprintf("the most that wait for the end of their connection are %s sockets (%s, in %s)", figure.Count(n), who(g), p.netns.Label)
 				}
 			}
 			if p.Other != nil && float64(p.folded(closing(p.Other.States))) >= sc.t.orphanSockets {
@@ -81,13 +82,13 @@ func (sc *scene) orphans(p *place, g *snapshot.Group) finding {
 	f.Severity = Warning
 	silent := closing(g.Unanswered)
 	f.Summary = fmt.Sprintf("%s closed connections of %s wait for an answer: %s in FIN_WAIT1, %s in LAST_ACK, %s in CLOSING",
-		Count(n), who(g), Count(g.States[tcp.FinWait1]), Count(g.States[tcp.LastAck]), Count(g.States[tcp.Closing]))
+		figure.Count(n), who(g), figure.Count(g.States[tcp.FinWait1]), figure.Count(g.States[tcp.LastAck]), figure.Count(g.States[tcp.Closing]))
 	f.Why = "The program here has closed, and the peer acknowledges neither the FIN nor what was sent before it. "
 	switch {
 	case 2*silent >= n:
-		f.Why += fmt.Sprintf("%s have sent the same segment three times or more: the peer, or the way to it, is dead.", Count(silent))
+		f.Why += fmt.Sprintf("%s have sent the same segment three times or more: the peer, or the way to it, is dead.", figure.Count(silent))
 	default:
-		f.Why += fmt.Sprintf("Only %s have sent the same segment three times: the peer is stalled (it reads nothing, so that its window is 0), or has just gone.", Count(silent))
+		f.Why += fmt.Sprintf("Only %s have sent the same segment three times: the peer is stalled (it reads nothing, so that its window is 0), or has just gone.", figure.Count(silent))
 	}
 	f.Why += " The kernel keeps such a socket, with what it has not delivered, until tcp_orphan_retries are used up: with 0, which means 8, from one minute and a half to several."
 	f.Evidence = []Evidence{
@@ -103,7 +104,7 @@ func (sc *scene) orphans(p *place, g *snapshot.Group) finding {
 	}
 	f.Remedies = []RemedyID{ReachPeer, FewerOrphanRetries}
 	sc.orphanLimit(p, &f)
-	f.RuledOut = append(f.RuledOut, RuledOut{"TIME_WAIT", Count(g.States[tcp.TimeWait]) + " sockets, whose last segments were answered: they are no orphans"})
+	f.RuledOut = append(f.RuledOut, RuledOut{"TIME_WAIT", figure.Count(g.States[tcp.TimeWait]) + " sockets, whose last segments were answered: they are no orphans"})
 	f.WillNotHelp = orphanFolklore
 	return f
 }
@@ -114,7 +115,7 @@ func (sc *scene) orphansTogether(p *place) finding {
 	f := finding{}
 	n := closing(p.States)
 	f.Netns, f.Confidence, f.sockets, f.Severity = p.netns, Medium, n, Warning
-	f.Summary = fmt.Sprintf("the host has more orphans than it has room for; %s closed connections of %s wait for an answer, in many small groups", Count(n), p.netns.Label)
+	f.Summary = fmt.Sprintf("the host has more orphans than it has room for; %s closed connections of %s wait for an answer, in many small groups", figure.Count(n), p.netns.Label)
 	f.Why = "The limit is one for all namespaces, and sockets that no program has count against it: those whose FIN is not answered, and above 60 s of tcp_fin_timeout those in FIN_WAIT2. " +
 		"What exceeds it is reset at once (net/ipv4/tcp.c, tcp_check_oom), and the data that was still to be sent is lost."
 	f.Evidence = []Evidence{{
@@ -146,17 +147,17 @@ func (sc *scene) orphanLimit(p *place, f *finding) {
 		})
 		if fill := share(have, float64(most)); fill >= sc.t.orphansCritical {
 			f.Severity = Critical
-			f.Summary += fmt.Sprintf("; %s of %s orphans", Count(have), Count(float64(most)))
+			f.Summary += fmt.Sprintf("; %s of %s orphans", figure.Count(have), figure.Count(float64(most)))
 			f.Remedies = append(f.Remedies, RaiseMaxOrphans)
 		} else {
-			f.RuledOut = append(f.RuledOut, RuledOut{"tcp_max_orphans", fmt.Sprintf("%s of %s (%s)", Count(have), Count(float64(most)), Percent(fill))})
+			f.RuledOut = append(f.RuledOut, RuledOut{"tcp_max_orphans", fmt.Sprintf("%s of %s (%s)", figure.Count(have), figure.Count(float64(most)), figure.Percent(fill))})
 		}
 	} else {
 		f.doubt("how near tcp_max_orphans is: it could not be read")
 	}
 	if rise, _ := p.Counters.Rose(abortOnMemory); rise > 0 {
 		f.Severity, f.FailingNow = Critical, true
-		f.Summary += fmt.Sprintf("; %s reset for want of room in this window", countOf(int(rise), "connection"))
+		f.Summary += fmt.Sprintf("; %s reset for want of room in this window", figure.Items(int(rise), "connection"))
 	}
 }
 

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -192,14 +193,14 @@ func (p *place) folded(n int) int {
 // needsRoom is what groups that were folded lack to be judged.
 func (p *place) needsRoom() Unknown {
 	return Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf("%s smaller groups one by one: they were folded, with %s sockets, %s in TIME_WAIT",
-		Count(p.Other.Groups), Count(p.Other.States.Total()), Count(p.Other.States[tcp.TimeWait]))}
+		figure.Count(p.Other.Groups), figure.Count(p.Other.States.Total()), figure.Count(p.Other.States[tcp.TimeWait]))}
 }
 
 // undecided is a group whose role could not be told.
 func (p *place) undecided(g *snapshot.Group) Unknown {
 	return Unknown{
 		Netns: p.netns.Label,
-		Needs: "the role in " + way(g.Local, g.Remote) + " (" + Count(g.States.Total()) +
+		Needs: "the role in " + way(g.Local, g.Remote) + " (" + figure.Count(g.States.Total()) +
 			" sockets): no listener of either end was seen, and no side fans out",
 	}
 }

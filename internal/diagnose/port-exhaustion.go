@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/capacity"
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -35,7 +36,7 @@ var portExhaustion = Rule{
 				if ok && p.neverReused(b, sc.t.portWarning) {
 					v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf(
 						"to know whether %s uses time stamps: %s of %s source ports are in TIME_WAIT, and although tcp_tw_reuse allows it none was ever taken over (TWRecycled is 0)",
-						g.Remote, Count(b.TimeWait), Count(b.Ports))})
+						g.Remote, figure.Count(b.TimeWait), figure.Count(b.Ports))})
 				}
 				if !ok || b.Used == 0 {
 					continue
@@ -52,7 +53,7 @@ var portExhaustion = Rule{
 		}
 		if at != "" {
 			v.held = fmt.Sprintf("the fullest, %s, uses %s of %s source ports (%s now, %s predicted)",
-				at, Count(fullest.Used), Count(fullest.Ports), Percent(fullest.UsedPercent), Percent(fullest.PredictedPercent))
+				at, figure.Count(fullest.Used), figure.Count(fullest.Ports), figure.Percent(fullest.UsedPercent), figure.Percent(fullest.PredictedPercent))
 		}
 		return v
 	},
@@ -72,16 +73,16 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 	free := max(b.Ports-b.Used, 0)
 	who := way(g.Local, g.Remote)
 	f.SecondsLeft = b.SecondsLeft
-	used := fmt.Sprintf("%s of %s source ports are in use", Count(b.Used), Count(b.Ports))
+	used := fmt.Sprintf("%s of %s source ports are in use", figure.Count(b.Used), figure.Count(b.Ports))
 	f.Severity = Warning
 	switch {
 	case b.UsedPercent >= sc.t.portCritical:
 		f.Severity = Critical
 		left := "no source port is left"
 		if free > 0 {
-			left = "only " + Count(free) + " source ports are left"
+			left = "only " + figure.Count(free) + " source ports are left"
 		}
-		f.Summary = fmt.Sprintf("%s: %s of %s", who, left, Count(b.Ports))
+		f.Summary = fmt.Sprintf("%s: %s of %s", who, left, figure.Count(b.Ports))
 		// Ports come back at the steps of the timer wheel, and the next connects take
 		// them at once: fewer than go in two seconds are none.
 		if float64(free) <= b.Now*capacity.RecentSeconds {
@@ -93,32 +94,32 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 		}
 	case b.SecondsLeft != nil:
 		f.Severity = Critical
-		f.Summary = fmt.Sprintf("%s: the source ports run out in %.0f s at %s closes/s; %s", who, *b.SecondsLeft, Rate(b.Now), used)
+		f.Summary = fmt.Sprintf("%s: the source ports run out in %.0f s at %s closes/s; %s", who, *b.SecondsLeft, figure.Rate(b.Now), used)
 		if seconds, known := c.history.Began(); known && seconds < capacity.SustainedSeconds {
 			f.doubt(fmt.Sprintf("whether it goes on: it began %d s ago", seconds))
 		}
 	case b.Predicted >= float64(b.Ports):
 		f.Severity = Critical
-		f.Summary = fmt.Sprintf("%s: the source ports run out at %s closes/s; %s", who, Rate(b.Rate), used)
+		f.Summary = fmt.Sprintf("%s: the source ports run out at %s closes/s; %s", who, figure.Rate(b.Rate), used)
 	default:
-		at := "at " + Rate(b.Rate) + " closes/s"
+		at := "at " + figure.Rate(b.Rate) + " closes/s"
 		if b.Rate < b.Now {
-			at = fmt.Sprintf("at the %s closes/s of the last %d s", Rate(b.Rate), capacity.SustainedSeconds)
+			at = fmt.Sprintf("at the %s closes/s of the last %d s", figure.Rate(b.Rate), capacity.SustainedSeconds)
 		}
-		f.Summary = fmt.Sprintf("%s: %s (%s) and %s it settles at %s", who, used, Percent(b.UsedPercent), at, Percent(b.PredictedPercent))
+		f.Summary = fmt.Sprintf("%s: %s (%s) and %s it settles at %s", who, used, figure.Percent(b.UsedPercent), at, figure.Percent(b.PredictedPercent))
 	}
 
 	if t := g.Traced; t != nil {
 		if n := portFailures(t); n > 0 {
 			f.Severity, f.FailingNow = Critical, true
-			f.Summary += fmt.Sprintf(": %s in %.3g s%s", countOf(int(n), "connect"), float64(sc.TracedMS)/1000, byWhom(g.Owners))
+			f.Summary += fmt.Sprintf(": %s in %.3g s%s", figure.Items(int(n), "connect"), float64(sc.TracedMS)/1000, byWhom(g.Owners))
 		}
 	}
 	if b.Held() > 0 || b.Now > 0 {
 		f.Why = fmt.Sprintf("A connection that this side closes first keeps its source port in TIME_WAIT for %.3g s: %s ports carry %s closes/s for ever",
-			b.HoldSeconds, Count(b.Ports), Rate(b.Sustainable))
+			b.HoldSeconds, figure.Count(b.Ports), figure.Rate(b.Sustainable))
 		if free > 0 { // else connect() fails, and nothing is left to close
-			f.Why += ", and there are " + Rate(b.Now) + " now"
+			f.Why += ", and there are " + figure.Rate(b.Now) + " now"
 		}
 		f.Why += ". " + c.since() + " "
 	}
@@ -128,13 +129,13 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, b capacity.Budget) find
 	case most == b.Held():
 		f.Remedies = p.portRemedies(g, []RemedyID{KeepConnections, PeerClosesFirst})
 	case most == b.Live && closeWait*2 >= b.Live:
-		f.Why += fmt.Sprintf(" %s of them are in CLOSE_WAIT: the peer has closed them, and the program has not.", Count(closeWait))
+		f.Why += fmt.Sprintf(" %s of them are in CLOSE_WAIT: the peer has closed them, and the program has not.", figure.Count(closeWait))
 		f.Remedies = []RemedyID{CloseSockets, RestartProcess}
 	case most == b.Live:
-		f.Why += fmt.Sprintf(" %s live connections hold most of them.", Count(b.Live))
+		f.Why += fmt.Sprintf(" %s live connections hold most of them.", figure.Count(b.Live))
 		f.Remedies = p.portRemedies(g, []RemedyID{KeepConnections})
 	default:
-		f.Why += fmt.Sprintf(" %s were closed here and wait in FIN_WAIT2 for the peer to close.", Count(b.FinWait2))
+		f.Why += fmt.Sprintf(" %s were closed here and wait in FIN_WAIT2 for the peer to close.", figure.Count(b.FinWait2))
 		f.Remedies = p.portRemedies(g, []RemedyID{KeepConnections})
 	}
 
@@ -180,7 +181,7 @@ func byWhom(owners []snapshot.Owner) string {
 		}
 	}
 	if others > 0 {
-		first += " and " + countOf(others, "other")
+		first += " and " + figure.Items(others, "other")
 	}
 	return first
 }
@@ -213,13 +214,13 @@ func portEvidence(p *place, g *snapshot.Group, b capacity.Budget) []Evidence {
 		{
 			Name: "source ports used", Value: float64(b.Used), Limit: most, Unit: "ports",
 			Source: fmt.Sprintf("sock_diag: %s live, %s TIME_WAIT less %s (%s) that connect() may take over, %s in FIN_WAIT2 without an owner",
-				Count(b.Live), Count(b.TimeWait), Count(b.Reusable), known, Count(b.FinWait2)),
+				figure.Count(b.Live), figure.Count(b.TimeWait), figure.Count(b.Reusable), known, figure.Count(b.FinWait2)),
 			Check: p.in("ss -Htan" + filter(g) + " | wc -l"),
 		},
 		{
 			Name: "predicted use", Value: b.Predicted, Limit: most, Unit: "ports",
 			Source: fmt.Sprintf("live + %s closes/s × %.3g s, the lower of the last 2 s and the last 20 s; %s is %s less reserved, listening and bound ports",
-				Rate(b.Rate), b.HoldSeconds, keyRange, p.budgets.portRange),
+				figure.Rate(b.Rate), b.HoldSeconds, keyRange, p.budgets.portRange),
 			Check: p.sysctl(keyRange + " " + keyReserved),
 		},
 		{

@@ -1,6 +1,8 @@
 package diagnose
 
 import (
+	"linger/internal/figure"
+
 	"fmt"
 	"slices"
 	"strconv"
@@ -50,10 +52,10 @@ func (sc *scene) orphansRefused() bool {
 func (sc *scene) calm() string {
 	var parts []string
 	if used, _, most, ok := sc.tcpPages(); ok {
-		parts = append(parts, fmt.Sprintf("%s of %s pages of tcp_mem", Count(used), Count(most)))
+		parts = append(parts, fmt.Sprintf("%s of %s pages of tcp_mem", figure.Count(used), figure.Count(most)))
 	}
 	if dropped, told := sc.Host.Softnet.Rose("dropped"); told {
-		parts = append(parts, fmt.Sprintf("%s packets dropped for CPU time", Count(float64(dropped))))
+		parts = append(parts, fmt.Sprintf("%s packets dropped for CPU time", figure.Count(float64(dropped))))
 	}
 	if len(parts) == 0 {
 		return "none of its counters rose"
@@ -86,7 +88,7 @@ func (sc *scene) tcpMemory(v *verdict) {
 	}
 	f := finding{}
 	f.Severity, f.Confidence = Warning, High
-	f.Summary = fmt.Sprintf("TCP is short of memory: its buffers use %s of %s pages", Count(used), Count(most))
+	f.Summary = fmt.Sprintf("TCP is short of memory: its buffers use %s of %s pages", figure.Count(used), figure.Count(most))
 	f.Why = "Above the second number of tcp_mem the kernel stops buffers from growing and drops what does not fit; at the third it refuses. One limit holds for all namespaces."
 	if used >= most {
 		f.Severity, f.FailingNow = Critical, true
@@ -110,7 +112,7 @@ func (sc *scene) softnet(v *verdict) {
 	seconds := float64(sc.WindowMS) / 1000
 	f := finding{}
 	f.Severity, f.Confidence, f.FailingNow = Warning, High, true
-	f.Summary = fmt.Sprintf("CPUs dropped %s packets/s before the stack saw them: their backlog was full", Rate(float64(dropped)/seconds))
+	f.Summary = fmt.Sprintf("CPUs dropped %s packets/s before the stack saw them: their backlog was full", figure.Rate(float64(dropped)/seconds))
 	f.Why = "Received packets wait for the softirq of a CPU in a queue of net.core.netdev_max_backlog; what does not fit is dropped, and TCP sends it again."
 	f.Evidence = []Evidence{
 		{Name: "softnet dropped", Value: float64(dropped), Unit: "packets", Source: fmt.Sprintf("/proc/net/softnet_stat, second column, over %.3g s", seconds), Check: "cat /proc/net/softnet_stat"},
@@ -146,13 +148,13 @@ func (sc *scene) receiveBuffers(v *verdict, p *place) {
 	}
 	f := finding{}
 	f.Netns, f.Severity, f.Confidence, f.FailingNow = p.netns, Warning, High, true
-	f.Summary = fmt.Sprintf("receive buffers in %s overflow %s times/s: programs read more slowly than their peers send", p.netns.Label, Rate(float64(all)/seconds))
+	f.Summary = fmt.Sprintf("receive buffers in %s overflow %s times/s: programs read more slowly than their peers send", p.netns.Label, figure.Rate(float64(all)/seconds))
 	f.Why = "A socket whose receive buffer is full makes the kernel squeeze what waits in it, and drop segments when that does not help; the peer sends them again. " +
 		"The program is short of CPU time, or stuck, or its buffer (tcp_rmem, SO_RCVBUF) is too small for many small segments."
 	f.Evidence = evidence
 	f.RuledOut = []RuledOut{{"TIME_WAIT", notTimeWait}}
 	if used, pressure, _, ok := sc.tcpPages(); ok && used < pressure {
-		f.RuledOut = append(f.RuledOut, RuledOut{"tcp_mem", fmt.Sprintf("%s pages in use, pressure begins at %s", Count(used), Count(pressure))})
+		f.RuledOut = append(f.RuledOut, RuledOut{"tcp_mem", fmt.Sprintf("%s pages in use, pressure begins at %s", figure.Count(used), figure.Count(pressure))})
 	}
 	f.doubt("which program: `ss -tnp` shows in Recv-Q whose data waits")
 	f.Remedies = []RemedyID{ReadFaster}
@@ -169,7 +171,7 @@ func (sc *scene) loadAlone(v *verdict) {
 		}
 		f := finding{}
 		f.Severity, f.Confidence = Info, High
-		f.Summary = fmt.Sprintf("tasks wait for %s %s of the time; the TCP stack shows no sign of it", resource, Percent(psi.Some))
+		f.Summary = fmt.Sprintf("tasks wait for %s %s of the time; the TCP stack shows no sign of it", resource, figure.Percent(psi.Some))
 		f.Why = "Programs that wait accept and close later: accept queues and CLOSE_WAIT grow first. " + strings.ToUpper(notTimeWait[:1]) + notTimeWait[1:] + "."
 		f.Evidence = []Evidence{{
 			Name: resource + " pressure", Value: psi.Some, Limit: limit(100), Unit: "%",

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -16,7 +17,7 @@ func (sc *scene) acquit(p *place, g *snapshot.Group, accused string) []RuledOut 
 		most, known := p.buckets()
 		rise, told := p.Counters.Rose("TcpExtTCPTimeWaitOverflow")
 		if fill := share(float64(n), most); known && fill < sc.t.bucketsWarning && (!told || rise == 0) {
-			because := Count(n) + " of " + Count(most) + " (" + Percent(fill) + ")"
+			because := figure.Count(n) + " of " + figure.Count(most) + " (" + figure.Percent(fill) + ")"
 			if told {
 				because += ", no overflow now"
 			}
@@ -33,11 +34,11 @@ func (sc *scene) acquit(p *place, g *snapshot.Group, accused string) []RuledOut 
 	}
 	if c := p.Conntrack; c != nil && c.Max > 0 {
 		if fill := share(float64(c.Count), float64(c.Max)); fill < sc.t.bucketsWarning {
-			add("conntrack", Count(c.Count)+" of "+Count(c.Max)+" ("+Percent(fill)+")")
+			add("conntrack", figure.Count(c.Count)+" of "+figure.Count(c.Max)+" ("+figure.Percent(fill)+")")
 		}
 	}
 	if n := g.States[tcp.CloseWait]; n > 0 && float64(n) < sc.t.closeWaitSockets {
-		add("CLOSE_WAIT", Count(n)+" sockets: no leak")
+		add("CLOSE_WAIT", figure.Count(n)+" sockets: no leak")
 	}
 	if _, there := p.Settings["net.ipv4.tcp_tw_recycle"]; !there && len(p.Settings) > 0 {
 		add("tcp_tw_recycle", "not in this kernel")

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -77,7 +78,7 @@ func (sc *scene) synRefused(p *place, refused uint64) finding {
 	}
 	f.Netns, f.Severity, f.Confidence, f.FailingNow = p.netns, Warning, Medium, true
 	f.sockets = int(refused)
-	f.Summary = fmt.Sprintf("%s segments/s are refused by TIME_WAIT sockets: clients that share an address reuse a port too soon, and their connects stall", Rate(float64(refused)/seconds))
+	f.Summary = fmt.Sprintf("%s segments/s are refused by TIME_WAIT sockets: clients that share an address reuse a port too soon, and their connects stall", figure.Rate(float64(refused)/seconds))
 	f.Why = "A SYN with the four numbers of a connection in TIME_WAIT opens a new one only if its time stamp or sequence number is newer. Behind a NAT or balancer two hosts with clocks of their own share one address: " +
 		"the older clock's SYN is answered by an ACK of the old connection, the client resets that, and tries again."
 	add := func(name, what string) {
@@ -105,7 +106,7 @@ func (sc *scene) synRefused(p *place, refused uint64) finding {
 	}
 	if c := p.Conntrack; c != nil {
 		if s, ok := c.TimeoutSeconds["time_wait"]; ok && s < snapshot.HistorySeconds {
-			f.Why += fmt.Sprintf(" Connection tracking here forgets TIME_WAIT after %s s, before the 60 s of the servers behind it.", Count(s))
+			f.Why += fmt.Sprintf(" Connection tracking here forgets TIME_WAIT after %s s, before the 60 s of the servers behind it.", figure.Count(s))
 			f.Remedies = append(f.Remedies, LongerConntrack)
 		}
 	}

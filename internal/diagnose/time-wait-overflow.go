@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/capacity"
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -28,10 +29,10 @@ var timeWaitOverflow = Rule{
 			}
 			if !b.told && b.total > 0 {
 				v.unknown = append(v.unknown, Unknown{Netns: b.netns.Label, Needs: fmt.Sprintf(
-					"a window (--window above 0): TCPTimeWaitOverflow is %s since boot, and only two readings tell whether it rises", Count(b.total))})
+					"a window (--window above 0): TCPTimeWaitOverflow is %s since boot, and only two readings tell whether it rises", figure.Count(b.total))})
 			}
 			if fill > most {
-				most, at = fill, fmt.Sprintf("the fullest, %s, has %s of %s time-wait sockets (%s)", b.label(), Count(b.n), Count(b.most), Percent(fill))
+				most, at = fill, fmt.Sprintf("the fullest, %s, has %s of %s time-wait sockets (%s)", b.label(), figure.Count(b.n), figure.Count(b.most), figure.Percent(fill))
 				if b.told {
 					at += ", TCPTimeWaitOverflow did not rise"
 				}
@@ -107,14 +108,14 @@ func (sc *scene) overflow(b *bucketUse) finding {
 	f := finding{sockets: b.n}
 	f.Netns, f.Confidence, f.Severity = b.netns, High, Warning
 	fill := b.fill()
-	f.Summary = fmt.Sprintf("%s of %s time-wait sockets (%s of tcp_max_tw_buckets) in %s", Count(b.n), Count(b.most), Percent(fill), b.label())
+	f.Summary = fmt.Sprintf("%s of %s time-wait sockets (%s of tcp_max_tw_buckets) in %s", figure.Count(b.n), figure.Count(b.most), figure.Percent(fill), b.label())
 	if fill >= sc.t.bucketsCritical && b.most > 0 {
 		f.Severity = Critical
 	}
 	if b.rise > 0 {
 		f.Severity, f.FailingNow = Critical, true
 		f.Summary = fmt.Sprintf("%s lost their TIME_WAIT in %.3g s: %s of %s time-wait sockets in %s",
-			countOf(int(b.rise), "closed connection"), float64(sc.WindowMS)/1000, Count(b.n), Count(b.most), b.label())
+			figure.Items(int(b.rise), "closed connection"), float64(sc.WindowMS)/1000, figure.Count(b.n), figure.Count(b.most), b.label())
 	}
 	f.Why = "A connection that should enter TIME_WAIT when tcp_max_tw_buckets are there is dropped at once, and no log line says so: late segments " +
 		"are answered by resets, and a peer that has not closed yet may get ECONNRESET."
@@ -141,7 +142,7 @@ func (sc *scene) overflow(b *bucketUse) finding {
 		}
 		if b.told {
 			overflows.Name, overflows.Value = "TCPTimeWaitOverflow rise", float64(b.rise)
-			overflows.Source = fmt.Sprintf("/proc/net/netstat, over %.3g s; %s since boot", float64(sc.WindowMS)/1000, Count(b.total))
+			overflows.Source = fmt.Sprintf("/proc/net/netstat, over %.3g s; %s since boot", float64(sc.WindowMS)/1000, figure.Count(b.total))
 		}
 		f.Evidence = append(f.Evidence, overflows)
 	}
@@ -163,13 +164,13 @@ func (sc *scene) overflow(b *bucketUse) finding {
 			f.Remedies = []RemedyID{KeepAlive, PeerClosesFirst, RaiseBuckets}
 		}
 		if 2*n >= b.n {
-			f.Why += fmt.Sprintf(" %s has %s of them.", who(g), Percent(share(float64(n), float64(b.n))))
+			f.Why += fmt.Sprintf(" %s has %s of them.", who(g), figure.Percent(share(float64(n), float64(b.n))))
 			f.folds = p.about(g).folds
 		}
 	}
 	if n, pages := sc.Host.Orphans, sc.Host.TCPMemoryPages; n != nil && pages != nil {
 		f.RuledOut = append(f.RuledOut, RuledOut{"tcp_mem, tcp_max_orphans",
-			fmt.Sprintf("time-wait sockets count against neither (%s orphans, %s pages)", Count(*n), Count(*pages))})
+			fmt.Sprintf("time-wait sockets count against neither (%s orphans, %s pages)", figure.Count(*n), figure.Count(*pages))})
 	}
 	f.WillNotHelp = []Folklore{noFewerBuckets, noFinTimeout, noReuseHere, noRecycle, noRFC1337, noSyncookies}
 	return f

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 )
 
@@ -15,9 +16,9 @@ type estimate struct{ share, low, high float64 }
 
 func (e estimate) String() string {
 	if e.low == e.high {
-		return Percent(e.share)
+		return figure.Percent(e.share)
 	}
-	return fmt.Sprintf("%s (%.0f to %.0f %%)", Percent(e.share), math.Floor(e.low), math.Ceil(e.high))
+	return fmt.Sprintf("%s (%.0f to %.0f %%)", figure.Percent(e.share), math.Floor(e.low), math.Ceil(e.high))
 }
 
 func estimateOf(s *snapshot.ConntrackSample, part int) estimate {

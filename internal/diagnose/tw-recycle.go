@@ -1,6 +1,10 @@
 package diagnose
 
-import "fmt"
+import (
+	"fmt"
+
+	"linger/internal/figure"
+)
 
 // TWRecycle: tcp_tw_recycle is on, or a file would set it.
 const TWRecycle Slug = "tw-recycle"
@@ -56,7 +60,7 @@ func (sc *scene) recycleOn(p *place, value int64) finding {
 		})
 		if rise > 0 {
 			f.Severity, f.FailingNow = Critical, true
-			f.Summary += fmt.Sprintf("; %s dropped now", countOf(int(rise), "SYN"))
+			f.Summary += fmt.Sprintf("; %s dropped now", figure.Items(int(rise), "SYN"))
 		}
 	}
 	f.doubt("SYNs without a time stamp are dropped as well, and no counter tells them")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/capacity"
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -38,7 +39,7 @@ var twReuse = Rule{
 			}
 		}
 		if at != "" {
-			v.held = fmt.Sprintf("TIME_WAIT that cannot be taken over fills at most %s of a budget (%s)", Percent(most), at)
+			v.held = fmt.Sprintf("TIME_WAIT that cannot be taken over fills at most %s of a budget (%s)", figure.Percent(most), at)
 		}
 		return v
 	},
@@ -68,7 +69,7 @@ func (p *place) takeover(g *snapshot.Group) (Evidence, bool) {
 	return Evidence{
 		Name: "free now with tcp_tw_reuse=1", Value: float64(t.Ripe), Limit: limit(float64(t.Sockets())), Unit: "ports",
 		Source: fmt.Sprintf("exact, each socket asked by a BPF iterator: %s bound, %s without time stamps, %s younger than %d ms",
-			Count(t.Bound), Count(t.NoTimestamps), Count(t.Young), p.budgets.delay.Milliseconds()),
+			figure.Count(t.Bound), figure.Count(t.NoTimestamps), figure.Count(t.Young), p.budgets.delay.Milliseconds()),
 		Check: "linger -o json | jq '.namespaces[].groups[] | select(.takeover) | {local, remote, takeover}'",
 	}, true
 }
@@ -125,9 +126,9 @@ func (sc *scene) stuck(p *place, g *snapshot.Group, b capacity.Budget, obstacles
 		why = "With tcp_tw_reuse at 0, connect() waits for the full 60 s of each TIME_WAIT socket."
 	}
 	f.Summary = fmt.Sprintf("%s: %s of %s source ports are in TIME_WAIT and cannot be taken over: %s",
-		way(g.Local, g.Remote), Count(p.freeable(g, b)), Count(b.Ports), setting)
+		way(g.Local, g.Remote), figure.Count(p.freeable(g, b)), figure.Count(b.Ports), setting)
 	if rest := b.Held() - p.freeable(g, b); rest > 0 {
-		f.Summary += "; " + Count(rest) + " more are bound or lack time stamps, and no setting frees them"
+		f.Summary += "; " + figure.Count(rest) + " more are bound or lack time stamps, and no setting frees them"
 	}
 	f.Why = why
 	value, _ := p.Settings.Int(key)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -52,14 +53,14 @@ var vanishedConnections = Rule{
 				case perSecond > most:
 					most = perSecond
 					at = fmt.Sprintf("the most resets of established connections are %s/s, of %s opens in %.3g s (in %s)",
-						Rate(perSecond), Count(of), float64(sc.WindowMS)/1000, p.netns.Label)
+						figure.Rate(perSecond), figure.Count(of), float64(sc.WindowMS)/1000, p.netns.Label)
 					few = append(few, p)
 				default:
 					few = append(few, p)
 				}
 			} else if total := p.Counters.Total[estabResets]; total > 0 && sc.WindowMS == 0 {
 				v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf(
-					"a window (--window above 0): EstabResets is %s since boot, and only two readings tell whether it rises", Count(total))})
+					"a window (--window above 0): EstabResets is %s since boot, and only two readings tell whether it rises", figure.Count(total))})
 			}
 			for j := range p.Groups {
 				if g := &p.Groups[j]; float64(g.Unanswered[tcp.Established]) >= sc.t.silentPeers {
@@ -132,10 +133,10 @@ func (sc *scene) resets(p *place, resets uint64) finding {
 	// Who aborts comes before who is told of it.
 	f.sockets = int(own)
 	if 2*own >= resets {
-		f.Summary = fmt.Sprintf("%s established connections/s are aborted from here: %s", Rate(float64(resets)/seconds), cause)
+		f.Summary = fmt.Sprintf("%s established connections/s are aborted from here: %s", figure.Rate(float64(resets)/seconds), cause)
 		f.Why = "A reset ends the connection at once: there is no FIN, no TIME_WAIT on either side, what was not yet sent is thrown away, and the peer's next read fails with ECONNRESET."
 	} else {
-		f.Summary = fmt.Sprintf("peers reset %s established connections/s of this namespace", Rate(float64(received)/seconds))
+		f.Summary = fmt.Sprintf("peers reset %s established connections/s of this namespace", figure.Rate(float64(received)/seconds))
 		f.Why = "EstabResets counts the resets of either direction; what this side's own counters of aborts do not explain came from a peer, or from a middlebox that speaks for it."
 		if p.Traced == nil {
 			f.lower(Medium)
@@ -148,7 +149,7 @@ func (sc *scene) resets(p *place, resets uint64) finding {
 		f.RuledOut = append(f.RuledOut, RuledOut{"silent peers", "TCPAbortOnTimeout did not rise: no connection ended for want of an answer"})
 	}
 	if rise, told := p.Counters.Rose("TcpAttemptFails"); told {
-		f.RuledOut = append(f.RuledOut, RuledOut{"refused connects", countOf(int(rise), "connect") + " failed (AttemptFails): they are not among these, which were established"})
+		f.RuledOut = append(f.RuledOut, RuledOut{"refused connects", figure.Items(int(rise), "connect") + " failed (AttemptFails): they are not among these, which were established"})
 	}
 	f.Remedies = distinct(f.Remedies)
 	f.WillNotHelp = []Folklore{
@@ -196,7 +197,7 @@ func (sc *scene) seeResets(p *place, f *finding, here bool) {
 		service = "of " + most.Local.String()
 	}
 	f.Why += fmt.Sprintf(" Most were seen with connections %s: %s dropped here and %s reset by the peer in %.3g s.",
-		service, Count(most.AbortedHere), Count(most.ResetThere), seconds)
+		service, figure.Count(most.AbortedHere), figure.Count(most.ResetThere), seconds)
 	if most.Process != "" {
 		f.Owners = []snapshot.Owner{{
 			Process: most.Process, PID: most.PID, Container: most.Container, Pod: most.Pod,
@@ -212,7 +213,7 @@ func vanished(t *snapshot.TracedGroup) uint64 { return t.AbortedHere + t.ResetTh
 func inReasons(sent map[string]uint64) string {
 	var words []string
 	for _, reason := range slices.Sorted(maps.Keys(sent)) {
-		words = append(words, fmt.Sprintf("%s %s", Count(sent[reason]), reason))
+		words = append(words, fmt.Sprintf("%s %s", figure.Count(sent[reason]), reason))
 	}
 	if len(words) == 0 {
 		return ""
@@ -237,7 +238,7 @@ func (sc *scene) silent(p *place, g *snapshot.Group) finding {
 	f := p.about(g)
 	n := g.Unanswered[tcp.Established]
 	f.sockets, f.Severity, f.FailingNow = n, Warning, true
-	f.Summary = fmt.Sprintf("%s established connections of %s get no answer: the peer, or the way to it, has forgotten them", Count(n), who(g))
+	f.Summary = fmt.Sprintf("%s established connections of %s get no answer: the peer, or the way to it, has forgotten them", figure.Count(n), who(g))
 	f.Why = "Each has sent the same segment, or a keep-alive probe, three times or more. A firewall or NAT that has dropped its entry throws the segments away; a host that has gone cannot reset them. " +
 		"The program waits until tcp_retries2 are used up, about a quarter of an hour."
 	f.Evidence = []Evidence{{
@@ -313,7 +314,7 @@ func (p *place) blame(firewall *place, f *finding) {
 				Check:  firewall.sysctl("net.netfilter.nf_conntrack_tcp_timeout_established") + "; " + p.sysctl(keyKeepalive),
 			})
 			if keeps < idle {
-				f.Why += fmt.Sprintf(" Connection tracking %s forgets an idle connection after %s s; keep-alive, where a program asked for it, first probes after %s s.", here, Count(keeps), Count(idle))
+				f.Why += fmt.Sprintf(" Connection tracking %s forgets an idle connection after %s s; keep-alive, where a program asked for it, first probes after %s s.", here, figure.Count(keeps), figure.Count(idle))
 			}
 		}
 	}
@@ -321,7 +322,7 @@ func (p *place) blame(firewall *place, f *finding) {
 	if total := c.Counters.Total["invalid"]; told && total > 0 {
 		f.Evidence = append(f.Evidence, Evidence{
 			Name: "conntrack invalid rise", Value: float64(rise), Unit: "packets",
-			Source: fmt.Sprintf("/proc/net/stat/nf_conntrack %s: segments that belong to no connection that it knows; %s since boot", here, Count(total)),
+			Source: fmt.Sprintf("/proc/net/stat/nf_conntrack %s: segments that belong to no connection that it knows; %s since boot", here, figure.Count(total)),
 			Check:  firewall.in("conntrack -S"),
 		})
 	}

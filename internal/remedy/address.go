@@ -3,7 +3,7 @@ package remedy
 import (
 	"fmt"
 
-	"linger/internal/diagnose"
+	"linger/internal/figure"
 	"linger/internal/tcp"
 )
 
@@ -22,7 +22,7 @@ func moreAddresses(at *site) Remedy {
 	}
 	if at.counted {
 		r.Frees = fmt.Sprintf("%s ports, and %s closes/s for ever, for each address or port that is added",
-			diagnose.Count(at.budget.Ports), diagnose.Rate(float64(at.budget.Ports)/at.budget.HoldSeconds))
+			figure.Count(at.budget.Ports), figure.Rate(float64(at.budget.Ports)/at.budget.HoldSeconds))
 	}
 	return r
 }
@@ -86,10 +86,10 @@ func widenPortRange(at *site) Remedy {
 	}
 	wider := at.budgets.WithRange(wide, swallowed)
 	after, _ := wider.Ports()
-	r.Frees = fmt.Sprintf("%s ports become %s", diagnose.Count(ports), diagnose.Count(after))
+	r.Frees = fmt.Sprintf("%s ports become %s", figure.Count(ports), figure.Count(after))
 	if at.counted {
 		b, _ := wider.Of(at.group)
-		r.Frees += fmt.Sprintf(", which carry %s closes/s for ever in place of %s", diagnose.Rate(b.Sustainable), diagnose.Rate(at.budget.Sustainable))
+		r.Frees += fmt.Sprintf(", which carry %s closes/s for ever in place of %s", figure.Rate(b.Sustainable), figure.Rate(at.budget.Sustainable))
 	}
 	return r
 }

@@ -6,6 +6,7 @@ import (
 
 	"linger/internal/capacity"
 	"linger/internal/diagnose"
+	"linger/internal/figure"
 	"linger/internal/tcp"
 )
 
@@ -28,7 +29,7 @@ func keepConnections(at *site) Remedy {
 	if closes := at.closes(); closes > 0 {
 		after := closes / uses
 		r.Frees = fmt.Sprintf("with %d requests for each connection, %s closes/s become %s, and TIME_WAIT settles at %s in place of %s",
-			uses, diagnose.Rate(closes), diagnose.Rate(after), diagnose.Count(after*capacity.TimeWaitSeconds), diagnose.Count(closes*capacity.TimeWaitSeconds))
+			uses, figure.Rate(closes), figure.Rate(after), figure.Count(after*capacity.TimeWaitSeconds), figure.Count(closes*capacity.TimeWaitSeconds))
 	}
 	return r
 }
@@ -56,7 +57,7 @@ func keepAlive(at *site) Remedy {
 	if closes := at.closes(); closes > 0 {
 		after := closes / uses
 		r.Frees = fmt.Sprintf("with %d requests for each connection, %s closes/s become %s, and TIME_WAIT falls by %s of memory",
-			uses, diagnose.Rate(closes), diagnose.Rate(after), diagnose.Size(capacity.AcceptorBytes(int((closes-after)*capacity.TimeWaitSeconds))))
+			uses, figure.Rate(closes), figure.Rate(after), figure.Size(capacity.AcceptorBytes(int((closes-after)*capacity.TimeWaitSeconds))))
 	}
 	return r
 }
@@ -71,7 +72,7 @@ func peerClosesFirst(at *site) Remedy {
 			Title:  "Let the client close first",
 			Kind:   Application,
 			Change: "End a reply by its length in place of closing the connection, and let the client send the first FIN.",
-			Frees:  fmt.Sprintf("%s sockets and %s here", diagnose.Count(n), diagnose.Size(capacity.AcceptorBytes(n))),
+			Frees:  fmt.Sprintf("%s sockets and %s here", figure.Count(n), figure.Size(capacity.AcceptorBytes(n))),
 			Risk: "The TIME_WAIT moves to the clients, where each takes a source port for 60 s; a client that does not close leaves the connection open: " +
 				"keep an idle time-out.",
 			NotWhen:   "few clients open many connections: their ports would run out",
@@ -84,7 +85,7 @@ func peerClosesFirst(at *site) Remedy {
 		Kind:      Application,
 		Change:    "Have the server end the connection after its reply, and read until the end before the client closes.",
 		Examples:  []Example{{"HTTP/1.1", "Connection: close  (in the request: the server closes after its reply)"}},
-		Frees:     fmt.Sprintf("%s source ports here", diagnose.Count(n)),
+		Frees:     fmt.Sprintf("%s source ports here", figure.Count(n)),
 		Risk:      "The TIME_WAIT moves to the server, where it costs 256 bytes a connection and no port.",
 		NotWhen:   "connections can be kept instead, which costs neither side; or the server's tcp_max_tw_buckets is near",
 		Mechanism: "The side that sends the first FIN has the TIME_WAIT (RFC 9293, 3.6); a service's connections share its one port.",
@@ -98,7 +99,7 @@ func closeSockets(at *site) Remedy {
 		Kind:      Application,
 		Change:    "In " + orProgram(at.owner()) + ", close the socket when read() returns 0, on error paths too; give pooled connections an idle time-out below the peer's.",
 		Examples:  examplesFor(at.owner(), closers),
-		Frees:     fmt.Sprintf("%s descriptors and sockets, and what leaks from here on", diagnose.Count(leaked(at))),
+		Frees:     fmt.Sprintf("%s descriptors and sockets, and what leaks from here on", figure.Count(leaked(at))),
 		Risk:      "none: the peer is done with these connections",
 		NotWhen:   "the program still sends to a peer that has only ended its own direction, and closes afterwards",
 		Mechanism: "CLOSE_WAIT ends when the program closes its socket, and by nothing else (RFC 9293, 3.6).",
@@ -110,7 +111,7 @@ func restartProcess(at *site) Remedy {
 	r := Remedy{
 		Title:     "Restart the program, to gain time",
 		Kind:      LastResort,
-		Frees:     fmt.Sprintf("%s descriptors and sockets, until they have leaked again", diagnose.Count(leaked(at))),
+		Frees:     fmt.Sprintf("%s descriptors and sockets, until they have leaked again", figure.Count(leaked(at))),
 		Risk:      "its good connections end too",
 		NotWhen:   "descriptors are left for as long as the cure takes",
 		Mechanism: "The kernel closes the sockets of a process that ends.",

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"linger/internal/diagnose"
+	"linger/internal/figure"
 )
 
 // What relieves the stack of a host that is short of CPU time or memory.
@@ -70,12 +71,12 @@ func raiseNetdevBacklog(at *site) Remedy {
 	to := max(2*now, 4096)
 	value := strconv.FormatInt(to, 10)
 	return Remedy{
-		Title:     "Lengthen the CPUs' queues to " + diagnose.Count(to),
+		Title:     "Lengthen the CPUs' queues to " + figure.Count(to),
 		Kind:      Setting,
 		Now:       "sysctl -w " + assignment(key, value),
 		Sets:      []Assignment{{key, value}},
 		Persist:   &Persist{File: HandFile, Line: key + " = " + value},
-		Frees:     fmt.Sprintf("room for bursts of %s packets for each CPU", diagnose.Count(to)),
+		Frees:     fmt.Sprintf("room for bursts of %s packets for each CPU", figure.Count(to)),
 		Risk:      "packets wait longer in a longer queue",
 		NotWhen:   "the drops go on all the time: then CPU time is missing, and no queue helps",
 		Mechanism: "Packets that are steered to a CPU, and those of loopback and veth, wait there (net/core/dev.c, enqueue_to_backlog).",

@@ -7,6 +7,7 @@ import (
 
 	"linger/internal/capacity"
 	"linger/internal/diagnose"
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 )
 
@@ -35,18 +36,18 @@ func (at *site) reusing(changed diagnose.Budgets) string {
 		return "the ports in TIME_WAIT that are older than a second"
 	}
 	b, _ := changed.Of(at.group)
-	forEver := fmt.Sprintf("%s closes/s for ever in place of %s", diagnose.Rate(b.Sustainable), diagnose.Rate(at.budget.Sustainable))
+	forEver := fmt.Sprintf("%s closes/s for ever in place of %s", figure.Rate(b.Sustainable), figure.Rate(at.budget.Sustainable))
 	if t := at.group.Takeover; t != nil {
-		freed := fmt.Sprintf("exactly %s of %s ports in TIME_WAIT now", diagnose.Count(at.budget.Held()-b.Held()), diagnose.Count(at.budget.Held()))
+		freed := fmt.Sprintf("exactly %s of %s ports in TIME_WAIT now", figure.Count(at.budget.Held()-b.Held()), figure.Count(at.budget.Held()))
 		if t.Never() > 0 {
-			freed += fmt.Sprintf(" (%s are bound, %s lack time stamps)", diagnose.Count(t.Bound), diagnose.Count(t.NoTimestamps))
+			freed += fmt.Sprintf(" (%s are bound, %s lack time stamps)", figure.Count(t.Bound), figure.Count(t.NoTimestamps))
 		}
 		return freed + "; from then on " + forEver
 	}
 	if !at.budgets.Timestamps() {
-		return fmt.Sprintf("none of the %s ports in TIME_WAIT now, which have no time stamps; from then on %s", diagnose.Count(at.budget.Held()), forEver)
+		return fmt.Sprintf("none of the %s ports in TIME_WAIT now, which have no time stamps; from then on %s", figure.Count(at.budget.Held()), forEver)
 	}
-	return fmt.Sprintf("about %s of %s ports in TIME_WAIT now; %s", diagnose.Count(at.budget.Held()-b.Held()), diagnose.Count(at.budget.Held()), forEver)
+	return fmt.Sprintf("about %s of %s ports in TIME_WAIT now; %s", figure.Count(at.budget.Held()-b.Held()), figure.Count(at.budget.Held()), forEver)
 }
 
 func reuseDelayDefault(at *site) Remedy {
@@ -94,14 +95,14 @@ func raiseBuckets(at *site) Remedy {
 	to = min(to, math.MaxInt32) // the sysctl is an int
 	value := strconv.FormatInt(to, 10)
 	return Remedy{
-		Title:   "Raise the limit of time-wait sockets to " + diagnose.Count(to),
+		Title:   "Raise the limit of time-wait sockets to " + figure.Count(to),
 		Kind:    Setting,
 		Now:     at.set(key, value),
 		Sets:    []Assignment{{key, value}},
 		Persist: at.persist(key, value),
-		Frees:   fmt.Sprintf("room for %s time-wait sockets more", diagnose.Count(to-now)),
+		Frees:   fmt.Sprintf("room for %s time-wait sockets more", figure.Count(to-now)),
 		Risk: fmt.Sprintf("up to %s more kernel memory when full, twice that for outgoing connections; longer hash chains",
-			diagnose.Size(capacity.AcceptorBytes(int(to-now)))),
+			figure.Size(capacity.AcceptorBytes(int(to-now)))),
 		NotWhen:   "memory is short",
 		Mechanism: "What exceeds the limit is dropped without TIME_WAIT (net/ipv4/inet_timewait_sock.c).",
 		Kernels:   "for each namespace from 4.11, for the whole host before",
@@ -184,13 +185,13 @@ func raiseSomaxconn(at *site) Remedy {
 	}
 	value := strconv.FormatInt(to, 10)
 	return Remedy{
-		Title:     "Raise the ceiling of the accept queue to " + diagnose.Count(to) + ", and restart the program",
+		Title:     "Raise the ceiling of the accept queue to " + figure.Count(to) + ", and restart the program",
 		Kind:      Setting,
 		Now:       at.set(key, value),
 		Sets:      []Assignment{{key, value}},
 		Persist:   at.persist(key, value),
 		Change:    "Then restart " + orProgram(at.owner()) + ", or make it listen again: listen() reads the ceiling once.",
-		Frees:     fmt.Sprintf("queues of up to %s connections where a program asks for them; %s now", diagnose.Count(to), diagnose.Count(now)),
+		Frees:     fmt.Sprintf("queues of up to %s connections where a program asks for them; %s now", figure.Count(to), figure.Count(now)),
 		Risk:      "none by itself; a long queue makes clients wait",
 		NotWhen:   "the program asks listen() for less than the present value: then it is the program that must change",
 		Mechanism: "listen(2) cuts its backlog to this value (net/socket.c, __sys_listen).",
@@ -220,12 +221,12 @@ func raiseMaxOrphans(at *site) Remedy {
 	to := min(max(2*now, 1<<14), math.MaxInt32)
 	value := strconv.FormatInt(to, 10)
 	r := Remedy{
-		Title:     "Raise the limit of orphans to " + diagnose.Count(to),
+		Title:     "Raise the limit of orphans to " + figure.Count(to),
 		Kind:      Setting,
 		Now:       "sysctl -w " + assignment(key, value),
 		Sets:      []Assignment{{key, value}},
 		Persist:   &Persist{File: HandFile, Line: key + " = " + value},
-		Frees:     fmt.Sprintf("room for %s orphans more, on the whole host", diagnose.Count(to-now)),
+		Frees:     fmt.Sprintf("room for %s orphans more, on the whole host", figure.Count(to-now)),
 		Risk:      "up to 64 KiB of kernel memory for each orphan that still has data to send",
 		NotWhen:   "tcp_mem is near as well: then memory ends before the limit",
 		Mechanism: "An orphan over the limit is reset at once (net/ipv4/tcp.c, tcp_check_oom).",

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strconv"
 
-	"linger/internal/diagnose"
+	"linger/internal/figure"
 )
 
 // What relieves connection tracking and translation.
@@ -21,13 +21,13 @@ func raiseTracked(at *site) Remedy {
 	}
 	value := strconv.FormatInt(2*now, 10)
 	return Remedy{
-		Title:     "Raise the limit of tracked connections to " + diagnose.Count(2*now),
+		Title:     "Raise the limit of tracked connections to " + figure.Count(2*now),
 		Kind:      Setting,
 		Now:       "sysctl -w " + assignment(key, value) + " " + assignment("net.netfilter.nf_conntrack_buckets", value),
 		Sets:      []Assignment{{key, value}},
 		Persist:   &Persist{File: HandFile, Line: key + " = " + value, Note: "nf_conntrack must be loaded before (/etc/modules-load.d)"},
-		Frees:     fmt.Sprintf("room for %s entries more", diagnose.Count(now)),
-		Risk:      fmt.Sprintf("up to %s more kernel memory when full", diagnose.Size(now*entryBytes)),
+		Frees:     fmt.Sprintf("room for %s entries more", figure.Count(now)),
+		Risk:      fmt.Sprintf("up to %s more kernel memory when full", figure.Size(now*entryBytes)),
 		NotWhen:   "the entries are of connections that need no tracking",
 		Mechanism: "One limit for all namespaces, written in the host's; each namespace counts its own (net/netfilter/nf_conntrack_core.c).",
 		Kernels:   "all; from 5.15 as many buckets as entries by default, before a quarter",

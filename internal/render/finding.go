@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"linger/internal/diagnose"
+	"linger/internal/figure"
 	"linger/internal/remedy"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
@@ -203,7 +204,7 @@ func because(o snapshot.Owner, inFull bool) string {
 			return seen(o)
 		}
 		if o.Sockets > 0 {
-			return "has " + diagnose.Count(o.Sockets) + " of these sockets"
+			return "has " + figure.Count(o.Sockets) + " of these sockets"
 		}
 		return "has these sockets"
 	case snapshot.Listening:
@@ -221,21 +222,21 @@ func seen(o snapshot.Owner) string {
 	t := o.Traced
 	var parts []string
 	if ended := t.Ended(); ended > 0 {
-		parts = append(parts, fmt.Sprintf("closes %s of %s first", diagnose.Percent(100*float64(t.ClosedHere)/float64(ended)), count(int(ended), "connection", "connections")))
+		parts = append(parts, fmt.Sprintf("closes %s of %s first", figure.Percent(100*float64(t.ClosedHere)/float64(ended)), figure.Of(int(ended), "connection", "connections")))
 		if ms := t.LifeMS.P50; ms != nil {
-			parts = append(parts, "which live "+elapsed(time.Duration(*ms*float64(time.Millisecond)))+" (median)")
+			parts = append(parts, "which live "+figure.Elapsed(time.Duration(*ms*float64(time.Millisecond)))+" (median)")
 		}
 	} else if t.Opens > 0 {
-		parts = append(parts, "opened "+count(int(t.Opens), "connection", "connections"))
+		parts = append(parts, "opened "+figure.Of(int(t.Opens), "connection", "connections"))
 	}
 	if n := t.AbortedHere; n > 0 {
-		parts = append(parts, "drops "+diagnose.Count(n)+" without a FIN")
+		parts = append(parts, "drops "+figure.Count(n)+" without a FIN")
 	}
 	if n := t.Failures(); n > 0 {
-		parts = append(parts, count(int(n), "connect fails", "connects fail"))
+		parts = append(parts, figure.Of(int(n), "connect fails", "connects fail"))
 	}
 	if o.Sockets > 0 {
-		parts = append(parts, "made "+diagnose.Count(o.Sockets)+" of these TIME_WAIT sockets")
+		parts = append(parts, "made "+figure.Count(o.Sockets)+" of these TIME_WAIT sockets")
 	}
 	return "seen: " + strings.Join(parts, ", ")
 }
@@ -244,7 +245,7 @@ func seen(o snapshot.Owner) string {
 func owners(all []snapshot.Owner) string {
 	text := owner(all[0])
 	if n := len(all) - 1; n > 0 {
-		text += " and " + count(n, "other", "others")
+		text += " and " + figure.Of(n, "other", "others")
 	}
 	return text
 }
@@ -293,12 +294,12 @@ func (t Text) why(b *block, d *Document, f *diagnose.Finding, much detail) {
 // measured writes a number, its limit and the share of it that is used.
 func measured(e diagnose.Evidence) string {
 	if e.Limit == nil {
-		return quantity(e.Value, e.Unit)
+		return figure.Quantity(e.Value, e.Unit)
 	}
 	if e.Unit == "bytes" || e.Unit == "percent" || e.Unit == "%" || *e.Limit <= 0 {
-		return quantity(e.Value, e.Unit) + " of " + quantity(*e.Limit, e.Unit)
+		return figure.Quantity(e.Value, e.Unit) + " of " + figure.Quantity(*e.Limit, e.Unit)
 	}
-	return fmt.Sprintf("%s of %s (%s)", number(e.Value), quantity(*e.Limit, e.Unit), diagnose.Percent(100*e.Value / *e.Limit))
+	return fmt.Sprintf("%s of %s (%s)", figure.Number(e.Value), figure.Quantity(*e.Limit, e.Unit), figure.Percent(100*e.Value / *e.Limit))
 }
 
 // history draws the last 60 seconds of closes, the latest at the right: a bar a
@@ -312,7 +313,7 @@ func (t Text) history(h *snapshot.CloseHistory) string {
 		for i, n := range h.PerSecond {
 			bars[len(bars)-1-i/perBar] += float64(n) / float64(perBar)
 		}
-		caption = number(math.Round(slices.Max(bars)))
+		caption = figure.Number(math.Round(slices.Max(bars)))
 		if h.LowerBound {
 			caption = "at least " + caption
 		}
@@ -493,7 +494,7 @@ func (t Text) unsure(b *block, f *diagnose.Finding, much detail) {
 
 // more says how much is left for -v.
 func more(n int, singular, plural string) string {
-	return count(n, "more "+singular, "more "+plural) + ": `linger -v`"
+	return figure.Of(n, "more "+singular, "more "+plural) + ": `linger -v`"
 }
 
 // cut keeps the first sentence, unless the whole is wanted.

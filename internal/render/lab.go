@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"linger/internal/figure"
 	"linger/internal/proof"
 )
 
@@ -68,7 +69,7 @@ func (l Lab) tally() (t labTally) {
 // headline says in one sentence how it came out.
 func (l Lab) headline() string {
 	t := l.tally()
-	text := fmt.Sprintf("%s and %s measured", count(len(l.Proofs), "experiment", "experiments"), count(t.variants, "variant", "variants"))
+	text := fmt.Sprintf("%s and %s measured", figure.Of(len(l.Proofs), "experiment", "experiments"), figure.Of(t.variants, "variant", "variants"))
 	if t.unexpected == 0 {
 		text += ", all as expected"
 	} else {
@@ -86,7 +87,7 @@ func (l Lab) where() string {
 	for _, p := range l.Proofs {
 		runs = max(runs, len(p.Base.Runs))
 	}
-	text := fmt.Sprintf("Linux %s · %s · %s of each arm · %s", l.Kernel, count(l.CPUs, "CPU", "CPUs"), count(runs, "run", "runs"), elapsed(time.Duration(l.ElapsedMS)*time.Millisecond))
+	text := fmt.Sprintf("Linux %s · %s · %s of each arm · %s", l.Kernel, figure.Of(l.CPUs, "CPU", "CPUs"), figure.Of(runs, "run", "runs"), figure.Elapsed(time.Duration(l.ElapsedMS)*time.Millisecond))
 	if l.Quick {
 		text += " · quick"
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"linger/internal/diagnose"
+	"linger/internal/figure"
 	"linger/internal/remedy"
 	"linger/internal/snapshot"
 )
@@ -22,8 +23,8 @@ func (Markdown) Print(w io.Writer, d *Document) error {
 	m.line("# linger: %s", escape(verdictOf(d)))
 	states := d.states()
 	m.line("\n%s, kernel %s, %s: %s, %s, %s in TIME_WAIT.", escape(d.Snapshot.Host.Name), escape(d.Snapshot.Host.Kernel),
-		d.Snapshot.TakenAt.UTC().Format("2006-01-02 15:04:05 UTC"), count(len(d.Snapshot.Namespaces), "namespace", "namespaces"),
-		count(states.Total(), "socket", "sockets"), diagnose.Count(states.TimeWaitSockets()))
+		d.Snapshot.TakenAt.UTC().Format("2006-01-02 15:04:05 UTC"), figure.Of(len(d.Snapshot.Namespaces), "namespace", "namespaces"),
+		figure.Of(states.Total(), "socket", "sockets"), figure.Count(states.TimeWaitSockets()))
 	for i := range d.Diagnosis.Findings {
 		m.finding(d, &d.Diagnosis.Findings[i], "##")
 	}
@@ -91,10 +92,10 @@ func (m *markdown) finding(d *Document, f *diagnose.Finding, level string) {
 		for _, e := range f.Evidence {
 			most := ""
 			if e.Limit != nil {
-				most = diagnose.Count(*e.Limit)
+				most = figure.Count(*e.Limit)
 			}
 			// A pipe would end the cell, in a code span as well.
-			m.line("| %s | %s %s | %s | %s |", escape(e.Name), diagnose.Count(e.Value), escape(e.Unit), most, strings.ReplaceAll(code(e.Check), "|", `\|`))
+			m.line("| %s | %s %s | %s | %s |", escape(e.Name), figure.Count(e.Value), escape(e.Unit), most, strings.ReplaceAll(code(e.Check), "|", `\|`))
 		}
 	}
 	var not []string

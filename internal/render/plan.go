@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"linger/internal/figure"
 	"linger/internal/plan"
 )
 
@@ -23,7 +24,7 @@ func Plan(w io.Writer, s Style, p *plan.Plan) error {
 		b.headline(markOK, "nothing to change on "+p.Host.Name)
 	} else {
 		b.headline(mark{icon: "●", asciiIcon: "i", word: "PLAN", tone: toneInfo},
-			count(len(p.Changes), "change", "changes")+" on "+p.Host.Name+"; nothing is changed yet")
+			figure.Of(len(p.Changes), "change", "changes")+" on "+p.Host.Name+"; nothing is changed yet")
 	}
 	for i := range p.Changes {
 		b.blank()
@@ -52,7 +53,7 @@ func change(b *block, nth int, c *plan.Change) {
 		b.section("MOVES")
 	}
 	for _, e := range c.Effects {
-		b.paragraph("", plain, fmt.Sprintf("%s: %s → %s, %s", e.Name, number(e.Before), quantity(e.After, e.Unit), e.When))
+		b.paragraph("", plain, fmt.Sprintf("%s: %s → %s, %s", e.Name, figure.Number(e.Before), figure.Quantity(e.After, e.Unit), e.When))
 	}
 	b.section("RISK")
 	b.paragraph("", plain, c.Risk)

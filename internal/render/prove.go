@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"linger/internal/figure"
 	"linger/internal/proof"
 )
 
@@ -56,7 +57,7 @@ func (p Proved) headline() (mark, string) {
 		}
 	}
 	measured := len(p.Changes) - cannot
-	text := fmt.Sprintf("%d of %s measured work as the plan promises", works, count(measured, "change", "changes"))
+	text := fmt.Sprintf("%d of %s measured work as the plan promises", works, figure.Of(measured, "change", "changes"))
 	if measured == 0 {
 		text = "nothing was measured"
 	}

@@ -4,7 +4,7 @@ import (
 	"io"
 	"strings"
 
-	"linger/internal/diagnose"
+	"linger/internal/figure"
 )
 
 // ReapSchema names the form of what linger reap writes (docs/reap.schema.json).
@@ -60,9 +60,9 @@ const reapGroupsTold = 8
 // ReapPlanned writes what is about to be reaped, and the hazard of it.
 func ReapPlanned(w io.Writer, s Style, r *Reap) error {
 	b := &block{style: s}
-	what := count(r.Sockets, "socket", "sockets")
+	what := figure.Of(r.Sockets, "socket", "sockets")
 	if r.Sockets < r.Matched {
-		what += " of " + diagnose.Count(r.Matched) + " that match"
+		what += " of " + figure.Count(r.Matched) + " that match"
 	}
 	if r.Sockets == 0 {
 		b.headline(markOK, "no socket matches in "+r.Netns)
@@ -76,7 +76,7 @@ func ReapPlanned(w io.Writer, s Style, r *Reap) error {
 			for _, g := range r.Groups[i:] {
 				rest += g.Sockets
 			}
-			b.paragraph("", faint, "and "+count(len(r.Groups)-i, "group", "groups")+" more of "+count(rest, "socket", "sockets")+": -v tells each")
+			b.paragraph("", faint, "and "+figure.Of(len(r.Groups)-i, "group", "groups")+" more of "+figure.Of(rest, "socket", "sockets")+": -v tells each")
 			break
 		}
 		b.paragraph("", plain, reapedGroup(g))
@@ -89,7 +89,7 @@ func ReapPlanned(w io.Writer, s Style, r *Reap) error {
 }
 
 func reapedGroup(g ReapedGroup) string {
-	text := diagnose.Count(g.Sockets) + " " + g.State + "  " + g.Local
+	text := figure.Count(g.Sockets) + " " + g.State + "  " + g.Local
 	if g.Remote != "" {
 		text += " → " + g.Remote
 	}
@@ -107,15 +107,15 @@ func reapedGroup(g ReapedGroup) string {
 func ReapDone(w io.Writer, s Style, r *Reap) error {
 	b := &block{style: s}
 	o := r.Outcome
-	text := count(o.Reaped, "socket", "sockets") + " reaped"
+	text := figure.Of(o.Reaped, "socket", "sockets") + " reaped"
 	if o.Gone > 0 {
-		text += ", " + diagnose.Count(o.Gone) + " had gone by themselves"
+		text += ", " + figure.Count(o.Gone) + " had gone by themselves"
 	}
 	m := markOK
 	if o.Left > 0 {
 		m = markUnknown
 		m.word = "PARTLY"
-		text += ", " + diagnose.Count(o.Left) + " left: " + o.Cause
+		text += ", " + figure.Count(o.Left) + " left: " + o.Cause
 	}
 	b.headline(m, text)
 	b.section("ID")

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"linger/internal/diagnose"
+	"linger/internal/figure"
 	"linger/internal/proof"
 )
 
@@ -50,7 +51,7 @@ func (s Scores) tally() (right, missed, cannot, absent int) {
 // headline says in one sentence how it came out.
 func (s Scores) headline() string {
 	right, missed, cannot, absent := s.tally()
-	text := fmt.Sprintf("linger diagnose named %d of %s as it was built", right, count(right+missed, "build", "builds"))
+	text := fmt.Sprintf("linger diagnose named %d of %s as it was built", right, figure.Of(right+missed, "build", "builds"))
 	if missed > 0 {
 		text += ", and missed " + fmt.Sprint(missed)
 	}
@@ -64,7 +65,7 @@ func (s Scores) headline() string {
 }
 
 func (s Scores) where() string {
-	return fmt.Sprintf("Linux %s · %s · %s", s.Kernel, count(s.CPUs, "CPU", "CPUs"), elapsed(time.Duration(s.ElapsedMS)*time.Millisecond))
+	return fmt.Sprintf("Linux %s · %s · %s", s.Kernel, figure.Of(s.CPUs, "CPU", "CPUs"), figure.Elapsed(time.Duration(s.ElapsedMS)*time.Millisecond))
 }
 
 // scoreMark is the sign and word of one score.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 )
 
@@ -118,7 +119,7 @@ func (t *socketsText) End(gaps []snapshot.Gap, took time.Duration) error {
 	var b strings.Builder
 	fmt.Fprintln(&b)
 	writeGaps(&b, gaps, t.style)
-	fmt.Fprintln(&b, clean(count(t.sockets, "socket", "sockets")+" · "+elapsed(took), t.style.ASCII))
+	fmt.Fprintln(&b, clean(figure.Of(t.sockets, "socket", "sockets")+" · "+figure.Elapsed(took), t.style.ASCII))
 	t.out.raw(strings.TrimSuffix(b.String(), "\n"))
 	return t.out.end()
 }

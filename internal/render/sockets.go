@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"linger/internal/capacity"
-	"linger/internal/diagnose"
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/sockets"
 	"linger/internal/tcp"
@@ -156,11 +156,11 @@ func (d Sockets) Text(w io.Writer, style Style) error {
 	}
 	for i := range t.Rows {
 		r := &t.Rows[i]
-		common := []string{diagnose.Count(r.States.Total()), states(r.States), budget(r.Budget), style.closes(r.Closes), ownerCell(r.Owners)}
+		common := []string{figure.Count(r.States.Total()), states(r.States), budget(r.Budget), style.closes(r.Closes), ownerCell(r.Owners)}
 		if t.By == sockets.ByGroup {
 			line(append([]string{string(r.Role), between(r), r.Netns}, common...)...)
 		} else {
-			line(append([]string{r.Key, diagnose.Count(r.Groups)}, common...)...)
+			line(append([]string{r.Key, figure.Count(r.Groups)}, common...)...)
 		}
 	}
 	columns.Flush() // into memory
@@ -179,7 +179,7 @@ func (d Sockets) below(b *strings.Builder, style Style) {
 	t := d.Table
 	line := func(text string) { fmt.Fprintln(b, clean(text, style.ASCII)) }
 	if t.Left > 0 {
-		line(fmt.Sprintf("MORE    %s with %s sockets", count(t.Left, "row", "rows"), diagnose.Count(t.LeftStates.Total())))
+		line(fmt.Sprintf("MORE    %s with %s sockets", figure.Of(t.Left, "row", "rows"), figure.Count(t.LeftStates.Total())))
 	}
 	if t.Other.Groups > 0 {
 		line("OTHER   " + states(t.Other.States))
@@ -190,8 +190,8 @@ func (d Sockets) below(b *strings.Builder, style Style) {
 	writeGaps(b, d.Snapshot.Gaps, style)
 	all := t.States()
 	line(fmt.Sprintf("%s · %s · %s · %s",
-		count(len(t.Rows)+t.Left, "row", "rows"), count(all.Total(), "socket", "sockets"),
-		diagnose.Count(all.TimeWaitSockets())+" time-wait", elapsed(d.Elapsed)))
+		figure.Of(len(t.Rows)+t.Left, "row", "rows"), figure.Of(all.Total(), "socket", "sockets"),
+		figure.Count(all.TimeWaitSockets())+" time-wait", figure.Elapsed(d.Elapsed)))
 }
 
 // writeGaps says what could not be read.
@@ -228,7 +228,7 @@ func states(counts tcp.States) string {
 	slices.SortStableFunc(all, func(a, b tcp.State) int { return counts[b] - counts[a] })
 	parts := make([]string, len(all))
 	for i, s := range all {
-		parts[i] = diagnose.Count(counts[s]) + " " + s.String()
+		parts[i] = figure.Count(counts[s]) + " " + s.String()
 	}
 	return strings.Join(parts, ", ")
 }
@@ -237,7 +237,7 @@ func budget(b *capacity.Budget) string {
 	if b == nil {
 		return "-"
 	}
-	return fmt.Sprintf("%s of %s (%s)", diagnose.Count(b.Used), diagnose.Count(b.Ports), diagnose.Percent(b.UsedPercent))
+	return fmt.Sprintf("%s of %s (%s)", figure.Count(b.Used), figure.Count(b.Ports), figure.Percent(b.UsedPercent))
 }
 
 // closes draws the last minute, the latest at the right, and tells the rate of the
@@ -252,7 +252,7 @@ func (s Style) closes(h *snapshot.CloseHistory) string {
 		bars[tableBars-1-i/perBar] += float64(n) / perBar
 	}
 	now := capacity.HistoryOf(h.PerSecond, h.Past, closesOf(h)+int(h.Past)).Now(capacity.TimeWaitSeconds)
-	rate := number(now)
+	rate := figure.Number(now)
 	if h.LowerBound {
 		rate = "at least " + rate
 	}

@@ -1,7 +1,6 @@
 package render
 
 import (
-	"fmt"
 	"strings"
 
 	"linger/internal/diagnose"
@@ -113,12 +112,4 @@ func (s Style) sparkline(values []float64) string {
 		b.WriteRune(bars[i])
 	}
 	return b.String()
-}
-
-// count writes a whole number with its noun: 1 gap, 12,400 sockets.
-func count(n int, singular, plural string) string {
-	if n == 1 {
-		return "1 " + singular
-	}
-	return fmt.Sprintf("%s %s", diagnose.Count(n), plural)
 }

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"linger/internal/diagnose"
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -105,7 +106,7 @@ func (t Text) several(d *Document, problems []diagnose.Finding) []string {
 	for i := range problems {
 		if i == problemsTold {
 			b.blank()
-			b.full(plain, "and "+count(len(problems)-i, "problem", "problems")+" more: "+tally(problems[i:])+". `linger -v` tells each.")
+			b.full(plain, "and "+figure.Of(len(problems)-i, "problem", "problems")+" more: "+tally(problems[i:])+". `linger -v` tells each.")
 			break
 		}
 		b.blank()
@@ -122,7 +123,7 @@ func (t Text) notes(notes []diagnose.Finding) []string {
 			b.lines = append(b.lines, "")
 		}
 		if i == notesTold {
-			b.full(faint, "and "+count(len(notes)-i, "note", "notes")+" more: "+tally(notes[i:])+". `linger -v` tells each.")
+			b.full(faint, "and "+figure.Of(len(notes)-i, "note", "notes")+" more: "+tally(notes[i:])+". `linger -v` tells each.")
 			break
 		}
 		f := &notes[i]
@@ -204,16 +205,16 @@ func (t Text) end(d *Document, problems int, gaps gapsForm) []string {
 	t.missing(&b, d, gaps)
 	states := d.states()
 	counts := []string{
-		count(len(d.Snapshot.Namespaces), "namespace", "namespaces"),
-		count(states.Total(), "socket", "sockets"),
-		diagnose.Count(states[tcp.TimeWait]) + " TIME_WAIT",
-		count(problems, "problem", "problems"),
-		diagnose.Count(len(d.Diagnosis.Held)) + " held",
+		figure.Of(len(d.Snapshot.Namespaces), "namespace", "namespaces"),
+		figure.Of(states.Total(), "socket", "sockets"),
+		figure.Count(states[tcp.TimeWait]) + " TIME_WAIT",
+		figure.Of(problems, "problem", "problems"),
+		figure.Count(len(d.Diagnosis.Held)) + " held",
 	}
 	if n := len(d.Snapshot.Gaps); n > 0 && gaps != gapsCounted {
-		counts = append(counts, count(n, "gap", "gaps"))
+		counts = append(counts, figure.Of(n, "gap", "gaps"))
 	}
-	counts = append(counts, elapsed(d.Elapsed))
+	counts = append(counts, figure.Elapsed(d.Elapsed))
 	for i := range counts {
 		counts[i] = glue(counts[i])
 	}
@@ -253,10 +254,10 @@ func (t Text) missingInALine(d *Document) string {
 		problems = append(problems, string(u.Problem))
 	}
 	if n := len(things); n > 0 {
-		counted = append(counted, count(n, "thing was", "things were")+" not read")
+		counted = append(counted, figure.Of(n, "thing was", "things were")+" not read")
 	}
 	if n := len(problems); n > 0 {
-		counted = append(counted, count(n, "problem", "problems")+" cannot be judged")
+		counted = append(counted, figure.Of(n, "problem", "problems")+" cannot be judged")
 	}
 	const rest = ": `linger -v`"
 	names := slices.Concat(things, problems)
@@ -314,7 +315,7 @@ func tally(findings []diagnose.Finding) string {
 	}
 	parts := make([]string, len(order))
 	for i, slug := range order {
-		parts[i] = diagnose.Count(counts[slug]) + " " + string(slug)
+		parts[i] = figure.Count(counts[slug]) + " " + string(slug)
 	}
 	return strings.Join(parts, ", ")
 }

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"linger/internal/diagnose"
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -208,14 +208,14 @@ func TraceEnd(style Style, e *snapshot.EndedConnection) string {
 	}
 	life := "life unknown"
 	if e.LifeMS != nil {
-		life = elapsed(time.Duration(*e.LifeMS * float64(time.Millisecond)))
+		life = figure.Elapsed(time.Duration(*e.LifeMS * float64(time.Millisecond)))
 	}
 	why := e.Ending
 	if e.Reason != "" {
 		why += " (" + e.Reason + ")"
 	}
 	line := fmt.Sprintf("%s  %-24s %s %s %s  %s  %s  sent %s, received %s", e.Ended.Format("15:04:05.000"), who,
-		e.Local, arrow, e.Remote, why, life, diagnose.Size(int64(e.BytesSent)), diagnose.Size(int64(e.BytesReceived)))
+		e.Local, arrow, e.Remote, why, life, figure.Size(int64(e.BytesSent)), figure.Size(int64(e.BytesReceived)))
 	if e.Weight > 1 {
 		line += fmt.Sprintf("  × %d", e.Weight)
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"linger/internal/diagnose"
+	"linger/internal/figure"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -44,7 +44,7 @@ func (t TraceTable) lines(traced *snapshot.Traced, total bool) []string {
 	if total {
 		per, unit = 1, "in all"
 	}
-	n := func(v uint64) string { return number(roundTo(float64(v)/per, 2)) }
+	n := func(v uint64) string { return figure.Number(roundTo(float64(v)/per, 2)) }
 	sum := traced.Total()
 	left := 0
 	var cells [][]string
@@ -72,10 +72,10 @@ func (t TraceTable) lines(traced *snapshot.Traced, total bool) []string {
 		lines = append(lines, t.layOut(columns, cells)...)
 	}
 	if left > 0 {
-		lines = append(lines, t.Style.paint(faint, count(left, "more row", "more rows")))
+		lines = append(lines, t.Style.paint(faint, figure.Of(left, "more row", "more rows")))
 	}
 	if missed := traced.Missed; missed != nil && *missed > 0 {
-		lines = append(lines, t.Style.paint(toneWarning, t.cut(clean(count(int(*missed), "event was missed", "events were missed")+
+		lines = append(lines, t.Style.paint(toneWarning, t.cut(clean(figure.Of(int(*missed), "event was missed", "events were missed")+
 			" by the kernel: a row may lack that many (docs/tracing.md)", t.Style.ASCII))))
 	}
 	return lines
@@ -83,8 +83,8 @@ func (t TraceTable) lines(traced *snapshot.Traced, total bool) []string {
 
 func (t TraceTable) title(traced *snapshot.Traced, sum *snapshot.TracedCounts, total bool, unit string) string {
 	at := traced.Began.Add(time.Duration(traced.MS) * time.Millisecond).Format("15:04:05")
-	text := fmt.Sprintf("%s  %s opened, %s ended, %s failed in %s", at, diagnose.Count(sum.Opens), diagnose.Count(sum.Ended()),
-		diagnose.Count(sum.Failures()), elapsed(time.Duration(traced.MS)*time.Millisecond))
+	text := fmt.Sprintf("%s  %s opened, %s ended, %s failed in %s", at, figure.Count(sum.Opens), figure.Count(sum.Ended()),
+		figure.Count(sum.Failures()), figure.Elapsed(time.Duration(traced.MS)*time.Millisecond))
 	if total {
 		text = "TOTAL  " + text
 	}
@@ -117,17 +117,17 @@ func (t TraceTable) numbers(c *snapshot.TracedCounts, n func(uint64) string) []s
 		if !known {
 			return "–"
 		}
-		return elapsed(time.Duration(us) * time.Microsecond)
+		return figure.Elapsed(time.Duration(us) * time.Microsecond)
 	}
 	size := func(h snapshot.Histogram, q float64) string {
 		bytes, known := h.Quantile(q)
 		if !known {
 			return "–"
 		}
-		return diagnose.Size(int64(bytes))
+		return figure.Size(int64(bytes))
 	}
 	cells := []string{n(c.Opens), n(c.ClosedHere), n(c.ClosedThere), n(c.AbortedHere), n(c.ResetThere + c.TimedOut),
-		n(c.Failures()), diagnose.Count(c.Live), life(0.5), life(0.99)}
+		n(c.Failures()), figure.Count(c.Live), life(0.5), life(0.99)}
 	if t.Wide {
 		cells = append(cells, size(c.Sent, 0.5), size(c.Sent, 0.99), size(c.Received, 0.5), size(c.Received, 0.99))
 	}

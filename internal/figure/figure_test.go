@@ -1,4 +1,4 @@
-package render
+package figure
 
 import (
 	"math"
@@ -25,8 +25,8 @@ func TestQuantity(t *testing.T) {
 		{7_217_920, "bytes", "6.9 MiB"},
 		{math.NaN(), "ports", "unknown ports"},
 	} {
-		if got := quantity(c.value, c.unit); got != c.want {
-			t.Errorf("quantity(%v, %q) = %q, want %q", c.value, c.unit, got, c.want)
+		if got := Quantity(c.value, c.unit); got != c.want {
+			t.Errorf("Quantity(%v, %q) = %q, want %q", c.value, c.unit, got, c.want)
 		}
 	}
 }
@@ -38,21 +38,29 @@ func TestElapsed(t *testing.T) {
 		840 * time.Millisecond:  "840 ms",
 		1449 * time.Millisecond: "1.4 s",
 	} {
-		if got := elapsed(d); got != want {
-			t.Errorf("elapsed(%s) = %q, want %q", d, got, want)
+		if got := Elapsed(d); got != want {
+			t.Errorf("Elapsed(%s) = %q, want %q", d, got, want)
 		}
 	}
 }
 
-func TestSparkline(t *testing.T) {
-	values := []float64{0, 1, 50, 100}
-	if got, want := (Style{}).sparkline(values), "▁▂▅█"; got != want {
-		t.Errorf("sparkline = %q, want %q", got, want)
-	}
-	if got, want := (Style{ASCII: true}).sparkline(values), "_.=#"; got != want {
-		t.Errorf("sparkline in ASCII = %q, want %q", got, want)
-	}
-	if got, want := (Style{}).sparkline([]float64{0, 0}), "▁▁"; got != want {
-		t.Errorf("sparkline of nothing = %q, want %q", got, want)
+func TestCounts(t *testing.T) {
+	for got, want := range map[string]string{
+		Count(0):         "0",
+		Count(999):       "999",
+		Count(28231):     "28,231",
+		Count(1234567):   "1,234,567",
+		Count(-1234):     "-1,234",
+		Rate(0.25):       "0.2",
+		Rate(470.4):      "470",
+		Percent(99.9):    "99 %",
+		Percent(0.2):     "under 1 %",
+		Percent(0):       "0 %",
+		Size(512):        "512 B",
+		Size(25_600_000): "24.4 MiB",
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
