@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// These tests know what is not exported, and so cannot import netnstest, which imports this package.
+
 func skipWithoutRoot(t *testing.T, err error) {
 	t.Helper()
 	if errors.Is(err, fs.ErrPermission) {

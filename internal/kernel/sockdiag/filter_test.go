@@ -8,7 +8,7 @@ import (
 	"os/exec"
 	"testing"
 
-	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 	"linger/internal/tcp"
 )
 
@@ -16,12 +16,9 @@ import (
 // Each has an end that was closed first, in TIME_WAIT, and some stay established.
 func crossed(t *testing.T, fn func(servicePort uint16)) {
 	t.Helper()
-	h, err := netns.New()
-	if err != nil {
-		t.Skipf("no network namespace of our own: %v", err)
-	}
-	t.Cleanup(func() { h.Close() })
-	err = h.Do(func() error {
+	h := netnstest.New(t)
+	netnstest.KeepTimeWait(t, h)
+	err := h.Do(func() error {
 		first, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
 			return err

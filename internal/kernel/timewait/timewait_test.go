@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -18,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 	"linger/internal/kernel/timewait"
 )
 
@@ -49,24 +48,13 @@ type place struct {
 
 func newPlace(t testing.TB, addr string) place {
 	t.Helper()
-	h, err := netns.New()
-	if errors.Is(err, fs.ErrPermission) {
-		t.Skipf("needs CAP_SYS_ADMIN: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close() })
+	h := netnstest.New(t)
 	p := place{h, netip.AddrPortFrom(netip.MustParseAddr(addr), 7000)}
-	p.set(t, "ip_local_port_range", "40000 40000")
-	p.set(t, "tcp_tw_reuse", "1")
-	// Over loopback, once in a thousand times or so, the kernel itself ends TIME_WAIT at once. The service's ACK of the
-	// client's FIN is sent in softirq by one CPU, its own FIN by another on which it was woken, and these arrive
-	// the other way round. TIME_WAIT answers the late ACK, but the service's socket is gone by then: its side sends
-	// a reset, which ends TIME_WAIT unless this is set (tcp_timewait_state_process of net/ipv4/tcp_minisocks.c).
-	p.set(t, "tcp_rfc1337", "1")
+	netnstest.Set(t, h, "net.ipv4.ip_local_port_range", "40000 40000")
+	netnstest.Set(t, h, "net.ipv4.tcp_tw_reuse", "1")
+	netnstest.KeepTimeWait(t, h)
 	var l net.Listener
-	err = h.Do(func() (err error) {
+	err := h.Do(func() (err error) {
 		l, err = net.Listen("tcp", p.service.String())
 		return err
 	})
@@ -86,14 +74,6 @@ func newPlace(t testing.TB, addr string) place {
 	})
 	t.Cleanup(func() { l.Close(); serving.Wait() })
 	return p
-}
-
-func (p place) set(t testing.TB, key, value string) {
-	t.Helper()
-	err := p.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/"+key, []byte(value), 0) })
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // connect opens and closes one connection, after bind() where the source is given.
@@ -158,7 +138,7 @@ func TestConnectAgrees(t *testing.T) {
 			t.Run(test.name+"/"+addr, func(t *testing.T) {
 				p := newPlace(t, addr)
 				for key, value := range test.settings {
-					p.set(t, key, value)
+					netnstest.Set(t, p.Handle, "net.ipv4."+key, value)
 				}
 				if err := p.connect(test.bind); err != nil {
 					t.Fatal(err)
@@ -219,8 +199,8 @@ func TestManySockets(t *testing.T) {
 	it := load(t)
 	const many = 2500
 	p := newPlace(t, "127.0.0.1")
-	p.set(t, "ip_local_port_range", "30000 39999")
-	p.set(t, "tcp_tw_reuse", "0") // no connection takes the port of an earlier one
+	netnstest.Set(t, p.Handle, "net.ipv4.ip_local_port_range", "30000 39999")
+	netnstest.Set(t, p.Handle, "net.ipv4.tcp_tw_reuse", "0") // no connection takes the port of an earlier one
 	for range many {
 		if err := p.connect(false); err != nil {
 			t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	"linger/internal/kernel/netns/netnstest"
 	"linger/internal/kernel/sockdiag"
 	"linger/internal/tcp"
 )
@@ -196,8 +197,8 @@ func TestOwnersOfTimeWait(t *testing.T) {
 		each = 300
 	}
 	ns, id := newNamespace(t)
-	set(t, ns, "tcp_max_tw_buckets", "100000")
-	set(t, ns, "tcp_tw_reuse", "0")
+	netnstest.Set(t, ns, "net.ipv4.tcp_max_tw_buckets", "100000")
+	netnstest.Set(t, ns, "net.ipv4.tcp_tw_reuse", "0")
 	tr := follow(t, Options{Netns: []Netns{id}, MaxOwners: 1 << 15})
 	var clients []*running
 	began := time.Now()

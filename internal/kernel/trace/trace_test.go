@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 	"linger/internal/tcp"
 )
 
@@ -298,7 +299,7 @@ func TestEndsWithoutClose(t *testing.T) {
 			ns, id := newNamespace(t)
 			tr := follow(t, Options{Netns: []Netns{id}})
 			// Room for those that nobody accepts.
-			set(t, ns, "tcp_max_syn_backlog", "4096")
+			netnstest.Set(t, ns, "net.ipv4.tcp_max_syn_backlog", "4096")
 			if err := ns.Do(func() error { return os.WriteFile("/proc/sys/net/core/somaxconn", []byte("4096"), 0) }); err != nil {
 				t.Fatal(err)
 			}
@@ -327,7 +328,7 @@ func TestConnectFails(t *testing.T) {
 	server, client := who{"the-server", tcp.Acceptor}, who{"the-client", tcp.Connector}
 	t.Run("no port, and none of the bound ones", func(t *testing.T) {
 		ns, id := newNamespace(t)
-		set(t, ns, "ip_local_port_range", "40000 40099")
+		netnstest.Set(t, ns, "net.ipv4.ip_local_port_range", "40000 40099")
 		tr := follow(t, Options{Netns: []Netns{id}})
 		peer{Listen: "127.0.0.1:8000", Count: 100, Do: "hold"}.start(t, ns, "", server.process).says(t, "ready")
 		peer{Dial: "127.0.0.1:8000", Count: 130, Do: "hold"}.start(t, ns, "", client.process).says(t, "holding")
@@ -349,7 +350,7 @@ func TestConnectFails(t *testing.T) {
 	t.Run("unanswered", func(t *testing.T) {
 		ns, id := newNamespace(t)
 		tr := follow(t, Options{Netns: []Netns{id}})
-		set(t, ns, "tcp_syn_retries", "1")
+		netnstest.Set(t, ns, "net.ipv4.tcp_syn_retries", "1")
 		// What comes in by lo for an address that is not local is dropped.
 		if err := ns.Do(exec.Command("ip", "route", "add", "10.9.9.9", "dev", "lo").Run); err != nil {
 			t.Fatal(err)
