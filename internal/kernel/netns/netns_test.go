@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"linger/internal/kernel/netns"
 	"linger/internal/kernel/netns/netnstest"
@@ -178,6 +179,29 @@ func TestDescriptorsDoNotLeak(t *testing.T) {
 	}
 	if after := descriptors(t); after > before {
 		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+// A handle that is closed twice does not close the file that has its number by then.
+func TestClosedHandle(t *testing.T) {
+	h := current(t)
+	number := h.FD()
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if int(other.Fd()) != number {
+		t.Fatalf("descriptor %d was used again as %d", number, other.Fd())
+	}
+	if err := h.Close(); !errors.Is(err, unix.EBADF) {
+		t.Errorf("closed again: %v, want EBADF", err)
+	}
+	if _, err := other.Stat(); err != nil {
+		t.Error(err)
 	}
 }
 

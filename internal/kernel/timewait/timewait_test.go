@@ -132,7 +132,10 @@ func TestConnectAgrees(t *testing.T) {
 		{name: "bound", bind: true, age: 1100 * time.Millisecond, bound: true, timestamps: true},
 		{name: "without time stamps", settings: map[string]string{"tcp_timestamps": "0"}, age: time.Second},
 		{name: "too young", settings: map[string]string{"tcp_tw_reuse_delay": "60000"}, age: 1100 * time.Millisecond, timestamps: true},
-		{name: "old enough for a short delay", settings: map[string]string{"tcp_tw_reuse_delay": "50"}, age: 100 * time.Millisecond, timestamps: true, taken: true},
+		{
+			name: "old enough for a short delay", settings: map[string]string{"tcp_tw_reuse_delay": "50"},
+			age: 100 * time.Millisecond, timestamps: true, taken: true,
+		},
 	} {
 		for _, addr := range []string{"127.0.0.1", "::1"} {
 			t.Run(test.name+"/"+addr, func(t *testing.T) {

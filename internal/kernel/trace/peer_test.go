@@ -69,7 +69,7 @@ func (p *peer) run() error {
 	if p.Listen != "" {
 		return p.serve()
 	}
-	return p.dial()
+	return p.connect()
 }
 
 func (p *peer) serve() error {
@@ -128,7 +128,7 @@ func (p *peer) serve() error {
 	return nil
 }
 
-func (p *peer) dial() error {
+func (p *peer) connect() error {
 	dialer := net.Dialer{Timeout: patience}
 	if p.Source != "" {
 		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(p.Source)}
