@@ -32,7 +32,7 @@ var arrows = map[string][]string{
 	"internal/sockets":  {"internal/figure", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/remedy":   {"internal/figure", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/plan":     {"internal/figure", "internal/remedy", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/kernel/*": {"internal/tcp"},
+	"internal/kernel/*": {"internal/tcp", "internal/kernel/netns"}, // netns for netns/netnstest
 	"internal/change":   {"internal/plan", "internal/diagnose", "internal/kernel/*", "internal/tcp"},
 	"internal/collect":  {"internal/kernel/*", "internal/snapshot", "internal/tcp"},
 	"internal/lab/wire": {"internal/kernel/*"},
