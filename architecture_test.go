@@ -21,22 +21,23 @@ import (
 var arrows = map[string][]string{
 	"internal/tcp":      {},
 	"internal/figure":   {},
+	"internal/setting":  {},
 	"internal/capacity": {"internal/tcp"},
-	"internal/snapshot": {"internal/tcp"},
-	"internal/diagnose": {"internal/figure", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/snapshot": {"internal/setting", "internal/tcp"},
+	"internal/diagnose": {"internal/figure", "internal/setting", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/sockets":  {"internal/figure", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/remedy":   {"internal/figure", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/plan":     {"internal/figure", "internal/remedy", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/kernel/*": {"internal/tcp"},
+	"internal/remedy":   {"internal/figure", "internal/setting", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/plan":     {"internal/figure", "internal/setting", "internal/remedy", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/kernel/*": {"internal/setting", "internal/tcp"},
 	"internal/change":   {"internal/plan", "internal/diagnose", "internal/kernel/*", "internal/tcp"},
-	"internal/collect":  {"internal/kernel/*", "internal/snapshot", "internal/tcp"},
+	"internal/collect":  {"internal/kernel/*", "internal/setting", "internal/snapshot", "internal/tcp"},
 	"internal/lab/wire": {"internal/kernel/*"},
 	"internal/proof":    {"internal/snapshot", "internal/diagnose"},
-	"internal/lab":      {"internal/proof", "internal/lab/wire", "internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/tcp"},
+	"internal/lab":      {"internal/proof", "internal/setting", "internal/lab/wire", "internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/tcp"},
 	"internal/render":   {"internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/explain":  {},
 	"docs":              {},
-	"internal/cli":      {"internal/figure", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/plan", "internal/change", "internal/lab", "internal/proof", "internal/render", "internal/snapshot", "internal/tcp"},
+	"internal/cli":      {"internal/figure", "internal/setting", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/plan", "internal/change", "internal/lab", "internal/proof", "internal/render", "internal/snapshot", "internal/tcp"},
 	"cmd/linger":        {"internal/cli", "internal/lab"},
 	"scripts/man":       {"internal/cli"},
 	"kernels":           {},
@@ -45,7 +46,7 @@ var arrows = map[string][]string{
 
 // pure rooms compute: they read no host, no file and no clock, and so import
 // nothing that could.
-var pure = []string{"internal/figure", "internal/tcp", "internal/capacity", "internal/snapshot", "internal/diagnose", "internal/sockets", "internal/remedy", "internal/plan", "internal/proof"}
+var pure = []string{"internal/figure", "internal/setting", "internal/tcp", "internal/capacity", "internal/snapshot", "internal/diagnose", "internal/sockets", "internal/remedy", "internal/plan", "internal/proof"}
 
 var impure = []string{"os", "os/exec", "net", "net/http", "syscall", "log", "log/slog", "golang.org/x/sys/unix"}
 
