@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -51,7 +52,7 @@ var (
 )
 
 func widenPortRange(at *site) Remedy {
-	const keyRange, keyReserved = "net.ipv4.ip_local_port_range", "net.ipv4.ip_local_reserved_ports"
+	const keyRange, keyReserved = setting.LocalPortRange, setting.LocalReservedPorts
 	ports, old := at.budgets.Ports()
 	wide := wideRange
 	if old.Low < wide.Low || old == wide {
@@ -64,7 +65,7 @@ func widenPortRange(at *site) Remedy {
 		Now:       at.set(keyRange, value),
 		Sets:      []Assignment{{keyRange, value}},
 		Persist:   at.persist(keyRange, value),
-		Risk:      "A service that starts later may find its port taken (EADDRINUSE): reserve it.",
+		Risk:      setting.Of(keyRange).Risk,
 		NotWhen:   "the closes per second would fill the wider range as well: it puts the end off, and the search for a port takes longer",
 		Mechanism: "connect() chooses from this range, less the reserved ports. The ends are of different parity, so that connect() and bind() find as many ports each.",
 		Kernels:   "all",

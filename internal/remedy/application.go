@@ -7,6 +7,7 @@ import (
 	"linger/internal/capacity"
 	"linger/internal/diagnose"
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -173,11 +174,11 @@ func raiseBacklog(at *site) Remedy {
 		Kind:      Application,
 		Change:    "Give " + orProgram(at.owner()) + " a larger backlog and restart it: the value is read by listen().",
 		Examples:  examplesFor(at.owner(), backlogs),
-		Frees:     "room for bursts up to the backlog; net.core.somaxconn is its ceiling",
+		Frees:     "room for bursts up to the backlog; " + setting.Somaxconn + " is its ceiling",
 		Risk:      "Clients wait in a long queue in place of trying elsewhere; each entry takes the memory of a socket (about 2.4 KB).",
 		NotWhen:   "the queue is full all the time: a longer one only makes each client wait longer",
-		Mechanism: "listen(2) cuts its backlog to net.core.somaxconn (net/socket.c, __sys_listen).",
-		Kernels:   "all; the default of somaxconn is 4096 from 5.4, 128 before",
+		Mechanism: "listen(2) cuts its backlog to " + setting.Somaxconn + " (" + setting.Of(setting.Somaxconn).Source + ").",
+		Kernels:   "all; the default of somaxconn is " + somaxconnDefaults(),
 	}
 }
 

@@ -1,7 +1,10 @@
 package remedy
 
 import (
+	"fmt"
+
 	"linger/internal/diagnose"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -68,9 +71,10 @@ func idleBelowPeer(at *site) Remedy {
 }
 
 func longerConntrack(at *site) Remedy {
-	key, value, why := "net.netfilter.nf_conntrack_tcp_timeout_established", "86400", "an idle connection for a day"
+	established, timeWait := setting.Of(setting.TrackedEstablished), setting.Of(setting.TrackedTimeWait)
+	key, value, why := established.Name, "86400", "an idle connection for a day"
 	if at.f.Problem == diagnose.SynOnTimeWait {
-		key, value, why = "net.netfilter.nf_conntrack_tcp_timeout_time_wait", "120", "a closed connection for longer than the servers' 60 s"
+		key, value, why = timeWait.Name, timeWait.Default().Value, "a closed connection for longer than the servers' 60 s"
 	}
 	return Remedy{
 		Title:     "Let connection tracking remember for longer",
@@ -82,12 +86,13 @@ func longerConntrack(at *site) Remedy {
 		Risk:      "more entries in the table: see nf_conntrack_count and nf_conntrack_max",
 		NotWhen:   "the table is near its limit",
 		Mechanism: "A segment of a connection that it has forgotten is new or invalid to the firewall (net/netfilter/nf_conntrack_proto_tcp.c).",
-		Kernels:   "all, for each namespace; the defaults are 432000 s and 120 s",
+		Kernels:   fmt.Sprintf("%s; the defaults are %s s and %s s", established.Kernels, established.Default().Value, timeWait.Default().Value),
 	}
 }
 
 func rfc1337Off(at *site) Remedy {
-	const key, value = "net.ipv4.tcp_rfc1337", "0"
+	const key = setting.RFC1337
+	value := setting.Of(key).Default().Value
 	return Remedy{
 		Title:     "Let a reset end TIME_WAIT again",
 		Kind:      Setting,

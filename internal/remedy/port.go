@@ -4,13 +4,14 @@ import (
 	"fmt"
 
 	"linger/internal/diagnose"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
 // What gives a service its port.
 
 func reservePort(at *site) Remedy {
-	const key = "net.ipv4.ip_local_reserved_ports"
+	const key = setting.LocalReservedPorts
 	port := at.f.Subject.Local.Port
 	reserved := tcp.PortSetOf(port)
 	if at.ns != nil {
@@ -28,7 +29,7 @@ func reservePort(at *site) Remedy {
 		Frees:     "nothing at once: connect() chooses the port no more; sockets that have it keep it",
 		Risk:      "one source port less",
 		NotWhen:   "the service can be moved to a port below the range, which needs no reservation",
-		Mechanism: "connect() and bind() with port 0 skip reserved ports; a program that names one still gets it (Documentation/networking/ip-sysctl.rst).",
+		Mechanism: setting.Of(key).Mechanism(),
 		Kernels:   "all; for each namespace from 4.x on",
 	}
 }

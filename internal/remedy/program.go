@@ -1,6 +1,10 @@
 package remedy
 
-import "strings"
+import (
+	"strings"
+
+	"linger/internal/setting"
+)
 
 // program is how one program, or all of one language, says something.
 type program struct {
@@ -88,7 +92,7 @@ var acceptors = []program{
 var backlogs = []program{
 	{[]string{"nginx", "openresty", "angie"}, Example{"nginx", `listen 80 backlog=4096;  (511 unless said)`}},
 	{[]string{"python", "gunicorn", "uwsgi"}, Example{"gunicorn", `--backlog 4096; plain sockets: s.listen(4096)`}},
-	{nil, Example{"Go", `net.Listen takes net.core.somaxconn when it listens: raise that, and restart`}},
+	{nil, Example{"Go", "net.Listen takes " + setting.Somaxconn + " when it listens: raise that, and restart"}},
 	{[]string{"apache2", "httpd"}, Example{"Apache", `ListenBacklog 4096`}},
 	{[]string{"haproxy"}, Example{"HAProxy", `bind :80 backlog 4096`}},
 	{[]string{"node", "MainThread"}, Example{"Node.js", `server.listen({ port: 80, backlog: 4096 })`}},

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 )
 
 // What relieves connection tracking and translation.
@@ -14,7 +15,7 @@ import (
 const entryBytes = 320
 
 func raiseTracked(at *site) Remedy {
-	const key = "net.netfilter.nf_conntrack_max"
+	const key = setting.TrackedMax
 	now := int64(1 << 17)
 	if at.ns != nil && at.ns.Conntrack != nil {
 		now = at.ns.Conntrack.Max
@@ -23,19 +24,19 @@ func raiseTracked(at *site) Remedy {
 	return Remedy{
 		Title:     "Raise the limit of tracked connections to " + figure.Count(2*now),
 		Kind:      Setting,
-		Now:       "sysctl -w " + assignment(key, value) + " " + assignment("net.netfilter.nf_conntrack_buckets", value),
+		Now:       "sysctl -w " + assignment(key, value) + " " + assignment(setting.TrackedBuckets, value),
 		Sets:      []Assignment{{key, value}},
 		Persist:   &Persist{File: HandFile, Line: key + " = " + value, Note: "nf_conntrack must be loaded before (/etc/modules-load.d)"},
 		Frees:     fmt.Sprintf("room for %s entries more", figure.Count(now)),
 		Risk:      fmt.Sprintf("up to %s more kernel memory when full", figure.Size(now*entryBytes)),
 		NotWhen:   "the entries are of connections that need no tracking",
-		Mechanism: "One limit for all namespaces, written in the host's; each namespace counts its own (net/netfilter/nf_conntrack_core.c).",
+		Mechanism: setting.Of(key).Mechanism(),
 		Kernels:   "all; from 5.15 as many buckets as entries by default, before a quarter",
 	}
 }
 
 func shorterTrackedTimeWait(at *site) Remedy {
-	const key, value = "net.netfilter.nf_conntrack_tcp_timeout_time_wait", "60"
+	const key, value = setting.TrackedTimeWait, "60"
 	return Remedy{
 		Title:     "Let the table forget closed connections after 60 s",
 		Kind:      Setting,
@@ -46,7 +47,7 @@ func shorterTrackedTimeWait(at *site) Remedy {
 		Risk:      "At 60 s it forgets when the servers do. Lower values give a port away while a server still remembers it: new connections stall there.",
 		NotWhen:   "servers keep TIME_WAIT for longer than 60 s, as other systems than Linux may",
 		Mechanism: "The table's TIME_WAIT of 120 s is a time-out of its own (net/netfilter/nf_conntrack_proto_tcp.c).",
-		Kernels:   "all, for each namespace",
+		Kernels:   setting.Of(key).Kernels,
 	}
 }
 
