@@ -52,7 +52,8 @@ func Emit(form string, changes []Change) (string, error) {
 		}
 	case EmitAnsible:
 		for _, c := range changes {
-			fmt.Fprintf(&b, "- name: %s\n  ansible.posix.sysctl:\n    name: %s\n    value: %q\n    sysctl_file: %s\n    sysctl_set: true\n    state: present\n",
+			fmt.Fprintf(&b, "- name: %s\n  ansible.posix.sysctl:\n    name: %s\n    value: %q\n"+
+				"    sysctl_file: %s\n    sysctl_set: true\n    state: present\n",
 				c.Key, c.Key, c.New, remedy.HandFile)
 		}
 	default:

@@ -134,7 +134,8 @@ func (m *maker) add(k *setting.Setting, ns *snapshot.Namespace, a remedy.Assignm
 	}
 	old, known := m.value(k, ns)
 	if !known && k.Scope == setting.HostWide {
-		m.problems = append(m.problems, fmt.Errorf("%s is the whole host's, and could not be read here: plan in the host's own namespace, and see that its module is loaded", a.Key))
+		m.problems = append(m.problems, fmt.Errorf(
+			"%s is the whole host's, and could not be read here: plan in the host's own namespace, and see that its module is loaded", a.Key))
 		return
 	}
 	if !known {
@@ -164,7 +165,8 @@ func (m *maker) add(k *setting.Setting, ns *snapshot.Namespace, a remedy.Assignm
 		c.Forced = refusal.Reason
 	}
 	if seconds, ok := number(a.Value); ok && a.Key == setting.FinTimeout && seconds > 60 && seconds < 120 {
-		m.note("%s = %d does the opposite of what it says: from 61 to 119 an orphan waits %d s (net/ipv4/tcp.c, __tcp_close)", a.Key, seconds, 2*(seconds-60))
+		m.note("%s = %d does the opposite of what it says: from 61 to 119 an orphan waits %d s (net/ipv4/tcp.c, __tcp_close)",
+			a.Key, seconds, 2*(seconds-60))
 	}
 	c.complete(k)
 	c.Persist = m.keep(k, ns, a)
@@ -253,7 +255,9 @@ func (m *maker) reserve() {
 		}
 		swallowed := swallowedBy(ns, old, wide)
 		reserved, _ := ns.Settings.ReservedPorts()
-		at := slices.IndexFunc(m.plan.Changes, func(other Change) bool { return other.Key == setting.LocalReservedPorts && other.Scope.Same(c.Scope) })
+		at := slices.IndexFunc(m.plan.Changes, func(other Change) bool {
+			return other.Key == setting.LocalReservedPorts && other.Scope.Same(c.Scope)
+		})
 		if at >= 0 {
 			reserved, _ = tcp.ParsePortSet(m.plan.Changes[at].New)
 		}

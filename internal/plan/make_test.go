@@ -56,7 +56,8 @@ func TestAWiderRange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(p.Changes) != 2 || p.Changes[0].Key != setting.LocalReservedPorts || p.Changes[0].New != "15000" || p.Changes[1].Key != setting.LocalPortRange {
+	if len(p.Changes) != 2 || p.Changes[0].Key != setting.LocalReservedPorts || p.Changes[0].New != "15000" ||
+		p.Changes[1].Key != setting.LocalPortRange {
 		t.Fatalf("changes %+v", p.Changes)
 	}
 	if notes := strings.Join(p.Notes, "\n"); !strings.Contains(notes, "NodePorts (30000-32767)") {

@@ -51,18 +51,20 @@ func TestParseRefuses(t *testing.T) {
 		edit func(*Plan)
 		want string
 	}{
-		"another form":             {func(p *Plan) { p.Schema = "linger.plan/2" }, `"linger.plan/2", want "linger.plan/1"`},
-		"no boot":                  {func(p *Plan) { p.Host.BootID = "" }, "names no boot"},
-		"a key that is none":       {func(p *Plan) { p.Changes[0].Key = "kernel.panic" }, "is no key that linger changes"},
-		"a path in a key":          {func(p *Plan) { p.Changes[0].Key = "net.ipv4.tcp_tw_reuse/../x" }, "is no key that linger changes"},
-		"a value out of bounds":    {func(p *Plan) { p.Changes[0].New = "3" }, "want a number from 0 to 2"},
-		"a value that is none":     {func(p *Plan) { p.Changes[0].New = "yes" }, "want a number from 0 to 2"},
-		"no old value":             {func(p *Plan) { p.Changes[0].Old = "" }, "no old value"},
-		"no namespace":             {func(p *Plan) { p.Changes[0].Scope = Scope{Label: "host"} }, "names no namespace"},
-		"a scope that is wrong":    {func(p *Plan) { p.Changes[0].Scope.HostWide = true }, "for each namespace"},
-		"a key twice":              {func(p *Plan) { p.Changes = append(p.Changes, p.Changes[0]) }, "changed twice"},
-		"a range that is reversed": {func(p *Plan) { p.Changes[0].Key, p.Changes[0].New = setting.LocalPortRange, "60000 1024" }, "the lower first"},
-		"a range of services":      {func(p *Plan) { p.Changes[0].Key, p.Changes[0].New = setting.LocalPortRange, "1 65535" }, "from 1024 on"},
+		"another form":          {func(p *Plan) { p.Schema = "linger.plan/2" }, `"linger.plan/2", want "linger.plan/1"`},
+		"no boot":               {func(p *Plan) { p.Host.BootID = "" }, "names no boot"},
+		"a key that is none":    {func(p *Plan) { p.Changes[0].Key = "kernel.panic" }, "is no key that linger changes"},
+		"a path in a key":       {func(p *Plan) { p.Changes[0].Key = "net.ipv4.tcp_tw_reuse/../x" }, "is no key that linger changes"},
+		"a value out of bounds": {func(p *Plan) { p.Changes[0].New = "3" }, "want a number from 0 to 2"},
+		"a value that is none":  {func(p *Plan) { p.Changes[0].New = "yes" }, "want a number from 0 to 2"},
+		"no old value":          {func(p *Plan) { p.Changes[0].Old = "" }, "no old value"},
+		"no namespace":          {func(p *Plan) { p.Changes[0].Scope = Scope{Label: "host"} }, "names no namespace"},
+		"a scope that is wrong": {func(p *Plan) { p.Changes[0].Scope.HostWide = true }, "for each namespace"},
+		"a key twice":           {func(p *Plan) { p.Changes = append(p.Changes, p.Changes[0]) }, "changed twice"},
+		"a range that is reversed": {
+			func(p *Plan) { p.Changes[0].Key, p.Changes[0].New = setting.LocalPortRange, "60000 1024" }, "the lower first",
+		},
+		"a range of services": {func(p *Plan) { p.Changes[0].Key, p.Changes[0].New = setting.LocalPortRange, "1 65535" }, "from 1024 on"},
 		"a refused change": {func(p *Plan) {
 			p.Changes[0].Key, p.Changes[0].Old, p.Changes[0].New = setting.FinTimeout, "60", "30"
 		}, "--force overrules it"},

@@ -14,10 +14,11 @@ import (
 
 func readFaster(at *site) Remedy {
 	return Remedy{
-		Title:     "Take the data in time",
-		Kind:      Application,
-		Now:       diagnose.In(at.f.Netns, "ss -tnmp"),
-		Change:    "Recv-Q shows whose data waits. Give that program CPU time (its cgroup's cpu.max and cpu.weight), more workers, or repair what it waits for.",
+		Title: "Take the data in time",
+		Kind:  Application,
+		Now:   diagnose.In(at.f.Netns, "ss -tnmp"),
+		Change: "Recv-Q shows whose data waits. Give that program CPU time (its cgroup's cpu.max and cpu.weight), more workers, " +
+			"or repair what it waits for.",
 		Frees:     "the buffers, and the segments that are dropped and sent again",
 		Risk:      "none",
 		NotWhen:   "the program holds its reading back on purpose",
@@ -55,10 +56,11 @@ func raiseTCPMem(at *site) Remedy {
 
 func spreadSoftirq(*site) Remedy {
 	return Remedy{
-		Title:     "Let more CPUs receive",
-		Kind:      Application,
-		Now:       "cat /proc/net/softnet_stat; grep -E 'eth|ens|virtio|mlx' /proc/interrupts",
-		Change:    "Where one CPU takes all packets, spread the device's queues over CPUs (ethtool -L, irqbalance), or use receive packet steering (/sys/class/net/DEV/queues/rx-*/rps_cpus).",
+		Title: "Let more CPUs receive",
+		Kind:  Application,
+		Now:   "cat /proc/net/softnet_stat; grep -E 'eth|ens|virtio|mlx' /proc/interrupts",
+		Change: "Where one CPU takes all packets, spread the device's queues over CPUs (ethtool -L, irqbalance), or use receive " +
+			"packet steering (/sys/class/net/DEV/queues/rx-*/rps_cpus).",
 		Frees:     "the packets that are dropped for want of CPU time",
 		Risk:      "more CPUs are interrupted",
 		NotWhen:   "all CPUs are busy with softirqs already",

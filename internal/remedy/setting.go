@@ -12,7 +12,8 @@ import (
 	"linger/internal/snapshot"
 )
 
-const loadBalanced = "the destination is an address that several hosts share (a balancer or NAT) and their time stamps have no common clock: connects would stall now and then"
+const loadBalanced = "the destination is an address that several hosts share (a balancer or NAT) and their time stamps have " +
+	"no common clock: connects would stall now and then"
 
 // sourced is what a setting does, and where that stands.
 func sourced(s *setting.Setting) string { return s.Does + " (" + s.Source + ")." }
@@ -30,7 +31,8 @@ func reuseOn(at *site) Remedy {
 		Risk:      reuse.Risk,
 		NotWhen:   loadBalanced,
 		Mechanism: sourced(reuse) + " It serves outgoing connections alone, and none that bind a port first.",
-		Kernels: fmt.Sprintf("for each namespace from %s; 2, loopback alone, is the default from %s; the delay is about a second, and a setting from %s",
+		Kernels: fmt.Sprintf("for each namespace from %s; 2, loopback alone, is the default from %s; the delay is about a second, "+
+			"and a setting from %s",
 			reuse.Own, reuse.Default().From, setting.Of(setting.TWReuseDelay).Since),
 	}
 }
@@ -51,9 +53,11 @@ func (at *site) reusing(changed diagnose.Budgets) string {
 		return freed + "; from then on " + forEver
 	}
 	if !at.budgets.Timestamps() {
-		return fmt.Sprintf("none of the %s ports in TIME_WAIT now, which have no time stamps; from then on %s", figure.Count(at.budget.Held()), forEver)
+		return fmt.Sprintf("none of the %s ports in TIME_WAIT now, which have no time stamps; from then on %s",
+			figure.Count(at.budget.Held()), forEver)
 	}
-	return fmt.Sprintf("about %s of %s ports in TIME_WAIT now; %s", figure.Count(at.budget.Held()-b.Held()), figure.Count(at.budget.Held()), forEver)
+	return fmt.Sprintf("about %s of %s ports in TIME_WAIT now; %s",
+		figure.Count(at.budget.Held()-b.Held()), figure.Count(at.budget.Held()), forEver)
 }
 
 func reuseDelayDefault(at *site) Remedy {
@@ -77,16 +81,17 @@ func reuseDelayDefault(at *site) Remedy {
 func timestampsOn(at *site) Remedy {
 	const key = setting.Timestamps
 	return Remedy{
-		Title:     "Switch TCP time stamps on",
-		Kind:      Setting,
-		Now:       at.set(key, "1"),
-		Sets:      []Assignment{{key, "1"}},
-		Persist:   at.persist(key, "1"),
-		Frees:     "with tcp_tw_reuse at 1, " + at.reusing(at.budgets.WithReuse()),
-		Risk:      setting.Of(key).Risk,
-		NotWhen:   "a middlebox on the way is known to mangle them",
-		Mechanism: "connect() takes over a TIME_WAIT socket of a connection with time stamps alone, and they guard against old segments (RFC 7323).",
-		Kernels:   "all",
+		Title:   "Switch TCP time stamps on",
+		Kind:    Setting,
+		Now:     at.set(key, "1"),
+		Sets:    []Assignment{{key, "1"}},
+		Persist: at.persist(key, "1"),
+		Frees:   "with tcp_tw_reuse at 1, " + at.reusing(at.budgets.WithReuse()),
+		Risk:    setting.Of(key).Risk,
+		NotWhen: "a middlebox on the way is known to mangle them",
+		Mechanism: "connect() takes over a TIME_WAIT socket of a connection with time stamps alone, and they guard against old " +
+			"segments (RFC 7323).",
+		Kernels: "all",
 	}
 }
 

@@ -113,7 +113,9 @@ const (
 )
 
 // Legal are the values that a setting is meant to have. The kernel takes them all, and
-// may take others, which it treats as one of these.
+// may take others, which it treats as one of these: ipv4_net_table and ipv4_table of
+// net/ipv4/sysctl_net_ipv4.c, netns_core_table of net/core/sysctl_net_core.c,
+// nf_ct_sysctl_table of net/netfilter/nf_conntrack_standalone.c.
 type Legal struct {
 	Form Form
 	// Low and High bound each number; both are 0 where Unbounded says why there are none.
@@ -147,6 +149,7 @@ type Refused struct {
 // the same (check_sysctls.go of k8s.io/pod-security-admission).
 const PodsFirst = "1.4"
 
+// catalogue has the settings in the order in which they are read and told.
 var catalogue = slices.Concat(ports, waiting, handshakes, silence, listening, host, tracking)
 
 // All are the settings, those that a namespace has first.
