@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 )
 
@@ -57,7 +58,7 @@ func (sc *scene) tableFull(p *place, c *snapshot.Conntrack, fill float64, drops 
 	f.Why = `Each connection that passes or ends here takes an entry until its time-out. When the table is full the kernel drops the packets of new ones: "nf_conntrack: table full, dropping packet".`
 	f.Evidence = []Evidence{{
 		Name: "tracked connections", Value: float64(c.Count), Limit: limit(float64(c.Max)), Unit: "entries",
-		Source: "nf_conntrack_count of the namespace, nf_conntrack_max of the host", Check: p.in("sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max"),
+		Source: "nf_conntrack_count of the namespace, nf_conntrack_max of the host", Check: p.sysctl(setting.TrackedCount + " " + setting.TrackedMax),
 	}}
 	for _, name := range []string{"drop", "early_drop"} {
 		if rise, told := c.Counters.Rose(name); told {

@@ -6,6 +6,7 @@ import (
 
 	"linger/internal/capacity"
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -120,7 +121,7 @@ func timeoutFinding(seconds int64, subject string) finding {
 	}
 	f.Remedies = []RemedyID{FinTimeoutDefault}
 	f.WillNotHelp = []Folklore{
-		{"a still lower value", "TIME_WAIT does not read it"},
+		Folklore(setting.StillLowerFinTimeout),
 		noRecycle,
 		noFewerBuckets,
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 )
 
@@ -82,14 +83,14 @@ func (sc *scene) natFull(p *place, c *snapshot.Conntrack, failed uint64) finding
 	if s, known := c.TimeoutSeconds["time_wait"]; known {
 		f.Evidence = append(f.Evidence, Evidence{
 			Name: "the table's TIME_WAIT", Value: float64(s), Unit: "s", Source: "nf_conntrack_tcp_timeout_time_wait",
-			Check: p.in("sysctl net.netfilter.nf_conntrack_tcp_timeout_time_wait"),
+			Check: p.sysctl(setting.TrackedTimeWait),
 		})
 	}
 	f.doubt("that the failures are of this translation: the kernel counts them for the namespace, and two packets of one new connection may clash as well")
 	f.RuledOut = []RuledOut{{"a full table", fmt.Sprintf("%s of %s entries (%s)", figure.Count(c.Count), figure.Count(c.Max), figure.Percent(share(float64(c.Count), float64(c.Max))))}}
 	f.Remedies = []RemedyID{KeepConnections, MoreNATAddresses, WiderNATPorts, ShorterTrackedTimeWait}
 	f.WillNotHelp = append([]Folklore{
-		{"a wider ip_local_port_range", "it is for connections that begin here; the translation has a range of its own"},
+		Folklore(setting.WiderRangeForNAT),
 	}, trackedFolklore...)
 	return f
 }

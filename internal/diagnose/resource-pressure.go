@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"linger/internal/figure"
+	"linger/internal/setting"
 
 	"fmt"
 	"slices"
@@ -12,7 +13,7 @@ import (
 // ResourcePressure: the stack is short of CPU time or memory, and shows it.
 const ResourcePressure Slug = "resource-pressure"
 
-const keyTCPMem = "net.ipv4.tcp_mem"
+const keyTCPMem = setting.TCPMem
 
 var resourcePressure = Rule{
 	Slug:  ResourcePressure,
@@ -113,7 +114,7 @@ func (sc *scene) softnet(v *verdict) {
 	f := finding{}
 	f.Severity, f.Confidence, f.FailingNow = Warning, High, true
 	f.Summary = fmt.Sprintf("CPUs dropped %s packets/s before the stack saw them: their backlog was full", figure.Rate(float64(dropped)/seconds))
-	f.Why = "Received packets wait for the softirq of a CPU in a queue of net.core.netdev_max_backlog; what does not fit is dropped, and TCP sends it again."
+	f.Why = "Received packets wait for the softirq of a CPU in a queue of " + setting.NetdevMaxBacklog + "; what does not fit is dropped, and TCP sends it again."
 	f.Evidence = []Evidence{
 		{Name: "softnet dropped", Value: float64(dropped), Unit: "packets", Source: fmt.Sprintf("/proc/net/softnet_stat, second column, over %.3g s", seconds), Check: "cat /proc/net/softnet_stat"},
 		{Name: "softnet time_squeeze", Value: float64(squeezed), Unit: "times", Source: "third column: the softirq stopped with work left", Check: "cat /proc/net/softnet_stat"},
@@ -185,5 +186,5 @@ func (sc *scene) loadAlone(v *verdict) {
 
 var pressureFolklore = []Folklore{
 	{"TIME_WAIT tuning", "a time-wait socket takes 256 bytes and no CPU time until its timer ends it"},
-	{"a lower tcp_max_tw_buckets to free memory", "100,000 of them are 26 MB; what is over the limit loses its TIME_WAIT unannounced"},
+	Folklore(setting.BucketsForMemory),
 }
