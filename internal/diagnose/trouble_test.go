@@ -141,11 +141,13 @@ func TestWhoForgot(t *testing.T) {
 				t.Fatalf("findings %+v", d.Findings)
 			}
 			f := d.Findings[0]
-			got := map[string]float64{"conntrack keeps established": -1, "conntrack invalid rise": -1}
-			for _, e := range f.Evidence {
-				got[e.Name] = e.Value
+			value := func(id EvidenceID) float64 {
+				if e, told := f.Measured(id); told {
+					return e.Value
+				}
+				return -1
 			}
-			if keeps, rise := got["conntrack keeps established"], got["conntrack invalid rise"]; keeps != tt.keeps || rise != tt.rise {
+			if keeps, rise := value("conntrack-keeps"), value("conntrack-invalid"); keeps != tt.keeps || rise != tt.rise {
 				t.Errorf("keeps %v s, %v invalid; want %v and %v", keeps, rise, tt.keeps, tt.rise)
 			}
 			if longer := slices.Contains(f.Remedies, LongerConntrack); longer != tt.longer {

@@ -38,16 +38,16 @@ func (at *site) reusing(changed diagnose.Budgets) string {
 	b, _ := changed.Of(at.group)
 	forEver := fmt.Sprintf("%s closes/s for ever in place of %s", figure.Rate(b.Sustainable), figure.Rate(at.budget.Sustainable))
 	if t := at.group.Takeover; t != nil {
-		freed := fmt.Sprintf("exactly %s of %s ports in TIME_WAIT now", figure.Count(at.budget.Held()-b.Held()), figure.Count(at.budget.Held()))
+		freed := fmt.Sprintf("exactly %s of %s ports in TIME_WAIT now", figure.Count(at.budget.Occupied()-b.Occupied()), figure.Count(at.budget.Occupied()))
 		if t.Never() > 0 {
 			freed += fmt.Sprintf(" (%s are bound, %s lack time stamps)", figure.Count(t.Bound), figure.Count(t.NoTimestamps))
 		}
 		return freed + "; from then on " + forEver
 	}
 	if !at.budgets.Timestamps() {
-		return fmt.Sprintf("none of the %s ports in TIME_WAIT now, which have no time stamps; from then on %s", figure.Count(at.budget.Held()), forEver)
+		return fmt.Sprintf("none of the %s ports in TIME_WAIT now, which have no time stamps; from then on %s", figure.Count(at.budget.Occupied()), forEver)
 	}
-	return fmt.Sprintf("about %s of %s ports in TIME_WAIT now; %s", figure.Count(at.budget.Held()-b.Held()), figure.Count(at.budget.Held()), forEver)
+	return fmt.Sprintf("about %s of %s ports in TIME_WAIT now; %s", figure.Count(at.budget.Occupied()-b.Occupied()), figure.Count(at.budget.Occupied()), forEver)
 }
 
 func reuseDelayDefault(at *site) Remedy {
@@ -157,7 +157,7 @@ func finTimeoutDefault(at *site) Remedy {
 	}
 	if at.ns != nil {
 		r.Now, r.Sets = at.set(key, value), []Assignment{{key, value}}
-		if own := at.ns.Label.Kind; own != "host" {
+		if own := at.ns.Label.Kind; own != snapshot.LabelHost {
 			r.Change = "Nothing needs to keep it: a new namespace starts with 60. Take out what sets another value."
 			return r
 		}
