@@ -28,7 +28,8 @@ var acceptQueueOverflowRule = Rule{
 
 var acceptQueue = Threshold{
 	Name: "accept-queue-overflow.queue-percent", Default: 100, Unit: percentUnit,
-	Reason: "of the backlog and one more, which is what the kernel queues: from there it refuses; a queue that is only deep is emptied by the next accept()",
+	Reason: "of the backlog and one more, which is what the kernel queues: from there it refuses; " +
+		"a queue that is only deep is emptied by the next accept()",
 }
 
 // The remedies of this problem alone.
@@ -161,7 +162,8 @@ func (sc *scene) fullQueue(p *place, l *snapshot.Listener, others int) draft {
 	case !told:
 		f.doubt("whether connections are refused: ListenOverflows needs two readings (--window above 0)")
 	}
-	f.Why = "The kernel finishes the handshake and queues the connection until the program calls accept(). When more than the backlog wait, it drops " +
+	f.Why = "The kernel finishes the handshake and queues the connection until the program calls accept(). " +
+		"When more than the backlog wait, it drops " +
 		"further SYNs: the client tries again after 1 s, and gives up in the end."
 	if all, given := p.waiting(l.Local.Port); given > 0 {
 		f.Why += fmt.Sprintf(" %s of %s that wait are in CLOSE_WAIT: their clients have left already.", figure.Count(given), figure.Count(all))

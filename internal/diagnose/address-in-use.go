@@ -86,7 +86,8 @@ func (sc *scene) taken(p *place, w *snapshot.Wanted) draft {
 		if w.Asked {
 			f.Severity = Warning
 		}
-		f.Summary = fmt.Sprintf("nobody listens on port %d, and %s of its last connections are left: a service without SO_REUSEADDR cannot come back yet",
+		f.Summary = fmt.Sprintf("nobody listens on port %d, and %s of its last connections are left: "+
+			"a service without SO_REUSEADDR cannot come back yet",
 			w.Service.Port, figure.Items(w.Remains.Total(), "socket"))
 		f.Why = "A TIME_WAIT socket keeps its local port for 60 s. bind() to that port succeeds at once if the new socket and the old one " +
 			"set SO_REUSEADDR, and fails with EADDRINUSE if either did not."

@@ -41,7 +41,8 @@ var (
 
 func judgeClientClosesFirst(sc *scene) verdict {
 	return churning{
-		role: tcp.Connector, end: "client", perSecond: sc.threshold(connectorRate), share: sc.threshold(connectorShare), report: sc.connectorChurn,
+		role: tcp.Connector, end: "client",
+		perSecond: sc.threshold(connectorRate), share: sc.threshold(connectorShare), report: sc.connectorChurn,
 	}.judge(sc)
 }
 
@@ -80,7 +81,8 @@ func (sc *scene) connectorChurn(p *place, g *snapshot.Group, v *verdict) draft {
 			way(g.Local, g.Remote), c.closes(), figure.Percent(fill), fullest)
 		f.Remedies = p.portRemedies(g, f.Remedies)
 	}
-	f.Why = "Whoever sends the first FIN keeps the connection in TIME_WAIT for 60 s, and here that is the client: each close keeps a source port from " +
+	f.Why = "Whoever sends the first FIN keeps the connection in TIME_WAIT for 60 s, and here that is the client: " +
+		"each close keeps a source port from " +
 		"further connections to " + g.Remote.String() + ". It costs " + cost + ". " + c.since()
 	f.Evidence = append(c.evidence(p, g, memory), f.Evidence...)
 	f.RuledOut = sc.acquit(p, g, accused)

@@ -30,7 +30,8 @@ var closeWaitLeakRule = Rule{
 var (
 	closeWaitSockets = Threshold{
 		Name: "close-wait-leak.sockets", Default: 100, Unit: "sockets",
-		Reason: "of one owner and service, each 3 s old at least: a busy program has some in CLOSE_WAIT for milliseconds, not a hundred for seconds",
+		Reason: "of one owner and service, each 3 s old at least: " +
+			"a busy program has some in CLOSE_WAIT for milliseconds, not a hundred for seconds",
 	}
 	descriptorsCritical = Threshold{
 		Name: "close-wait-leak.critical-percent", Default: 90, Unit: percentUnit,
@@ -165,7 +166,8 @@ func (sc *scene) leak(p *place, l *leak) draft {
 	}
 	f.Summary = fmt.Sprintf("%s leaves %s connections %s in CLOSE_WAIT: the peer has closed them, the program has not",
 		name, figure.Count(l.old), l.at())
-	f.Why = "The peer has ended the connection (read() returns 0), and the kernel keeps the socket until the program closes it: no time-out does"
+	f.Why = "The peer has ended the connection (read() returns 0), and the kernel keeps the socket " +
+		"until the program closes it: no time-out does"
 	f.Evidence = []Evidence{{
 		ID: LeakedSockets, Name: "in CLOSE_WAIT, 3 s old", Value: float64(l.old), Limit: new(float64(l.total())), Unit: "sockets",
 		Source: "sock_diag: second look at CLOSE_WAIT, tcpi_last_ack_recv of 3 s or more, of all sockets of the group",

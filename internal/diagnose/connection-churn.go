@@ -38,7 +38,8 @@ var (
 
 func judgeConnectionChurn(sc *scene) verdict {
 	return churning{
-		role: tcp.Acceptor, end: "service", perSecond: sc.threshold(acceptorRate), share: sc.threshold(acceptorShare), report: sc.acceptorChurn,
+		role: tcp.Acceptor, end: "service",
+		perSecond: sc.threshold(acceptorRate), share: sc.threshold(acceptorShare), report: sc.acceptorChurn,
 	}.judge(sc)
 }
 

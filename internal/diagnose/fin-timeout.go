@@ -12,10 +12,10 @@ import (
 // FinTimeout: tcp_fin_timeout is off its default.
 const FinTimeout Slug = "fin-timeout"
 
-// finTimeoutDefault is the compiled default of tcp_fin_timeout in seconds
+// defaultFinTimeout is the compiled default of tcp_fin_timeout in seconds
 // (TCP_FIN_TIMEOUT of include/net/tcp.h), which new namespaces get whatever the
 // host has.
-const finTimeoutDefault = 60
+const defaultFinTimeout = 60
 
 var finTimeoutRule = Rule{
 	Slug:     FinTimeout,
@@ -35,7 +35,7 @@ func judgeFinTimeout(sc *scene) (v verdict) {
 			continue
 		}
 		read++
-		if seconds != finTimeoutDefault {
+		if seconds != defaultFinTimeout {
 			v.findings = append(v.findings, sc.liveTimeout(p, seconds))
 		}
 	}
@@ -44,7 +44,7 @@ func judgeFinTimeout(sc *scene) (v verdict) {
 		if b.Key != keyFinTimeout {
 			continue
 		}
-		if _, err := fmt.Sscan(b.Value, &seconds); err != nil || seconds == finTimeoutDefault {
+		if _, err := fmt.Sscan(b.Value, &seconds); err != nil || seconds == defaultFinTimeout {
 			continue
 		}
 		f := timeoutFinding(seconds, fmt.Sprintf("%s:%d", b.File, b.Line)+" sets tcp_fin_timeout to")
@@ -58,7 +58,7 @@ func judgeFinTimeout(sc *scene) (v verdict) {
 	}
 	if read > 0 {
 		v.absent = fmt.Sprintf("tcp_fin_timeout is %d s, its default, wherever it was read (in %d of %s), and no file sets another",
-			finTimeoutDefault, read, figure.Items(len(sc.places), "namespace"))
+			defaultFinTimeout, read, figure.Items(len(sc.places), "namespace"))
 	}
 	return v
 }
@@ -108,7 +108,7 @@ func timeoutFinding(seconds int64, subject string) draft {
 	twice := fmt.Sprintf("Above 60 the kernel waits for what exceeds 60 s, and then for as long again: 2 × (%d − 60) = %d s. ", seconds, lasts)
 	f.Why = governs
 	switch {
-	case seconds < finTimeoutDefault:
+	case seconds < defaultFinTimeout:
 		f.Summary += "it does not shorten TIME_WAIT"
 		f.Why += " All that the lower value does is to answer peers that are slow to close with a reset."
 	case lasts < seconds:

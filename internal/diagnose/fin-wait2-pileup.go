@@ -24,7 +24,8 @@ var finWait2PileUpRule = Rule{
 
 var finWait2Sockets = Threshold{
 	Name: "fin-wait2-pileup.sockets", Default: 100, Unit: "sockets",
-	Reason: "with one remote address, and as many of the group 3 s old at least: a peer that closes in its own time leaves a few for milliseconds, a busy one some more",
+	Reason: "with one remote address, and as many of the group 3 s old at least: " +
+		"a peer that closes in its own time leaves a few for milliseconds, a busy one some more",
 }
 
 // The remedies of this problem alone.
@@ -130,7 +131,8 @@ func (sc *scene) finWait2(p *place, g *snapshot.Group, _ *verdict) draft {
 			Source: keyFinTimeout + ": how long orphans wait", Check: p.sysctl(keyFinTimeout),
 		})
 	}
-	f.RuledOut = []RuledOut{{"time-wait", "TIME_WAIT", figure.Count(g.States[tcp.TimeWait]) + " sockets, whose peers did close: they are none of these"}}
+	f.RuledOut = []RuledOut{{"time-wait", "TIME_WAIT",
+		figure.Count(g.States[tcp.TimeWait]) + " sockets, whose peers did close: they are none of these"}}
 	if g.Peer == nil {
 		f.doubt("which program at the peer: its end was not read. There, `linger` shows the same connections in CLOSE_WAIT")
 	}
@@ -138,7 +140,7 @@ func (sc *scene) finWait2(p *place, g *snapshot.Group, _ *verdict) draft {
 	if owned > 0 {
 		f.Remedies = []RemedyID{PeerCloses, BoundHalfClose}
 	}
-	if known && timeout > finTimeoutDefault {
+	if known && timeout > defaultFinTimeout {
 		f.Remedies = append(f.Remedies, FinTimeoutDefault)
 	}
 	f.WillNotHelp = []Folklore{

@@ -88,7 +88,7 @@ type Netns struct {
 }
 
 // ID is what the namespace is known by.
-func (n Netns) ID() NetnsID { return netnsID(n.Cookie, n.Inode) }
+func (n Netns) ID() NetnsID { return idOf(n.Cookie, n.Inode) }
 
 // Subject is the group of connections that a finding is about. A finding on a
 // whole namespace has no role and no endpoint.

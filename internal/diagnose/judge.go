@@ -43,6 +43,8 @@ type draft struct {
 	rule Rule
 	// order is the place of the rule among all.
 	order int
+	// hostWide: it is about the host, of which its namespace is an example.
+	hostWide bool
 	// sockets is how many it is about: among equals the larger comes first.
 	sockets int
 	// ties are what it shares with other findings.
@@ -92,8 +94,10 @@ func Judge(s *snapshot.Snapshot, t Thresholds) Diagnosis {
 		v := rule.judge(sc)
 		for _, f := range v.findings {
 			f.rule, f.order = rule, i
-			f.Problem = rule.Slug
-			f.Key.Problem, f.Key.Netns = rule.Slug, f.Netns.ID()
+			f.Problem, f.Key.Problem = rule.Slug, rule.Slug
+			if !f.hostWide {
+				f.Key.Netns = f.Netns.ID()
+			}
 			all = append(all, f)
 		}
 		if len(v.findings) == 0 && v.absent != "" {

@@ -114,7 +114,10 @@ func TestJudge(t *testing.T) {
 			changes{func(s *snapshot.Snapshot) {
 				s.Namespaces[0].SocketsRead, s.Namespaces[0].SocketsComplete = false, false
 			}},
-			[]string{"? port-exhaustion", "? close-wait-leak", "? orphan-pileup", "? fin-wait2-pileup", "? bind-before-connect", "? client-closes-first", "? connection-churn", "? address-in-use", "? tw-reuse"},
+			[]string{
+				"? port-exhaustion", "? close-wait-leak", "? orphan-pileup", "? fin-wait2-pileup", "? bind-before-connect",
+				"? client-closes-first", "? connection-churn", "? address-in-use", "? tw-reuse",
+			},
 		},
 
 		{

@@ -12,7 +12,7 @@ import (
 // inode before kernel 5.14, which has no cookies. It is zero for the whole host.
 type NetnsID struct{ Cookie, Inode uint64 }
 
-func netnsID(cookie, inode uint64) NetnsID {
+func idOf(cookie, inode uint64) NetnsID {
 	if cookie != 0 {
 		inode = 0
 	}

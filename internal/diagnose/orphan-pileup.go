@@ -33,7 +33,8 @@ var (
 	}
 	orphansCritical = Threshold{
 		Name: "orphan-pileup.critical-percent", Default: 45, Unit: percentUnit,
-		Reason: "of tcp_max_orphans: the kernel may count an orphan double or fourfold (tcp_out_of_resources), and begins to reset from half of the limit",
+		Reason: "of tcp_max_orphans: the kernel may count an orphan double or fourfold (tcp_out_of_resources), " +
+			"and begins to reset from half of the limit",
 	}
 )
 
@@ -89,7 +90,9 @@ func (sc *scene) manySmall() (found []draft) {
 		}
 	}
 	if len(found) == 0 && largest != nil && sc.fullOfOrphans() {
-		found = append(found, sc.orphansTogether(largest))
+		f := sc.orphansTogether(largest)
+		f.hostWide = true
+		found = append(found, f)
 	}
 	return found
 }

@@ -79,7 +79,7 @@ func (p *place) about(g *snapshot.Group) draft {
 	if g.Role == tcp.Acceptor {
 		service = g.Local
 	} else if g.Peer != nil {
-		f.otherEnd = tie{netns: netnsID(g.Peer.Cookie, g.Peer.Inode), service: service}
+		f.otherEnd = tie{netns: idOf(g.Peer.Cookie, g.Peer.Inode), service: service}
 	}
 	f.ties = []tie{p.serves(service)}
 	f.Confidence = High

@@ -28,7 +28,8 @@ var portExhaustionRule = Rule{
 var (
 	portWarning = Threshold{
 		Name: "port-exhaustion.warning-percent", Default: 60, Unit: percentUnit,
-		Reason: "from here connect() begins to search long (its cost grows with the ports in use), and less than one doubling of the load is left",
+		Reason: "from here connect() begins to search long (its cost grows with the ports in use), " +
+			"and less than one doubling of the load is left",
 	}
 	portCritical = Threshold{
 		Name: "port-exhaustion.critical-percent", Default: 99, Unit: percentUnit,
@@ -44,11 +45,11 @@ func judgePortExhaustion(sc *scene) (v verdict) {
 		report:  sc.exhaustion,
 		fullest: fullestPorts,
 		other: func(p *place) bool {
-			return share(float64(p.mostInOther(p.Other.States.Total())), float64(p.budgets.ports)) >= most
+			return share(float64(p.mostInOther(p.Other.States.Total())), float64(p.budgets.count)) >= most
 		},
 	}
 	for _, p := range sc.accountable(&v) {
-		if p.budgets.ports == 0 {
+		if p.budgets.count == 0 {
 			v.findings = append(v.findings, p.portless())
 			continue
 		}
@@ -61,7 +62,7 @@ func judgePortExhaustion(sc *scene) (v verdict) {
 // portsOf is how full the budget of a group is, in percent.
 func (sc *scene) portsOf(p *place, g *snapshot.Group, v *verdict) (standing, float64) {
 	most := sc.threshold(portWarning)
-	if g.Role == tcp.RoleUnknown && share(float64(g.InRange.Total()), float64(p.budgets.ports)) >= most {
+	if g.Role == tcp.RoleUnknown && share(float64(g.InRange.Total()), float64(p.budgets.count)) >= most {
 		return roleless, 0
 	}
 	b, ok := p.budgets.Of(g)
@@ -146,7 +147,8 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, _ *verdict) draft {
 		}
 	}
 	if b.Occupied() > 0 || b.Now > 0 {
-		f.Why = fmt.Sprintf("A connection that this side closes first keeps its source port in TIME_WAIT for %.3g s: %s ports carry %s closes/s for ever",
+		f.Why = fmt.Sprintf("A connection that this side closes first keeps its source port in TIME_WAIT for %.3g s: "+
+			"%s ports carry %s closes/s for ever",
 			b.HoldSeconds, figure.Count(b.Ports), figure.Rate(b.Sustainable))
 		if free > 0 { // else connect() fails, and nothing is left to close
 			f.Why += ", and there are " + figure.Rate(b.Now) + " now"
@@ -224,7 +226,8 @@ func (p *place) portless() draft {
 	f.Netns, f.Severity, f.Confidence = p.netns, Critical, High
 	f.Summary = fmt.Sprintf("%s: no source port is left in %s: all are reserved, listening or bound; connect() fails with EADDRNOTAVAIL",
 		p.netns.Label, p.budgets.portRange)
-	f.Why = "connect() chooses from ip_local_port_range, less ip_local_reserved_ports and what a bind() owns, and nothing is left to choose from."
+	f.Why = "connect() chooses from ip_local_port_range, less ip_local_reserved_ports and what a bind() owns, " +
+		"and nothing is left to choose from."
 	f.Evidence = []Evidence{{
 		ID: "source-ports", Name: "source ports", Value: 0, Limit: new(float64(p.budgets.portRange.Size())), Unit: "ports",
 		Source: keyRange + " less reserved, listening and bound ports", Check: p.sysctl(keyRange + " " + keyReserved),
@@ -250,7 +253,8 @@ func portEvidence(p *place, g *snapshot.Group, b capacity.Budget) []Evidence {
 		},
 		{
 			ID: "ports-predicted", Name: "predicted use", Value: b.Predicted, Limit: most, Unit: "ports",
-			Source: fmt.Sprintf("live + %s closes/s × %.3g s, the lower of the last 2 s and the last 20 s; %s is %s less reserved, listening and bound ports",
+			Source: fmt.Sprintf("live + %s closes/s × %.3g s, the lower of the last 2 s and the last 20 s; "+
+				"%s is %s less reserved, listening and bound ports",
 				figure.Rate(b.Rate), b.HoldSeconds, keyRange, p.budgets.portRange),
 			Check: p.sysctl(keyRange + " " + keyReserved),
 		},

@@ -146,7 +146,8 @@ func (sc *scene) softnet(v *verdict) {
 	f := draft{}
 	f.Key.Part = "softnet"
 	f.Severity, f.Confidence, f.FailingNow = Warning, High, true
-	f.Summary = fmt.Sprintf("CPUs dropped %s packets/s before the stack saw them: their backlog was full", figure.Rate(float64(dropped)/seconds))
+	f.Summary = fmt.Sprintf("CPUs dropped %s packets/s before the stack saw them: their backlog was full",
+		figure.Rate(float64(dropped)/seconds))
 	f.Why = "Received packets wait for the softirq of a CPU in a queue of net.core.netdev_max_backlog; " +
 		"what does not fit is dropped, and TCP sends it again."
 	f.Evidence = []Evidence{

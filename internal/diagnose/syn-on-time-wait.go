@@ -129,7 +129,8 @@ func (sc *scene) synRefused(p *place, refused uint64) draft {
 	}
 	if c := p.Conntrack; c != nil {
 		if s, ok := c.TimeoutSeconds["time_wait"]; ok && s < snapshot.HistorySeconds {
-			f.Why += fmt.Sprintf(" Connection tracking here forgets TIME_WAIT after %s s, before the 60 s of the servers behind it.", figure.Count(s))
+			f.Why += fmt.Sprintf(" Connection tracking here forgets TIME_WAIT after %s s, before the 60 s of the servers "+
+				"behind it.", figure.Count(s))
 			f.Remedies = append(f.Remedies, LongerConntrack)
 		}
 	}

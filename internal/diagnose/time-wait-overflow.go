@@ -142,7 +142,8 @@ func (sc *scene) overflow(b *bucketUse) draft {
 		f.Summary = fmt.Sprintf("%s lost their TIME_WAIT in %.3g s: %s of %s time-wait sockets in %s",
 			figure.Items(int(b.rise), "closed connection"), float64(sc.WindowMS)/1000, figure.Count(b.n), figure.Count(b.most), b.label())
 	}
-	f.Why = "A connection that should enter TIME_WAIT when tcp_max_tw_buckets are there is dropped at once, and no log line says so: late segments " +
+	f.Why = "A connection that should enter TIME_WAIT when tcp_max_tw_buckets are there is dropped at once, and no log line " +
+		"says so: late segments " +
 		"are answered by resets, and a peer that has not closed yet may get ECONNRESET."
 	if b.most == 0 {
 		if b.rise == 0 {

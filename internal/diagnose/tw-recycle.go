@@ -48,8 +48,10 @@ func judgeTWRecycle(sc *scene) (v verdict) {
 	return v
 }
 
-const recycleWhy = "Through kernel 4.11 tcp_tw_recycle ended TIME_WAIT after about a second, and dropped each SYN from an address whose time stamp was " +
-	"older than the last one seen from there, or that had none. Clients that share an address (NAT, balancer) have clocks of their own: their SYNs vanish."
+const recycleWhy = "Through kernel 4.11 tcp_tw_recycle ended TIME_WAIT after about a second, and dropped each SYN from an " +
+	"address whose time stamp was " +
+	"older than the last one seen from there, or that had none. Clients that share an address (NAT, balancer) have clocks of " +
+	"their own: their SYNs vanish."
 
 func (sc *scene) recycleOn(p *place, value int64) draft {
 	f := draft{ties: []tie{{setting: keyRecycle}}}

@@ -72,7 +72,7 @@ func (p *place) freeable(g *snapshot.Group, b capacity.Budget) int {
 	switch {
 	case t == nil:
 		return b.Occupied()
-	case !p.budgets.timestamps: // they lack time stamps for that very reason
+	case !p.budgets.haveStamps: // they lack time stamps for that very reason
 		return max(0, b.Occupied()-t.Bound)
 	default:
 		return max(0, b.Occupied()-t.Never())
@@ -111,9 +111,9 @@ func (p *place) obstacles(g *snapshot.Group) []RemedyID {
 		return nil // no setting frees any
 	}
 	b := p.budgets
-	if !b.timestamps {
+	if !b.haveStamps {
 		list = append(list, TimestampsOn)
-		b.timestamps = true
+		b.haveStamps = true
 	}
 	reuse := b.Reuse(g.Local.Addr, g.Remote.Addr)
 	if !reuse.Allowed {
@@ -140,12 +140,12 @@ func (sc *scene) stuck(p *place, g *snapshot.Group, _ *verdict) draft {
 	case obstacle == ReuseDelayDefault:
 		key, setting = keyReuseDelay, fmt.Sprintf("tcp_tw_reuse_delay is %d ms", p.budgets.delay.Milliseconds())
 		why = "connect() takes a TIME_WAIT socket over only when it is older than tcp_tw_reuse_delay, whose default is 1000 ms."
-	case p.budgets.reuse == 2:
+	case p.budgets.mode == 2:
 		setting = "tcp_tw_reuse is 2, which means loopback only"
 		why = "With tcp_tw_reuse at 2, the default since 4.18, connect() takes TIME_WAIT sockets over on loopback addresses alone; " +
 			way(g.Local, g.Remote) + " is none of them, even if the host talks to itself."
 	default:
-		setting = fmt.Sprintf("tcp_tw_reuse is %d", p.budgets.reuse)
+		setting = fmt.Sprintf("tcp_tw_reuse is %d", p.budgets.mode)
 		why = "With tcp_tw_reuse at 0, connect() waits for the full 60 s of each TIME_WAIT socket."
 	}
 	f.Summary = fmt.Sprintf("%s: %s of %s source ports are in TIME_WAIT and cannot be taken over: %s",
