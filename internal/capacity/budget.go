@@ -128,8 +128,8 @@ func NewBudget(ports int, d Demand) Budget {
 // Fill is the larger of the used and the predicted percentage.
 func (b Budget) Fill() float64 { return max(b.UsedPercent, b.PredictedPercent) }
 
-// Held is the number of TIME_WAIT sockets that hold a port now.
-func (b Budget) Held() int { return b.TimeWait - b.Reusable }
+// Occupied is the number of TIME_WAIT sockets that hold a port now.
+func (b Budget) Occupied() int { return b.TimeWait - b.Reusable }
 
 // reusable counts what is old enough, and rounds down: a port that may not be
 // free is not.

@@ -43,7 +43,7 @@ The file is read first. No file is read unasked.`,
 // tell writes the table: a name and its value, and below it the reason.
 func tell(w io.Writer, t diagnose.Thresholds, style render.Style) error {
 	for _, row := range diagnose.ThresholdTable() {
-		value, _ := t.Get(row.Name)
+		value := t.Of(row)
 		line := fmt.Sprintf("%-38s %s %s", row.Name, short(value), row.Unit)
 		if value != row.Default {
 			line += fmt.Sprintf("  (default %s)", short(row.Default))

@@ -30,10 +30,10 @@ type Budgets struct {
 
 	portRange  tcp.PortRange
 	taken      tcp.PortSet
-	ports      int
-	reuse      int64
+	count      int   // of source ports that connect() can choose from
+	mode       int64 // the value of tcp_tw_reuse
 	delay      time.Duration
-	timestamps bool
+	haveStamps bool // time stamps are on
 	// stamped: the time stamps that connections lack now are reckoned to come.
 	stamped bool
 	bound   int // ports of the range that bound TIME_WAIT sockets hold
@@ -63,9 +63,9 @@ func NewBudgets(ns *snapshot.Namespace) Budgets {
 	for i, l := range ns.Listeners {
 		listening[i] = l.Local.Port
 	}
-	b.portRange, b.reuse, b.timestamps = portRange, reuse, timestamps != 0
+	b.portRange, b.mode, b.haveStamps = portRange, reuse, timestamps != 0
 	b.taken = reserved.Union(ns.BoundPorts).Union(tcp.PortSetOf(listening...))
-	b.ports = capacity.Ports(portRange, b.taken)
+	b.count = capacity.Ports(portRange, b.taken)
 	b.delay = capacity.DefaultReuseDelay
 	if ms, ok := ns.Settings.Int(keyReuseDelay); ok {
 		b.delay = time.Duration(ms) * time.Millisecond
@@ -82,7 +82,7 @@ func (b Budgets) Of(g *snapshot.Group) (capacity.Budget, bool) {
 	if b.Missing != nil || g.Role != tcp.Connector {
 		return capacity.Budget{}, false
 	}
-	ports := b.ports
+	ports := b.count
 	if g.Takeover != nil { // what other programs bound is lost to this one
 		ports = max(0, ports-max(0, b.bound-g.Takeover.Bound))
 	}
@@ -90,18 +90,18 @@ func (b Budgets) Of(g *snapshot.Group) (capacity.Budget, bool) {
 }
 
 // Ports is how many source ports connect() can choose from, and of which range.
-func (b Budgets) Ports() (int, tcp.PortRange) { return b.ports, b.portRange }
+func (b Budgets) Ports() (int, tcp.PortRange) { return b.count, b.portRange }
 
 // WithRange are the budgets with another port range, and with more ports reserved.
 func (b Budgets) WithRange(r tcp.PortRange, reserved tcp.PortSet) Budgets {
 	b.portRange, b.taken = r, b.taken.Union(reserved)
-	b.ports = capacity.Ports(r, b.taken)
+	b.count = capacity.Ports(r, b.taken)
 	return b
 }
 
 // WithReuse are the budgets with tcp_tw_reuse at 1 and time stamps.
 func (b Budgets) WithReuse() Budgets {
-	b.reuse, b.timestamps, b.stamped = 1, true, !b.timestamps
+	b.mode, b.haveStamps, b.stamped = 1, true, !b.haveStamps
 	return b
 }
 
@@ -112,7 +112,7 @@ func (b Budgets) WithDefaultDelay() Budgets {
 }
 
 // Timestamps tells whether connections are made with time stamps.
-func (b Budgets) Timestamps() bool { return b.timestamps }
+func (b Budgets) Timestamps() bool { return b.haveStamps }
 
 // Reuse is whether and when connect() may take over the TIME_WAIT sockets between
 // two addresses (net/ipv4/tcp_ipv4.c, tcp_twsk_unique). That both ends used time
@@ -120,7 +120,7 @@ func (b Budgets) Timestamps() bool { return b.timestamps }
 func (b Budgets) Reuse(local, remote netip.Addr) capacity.Reuse {
 	loopback := local.IsLoopback() || remote.IsLoopback()
 	return capacity.Reuse{
-		Allowed: b.timestamps && (b.reuse == 1 || b.reuse == 2 && loopback),
+		Allowed: b.haveStamps && (b.mode == 1 || b.mode == 2 && loopback),
 		Delay:   b.delay,
 	}
 }

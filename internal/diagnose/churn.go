@@ -76,70 +76,85 @@ func (c churn) evidence(p *place, g *snapshot.Group, memory int64) []Evidence {
 	const source = "sock_diag: remaining time of each TIME_WAIT socket"
 	list := []Evidence{
 		{
-			Name: "closes, last minute", Value: c.minute, Unit: "closes/s", Source: source,
+			ID: "closes-last-minute", Name: "closes, last minute", Value: c.minute, Unit: "closes/s", Source: source,
 			Check: p.in("ss -Htano state time-wait" + filter(g)),
 		},
 		{
-			Name: "in TIME_WAIT", Value: float64(c.timeWait), Limit: limit(float64(c.total)), Unit: "sockets",
+			ID: "in-time-wait", Name: "in TIME_WAIT", Value: float64(c.timeWait), Limit: new(float64(c.total)), Unit: "sockets",
 			Source: "sock_diag: time-wait sockets of the group, of all its sockets", Check: p.countInState(g, "time-wait"),
 		},
 	}
 	if most, ok := p.buckets(); ok {
 		list = append(list, Evidence{
-			Name: "of tcp_max_tw_buckets", Value: c.settled(), Limit: limit(most), Unit: "sockets",
+			ID: "of-max-tw-buckets", Name: "of tcp_max_tw_buckets", Value: c.settled(), Limit: new(most), Unit: "sockets",
 			Source: "the larger of now and 60 s × closes/s now, against " + keyBuckets, Check: p.sysctl(keyBuckets),
 		})
 	}
 	list = append(list, Evidence{
-		Name: "kernel memory", Value: float64(memory), Unit: "bytes",
+		ID: "kernel-memory", Name: "kernel memory", Value: float64(memory), Unit: "bytes",
 		Source: "slab: tw_sock_TCP and, for source ports, bind buckets (root reads it)", Check: "grep -E 'tw_sock_TCP|bind' /proc/slabinfo",
 	})
 	if seconds, known := c.history.Began(); known {
 		list = append(list, Evidence{
-			Name: "began", Value: float64(seconds), Unit: "s ago", Source: source,
+			ID: "began", Name: "began", Value: float64(seconds), Unit: "s ago", Source: source,
 			Check: p.in("ss -Htano state time-wait" + filter(g)),
 		})
 	}
 	return list
 }
 
-// judgeChurn looks for groups of a role that close so many connections a second,
-// with that share of their sockets in TIME_WAIT.
-func (sc *scene) judgeChurn(role tcp.Role, perSecond, minShare float64, report func(*place, *snapshot.Group, churn, *verdict) finding) (v verdict) {
-	end := map[tcp.Role]string{tcp.Acceptor: "service", tcp.Connector: "client"}[role]
-	var busiest churn
-	at := ""
+// churning is what makes a group of a role a problem: so many closes per second over the
+// last minute, with that share of its sockets in TIME_WAIT.
+type churning struct {
+	role      tcp.Role
+	end       string // the role in a word
+	perSecond float64
+	share     float64
+	report    func(*place, *snapshot.Group, *verdict) draft
+}
+
+// judge looks for such groups.
+func (c churning) judge(sc *scene) (v verdict) {
+	s := survey{
+		none:   "no " + c.end + " here has sockets in TIME_WAIT",
+		judge:  c.closesOf,
+		report: c.report,
+		fullest: func(p *place, g *snapshot.Group) string {
+			busiest := p.churn(g)
+			return fmt.Sprintf("the busiest %s that closes first, %s in %s, closed %s connections/s over the last minute; "+
+				"%s of its sockets are in TIME_WAIT", c.end, who(g), p.netns.Label, busiest.closes(), figure.Percent(busiest.share()))
+		},
+		other: func(p *place) bool {
+			return float64(p.mostInOther(p.Other.States[tcp.TimeWait])) >= c.perSecond*capacity.TimeWaitSeconds
+		},
+	}
 	for _, p := range sc.readable(&v) {
-		if v.held == "" {
-			v.held = "no " + end + " here has sockets in TIME_WAIT"
-		}
 		found := len(v.findings)
-		for i := range p.Groups {
-			g := &p.Groups[i]
-			c := p.churn(g)
-			enough := c.minute >= perSecond && c.share() >= minShare
-			switch {
-			case g.Role == tcp.RoleUnknown && enough:
-				v.unknown = append(v.unknown, p.undecided(g))
-			case g.Role != role:
-			case enough:
-				v.findings = append(v.findings, report(p, g, c, &v))
-			case c.timeWait > 0 && (at == "" || c.minute > busiest.minute):
-				busiest, at = c, who(g)+" in "+p.netns.Label
-			}
-		}
-		if p.Other != nil && float64(p.folded(p.Other.States[tcp.TimeWait])) >= perSecond*capacity.TimeWaitSeconds {
-			v.unknown = append(v.unknown, p.needsRoom())
-		}
+		s.walk(p, &v)
 		if len(v.findings) == found {
-			v.unknown = append(v.unknown, sc.survivors(p, role, perSecond)...)
+			v.unknown = append(v.unknown, sc.survivors(p, c.role, c.perSecond)...)
 		}
 	}
-	if at != "" {
-		v.held = fmt.Sprintf("the busiest %s that closes first, %s, closed %s connections/s over the last minute; %s of its sockets are in TIME_WAIT",
-			end, at, busiest.closes(), figure.Percent(busiest.share()))
-	}
+	v.absent = s.absent()
 	return v
+}
+
+// closesOf is how many connections a group closed per second.
+func (c churning) closesOf(p *place, g *snapshot.Group, _ *verdict) (standing, float64) {
+	closes := p.churn(g)
+	enough := closes.minute >= c.perSecond && closes.share() >= c.share
+	switch {
+	case g.Role == tcp.RoleUnknown && enough:
+		return roleless, 0
+	case g.Role != c.role:
+		return apart, 0
+	case enough:
+		return problem, closes.minute
+	case closes.timeWait > 0:
+		return below, closes.minute
+	default:
+		return apart, 0
+	}
 }
 
 // survivors tells whether closes of a namespace left no socket to count, so that a
@@ -158,9 +173,7 @@ func (sc *scene) survivors(p *place, role tcp.Role, perSecond float64) []Unknown
 	if !known || recycled+overflow == 0 || float64(created+overflow)*1000/float64(sc.WindowMS) < perSecond {
 		return nil
 	}
-	return []Unknown{{
-		Netns: p.netns.Label,
-		Needs: fmt.Sprintf("tracing: %s sockets left TIME_WAIT early in this window, and the closes that made them can no longer be counted",
-			figure.Count(recycled+overflow)),
-	}}
+	return []Unknown{p.lacks(LackTracing, fmt.Sprintf(
+		"tracing: %s sockets left TIME_WAIT early in this window, and the closes that made them can no longer be counted",
+		figure.Count(recycled+overflow)))}
 }

@@ -13,71 +13,74 @@ import (
 // FinTimeout: tcp_fin_timeout is off its default.
 const FinTimeout Slug = "fin-timeout"
 
-// finTimeoutDefault is the compiled default of tcp_fin_timeout in seconds
+// defaultFinTimeout is the compiled default of tcp_fin_timeout in seconds
 // (TCP_FIN_TIMEOUT of include/net/tcp.h), which new namespaces get whatever the
 // host has.
-const finTimeoutDefault = 60
+const defaultFinTimeout = 60
 
-var finTimeout = Rule{
-	Slug:    FinTimeout,
-	Title:   "tcp_fin_timeout is off its default, and does not do what it is set for",
-	Needs:   "tcp_fin_timeout, the files of sysctl.d",
-	Setting: true,
-	judge: func(sc *scene) (v verdict) {
-		read := 0
-		for i := range sc.places {
-			p := &sc.places[i]
-			seconds, ok := p.Settings.Int(keyFinTimeout)
-			if !ok {
-				v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "readable sysctl: " + keyFinTimeout})
-				continue
-			}
-			read++
-			if seconds != finTimeoutDefault {
-				v.findings = append(v.findings, sc.liveTimeout(p, seconds))
-			}
-		}
-		for _, b := range sc.Host.Boot {
-			var seconds int64
-			if b.Key != keyFinTimeout {
-				continue
-			}
-			if _, err := fmt.Sscan(b.Value, &seconds); err != nil || seconds == finTimeoutDefault {
-				continue
-			}
-			f := timeoutFinding(seconds, fmt.Sprintf("%s:%d", b.File, b.Line)+" sets tcp_fin_timeout to")
-			f.Evidence = []Evidence{{
-				Name: "tcp_fin_timeout", Value: float64(seconds), Unit: "s",
-				Source: fmt.Sprintf("%s:%d, the last word for %s at the next boot", b.File, b.Line, strings.Join(b.Loaders, " and ")),
-				Check:  "grep -n tcp_fin_timeout " + quote(b.File),
-			}}
-			v.findings = append(v.findings, f)
-		}
-		if read > 0 {
-			v.held = fmt.Sprintf("tcp_fin_timeout is %d s, its default, wherever it was read (in %d of %s), and no file sets another",
-				finTimeoutDefault, read, figure.Items(len(sc.places), "namespace"))
-		}
-		return v
-	},
+var finTimeoutRule = Rule{
+	Slug:     FinTimeout,
+	Title:    "tcp_fin_timeout is off its default, and does not do what it is set for",
+	Needs:    "tcp_fin_timeout, the files of sysctl.d",
+	Setting:  true,
+	Remedies: []RemedyID{FinTimeoutDefault},
+	judge:    judgeFinTimeout,
 }
 
-func (sc *scene) liveTimeout(p *place, seconds int64) finding {
+func judgeFinTimeout(sc *scene) (v verdict) {
+	read := 0
+	for _, p := range sc.places {
+		seconds, ok := p.Settings.Int(keyFinTimeout)
+		if !ok {
+			v.unknown = append(v.unknown, p.lacks(LackSettings, "readable sysctl: "+keyFinTimeout))
+			continue
+		}
+		read++
+		if seconds != defaultFinTimeout {
+			v.findings = append(v.findings, sc.liveTimeout(p, seconds))
+		}
+	}
+	for _, b := range sc.Host.Boot {
+		var seconds int64
+		if b.Key != keyFinTimeout {
+			continue
+		}
+		if _, err := fmt.Sscan(b.Value, &seconds); err != nil || seconds == defaultFinTimeout {
+			continue
+		}
+		f := timeoutFinding(seconds, fmt.Sprintf("%s:%d", b.File, b.Line)+" sets tcp_fin_timeout to")
+		f.Key.Part = bootPart(b)
+		f.Evidence = []Evidence{{
+			ID: "fin-timeout", Name: "tcp_fin_timeout", Value: float64(seconds), Unit: "s",
+			Source: fmt.Sprintf("%s:%d, the last word for %s at the next boot", b.File, b.Line, strings.Join(b.Loaders, " and ")),
+			Check:  "grep -n tcp_fin_timeout " + quote(b.File),
+		}}
+		v.findings = append(v.findings, f)
+	}
+	if read > 0 {
+		v.absent = fmt.Sprintf("tcp_fin_timeout is %d s, its default, wherever it was read (in %d of %s), and no file sets another",
+			defaultFinTimeout, read, figure.Items(len(sc.places), "namespace"))
+	}
+	return v
+}
+
+func (sc *scene) liveTimeout(p *place, seconds int64) draft {
 	f := timeoutFinding(seconds, "tcp_fin_timeout is")
 	f.Netns = p.netns
 	f.Summary += ", in " + p.netns.Label
 	f.Evidence = []Evidence{{
-		Name: "tcp_fin_timeout", Value: float64(seconds), Unit: "s",
+		ID: "fin-timeout", Name: "tcp_fin_timeout", Value: float64(seconds), Unit: "s",
 		Source: "/proc/sys, against its default", Check: p.sysctl(keyFinTimeout),
 	}}
 	if p.SocketsRead {
 		f.sockets = p.States[tcp.FinWait2] + p.States[tcp.FinWait2TimeWait]
 		f.Evidence = append(f.Evidence,
 			Evidence{
-				Name: "in FIN_WAIT2", Value: float64(f.sockets), Unit: "sockets",
+				ID: "in-fin-wait2", Name: "in FIN_WAIT2", Value: float64(f.sockets), Unit: "sockets",
 				Source: "sock_diag: what the setting governs, once no program has them", Check: p.in("ss -Htan state fin-wait-2 | wc -l"),
 			},
 			Evidence{
-				Name: "in TIME_WAIT", Value: float64(p.States[tcp.TimeWait]), Unit: "sockets",
+				ID: "in-time-wait", Name: "in TIME_WAIT", Value: float64(p.States[tcp.TimeWait]), Unit: "sockets",
 				Source: "sock_diag: what it does not govern", Check: p.in("ss -Htan state time-wait | wc -l"),
 			})
 	}
@@ -96,8 +99,8 @@ func orphanSeconds(set int64) int64 {
 	return 2 * (set - capacity.TimeWaitSeconds)
 }
 
-func timeoutFinding(seconds int64, subject string) finding {
-	f := finding{folds: []string{fmt.Sprintf("fin-timeout %d", seconds)}}
+func timeoutFinding(seconds int64, subject string) draft {
+	f := draft{ties: []tie{{setting: keyFinTimeout, value: seconds}}}
 	f.Severity, f.Confidence = Info, High
 	lasts := orphanSeconds(seconds)
 	f.Summary = fmt.Sprintf("%s %d s: ", subject, seconds)
@@ -106,7 +109,7 @@ func timeoutFinding(seconds int64, subject string) finding {
 	twice := fmt.Sprintf("Above 60 the kernel waits for what exceeds 60 s, and then for as long again: 2 × (%d − 60) = %d s. ", seconds, lasts)
 	f.Why = governs
 	switch {
-	case seconds < finTimeoutDefault:
+	case seconds < defaultFinTimeout:
 		f.Summary += "it does not shorten TIME_WAIT"
 		f.Why += " All that the lower value does is to answer peers that are slow to close with a reset."
 	case lasts < seconds:

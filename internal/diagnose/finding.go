@@ -28,14 +28,17 @@ const (
 type Diagnosis struct {
 	// Findings are in order of what to look at first, one for each fold.
 	Findings []Finding `json:"findings"`
-	// Held are the problems that were looked for and are absent.
-	Held []Held `json:"held"`
+	// Absent are the problems that were looked for and are not there.
+	Absent []Absent `json:"held"`
 	// Unknown are the problems that a rule could not judge somewhere.
 	Unknown []Unknown `json:"unknown"`
 }
 
 // Finding is a judgement on a snapshot, with its evidence.
 type Finding struct {
+	// Key tells the finding from all others of a diagnosis, and stays the same.
+	Key Key `json:"-"`
+
 	Problem  Slug     `json:"problem"`
 	Severity Severity `json:"severity"`
 	Netns    Netns    `json:"netns"`
@@ -84,6 +87,9 @@ type Netns struct {
 	Own bool `json:"own"`
 }
 
+// ID is what the namespace is known by.
+func (n Netns) ID() NetnsID { return idOf(n.Cookie, n.Inode) }
+
 // Subject is the group of connections that a finding is about. A finding on a
 // whole namespace has no role and no endpoint.
 type Subject struct {
@@ -95,6 +101,10 @@ type Subject struct {
 // Evidence is one number with its limit and unit, where it comes from, and the
 // shell command that shows it.
 type Evidence struct {
+	// ID names the number: each is there once in a finding, and means the same in all
+	// findings of a problem. Name is for people.
+	ID EvidenceID `json:"-"`
+
 	Name   string   `json:"name"`
 	Value  float64  `json:"value"`
 	Limit  *float64 `json:"limit"` // nil where the number has none
@@ -103,11 +113,31 @@ type Evidence struct {
 	Check  string   `json:"check"`
 }
 
+// EvidenceID names a number of the evidence: a slug, or the counter that it is the rise
+// of.
+type EvidenceID string
+
+// Measured is the number of that name, and whether the finding has it.
+func (f *Finding) Measured(id EvidenceID) (Evidence, bool) {
+	for _, e := range f.Evidence {
+		if e.ID == id {
+			return e, true
+		}
+	}
+	return Evidence{}, false
+}
+
 // RuledOut is a suspect that is not the cause, and the number that says so.
 type RuledOut struct {
+	// ID names the suspect; Suspect is for people.
+	ID SuspectID `json:"-"`
+
 	Suspect string `json:"suspect"`
 	Because string `json:"because"`
 }
+
+// SuspectID names a suspect, each of which a finding rules out once.
+type SuspectID string
 
 // Folklore is advice that circulates for this problem and does not help.
 type Folklore struct {
@@ -129,16 +159,39 @@ const (
 // RemedyID names a remedy; the remedy room makes it concrete.
 type RemedyID string
 
-// Held is a problem that was looked for and is absent, with the number that says
+// Absent is a problem that was looked for and is not there, with the number that says
 // so.
-type Held struct {
+type Absent struct {
 	Problem Slug   `json:"problem"`
 	Because string `json:"because"`
 }
 
 // Unknown is a problem that could not be judged, and what it would need.
 type Unknown struct {
+	// Lack is the kind of what is missing, and Places where it is; none for the whole
+	// host.
+	Lack   Lack    `json:"-"`
+	Places []Netns `json:"-"`
+
 	Problem Slug   `json:"problem"`
 	Netns   string `json:"netns,omitempty"`
 	Needs   string `json:"needs"`
 }
+
+// Lack is the kind of fact that a rule needs and does not have.
+type Lack string
+
+// What may be missing.
+const (
+	LackSockets    Lack = "sockets"     // of the namespace, or some of them
+	LackSettings   Lack = "settings"    // sysctls
+	LackCount      Lack = "count"       // of time-wait sockets
+	LackWindow     Lack = "window"      // a second reading of counters
+	LackSecondLook Lack = "second-look" // at the sockets in CLOSE_WAIT
+	LackRole       Lack = "role"        // which end of a group's connections is here
+	LackOther      Lack = "other"       // the groups beyond the cap, one by one
+	LackTracing    Lack = "tracing"     // closes that left no socket
+	LackIterator   Lack = "iterator"    // what only a BPF iterator tells of ports
+	LackTimestamps Lack = "timestamps"  // whether the peer uses them
+	LackTable      Lack = "table"       // what connection tracking holds
+)

@@ -5,22 +5,12 @@ import (
 	"slices"
 )
 
-// causes names the problems that can be the root cause of another.
-var causes = map[Slug][]Slug{
-	PortExhaustion:   {CloseWaitLeak, BindBeforeConnect, ClientClosesFirst},
-	TimeWaitOverflow: {ConnectionChurn, ClientClosesFirst},
-	TWReuse:          {ClientClosesFirst},
-	ConntrackFull:    {ConnectionChurn, ClientClosesFirst},
-	FinWait2PileUp:   {CloseWaitLeak},
-	CloseWaitLeak:    {AcceptQueueOverflow},
-}
-
 // fold joins the findings that share something under one headline each, and puts
 // the headlines in order. The headline is what must be acted on first: the most
 // severe, then what fails now, then what has the least time left. That is often an
 // effect, such as ports that run out, and then CausedBy names the root cause among
 // Related, where it comes first, and whose evidence says why.
-func fold(all []finding) []Finding {
+func fold(all []draft) []Finding {
 	slices.SortStableFunc(all, before)
 	parent := make([]int, len(all))
 	var root func(int) int
@@ -35,28 +25,28 @@ func fold(all []finding) []Finding {
 		a, b := root(i), root(j)
 		parent[max(a, b)] = min(a, b)
 	}
-	first := map[string]int{}
+	first := map[tie]int{}
 	for i, f := range all {
 		parent[i] = i
-		for _, name := range f.folds {
-			if j, known := first[name]; known {
+		for _, shared := range f.ties {
+			if j, known := first[shared]; known {
 				join(i, j)
 			} else {
-				first[name] = i
+				first[shared] = i
 			}
 		}
 	}
 	// The two ends of one connection fold, but not the many clients of a service:
 	// each of them is to be acted on in its own namespace.
-	joined := map[string]bool{}
+	joined := map[tie]bool{}
 	for i, f := range all {
-		if j, known := first[f.otherEnd]; known && f.otherEnd != "" && !joined[f.otherEnd] {
+		if j, known := first[f.otherEnd]; known && f.otherEnd != (tie{}) && !joined[f.otherEnd] {
 			join(i, j)
 			joined[f.otherEnd] = true
 		}
 	}
 
-	members := map[int][]finding{}
+	members := map[int][]draft{}
 	for i, f := range all {
 		members[root(i)] = append(members[root(i)], f)
 	}
@@ -70,7 +60,7 @@ func fold(all []finding) []Finding {
 }
 
 // headline is the first of a fold with the others as Related, each with its cause.
-func headline(fold []finding) Finding {
+func headline(fold []draft) Finding {
 	out := make([]Finding, len(fold))
 	for i, f := range fold {
 		out[i] = f.Finding
@@ -99,10 +89,10 @@ func some[T any](items []T) []T {
 
 // causeOf is the problem of the fold that has caused another, the one of more
 // sockets where there are two.
-func causeOf(effect finding, fold []finding) Slug {
-	var cause finding
+func causeOf(effect draft, fold []draft) Slug {
+	var cause draft
 	for _, f := range fold {
-		if slices.Contains(causes[effect.Problem], f.Problem) && (cause.Problem == "" || f.sockets > cause.sockets) {
+		if slices.Contains(effect.rule.CausedBy, f.Problem) && (cause.Problem == "" || f.sockets > cause.sockets) {
 			cause = f
 		}
 	}
@@ -111,13 +101,13 @@ func causeOf(effect finding, fold []finding) Slug {
 
 // before is the order of findings: severity, failing now, time left, settings
 // last; then the larger first, and a fixed order among equals.
-func before(a, b finding) int {
+func before(a, b draft) int {
 	return cmp.Or(
 		cmp.Compare(a.Severity.rank(), b.Severity.rank()),
 		-compareBool(a.FailingNow, b.FailingNow),
 		compareLeft(a.SecondsLeft, b.SecondsLeft),
-		compareBool(rules[a.rule].Setting, rules[b.rule].Setting),
-		cmp.Compare(a.rule, b.rule),
+		compareBool(a.rule.Setting, b.rule.Setting),
+		cmp.Compare(a.order, b.order),
 		cmp.Compare(b.sockets, a.sockets),
 		-compareBool(a.Netns.Own, b.Netns.Own),
 		cmp.Compare(a.Netns.Label, b.Netns.Label),

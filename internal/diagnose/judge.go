@@ -5,9 +5,11 @@ import (
 	"slices"
 
 	"linger/internal/snapshot"
+	"linger/internal/tcp"
 )
 
-// A Rule judges one problem.
+// A Rule judges one problem. All that the rest of linger has to know of the problem is
+// declared here.
 type Rule struct {
 	Slug  Slug
 	Title string
@@ -16,38 +18,60 @@ type Rule struct {
 	// Setting is true where the finding is about a setting rather than about
 	// connections: such findings come last among equals.
 	Setting bool
+	// Thresholds are the numbers from which on it is a problem.
+	Thresholds []Threshold
+	// CausedBy are the problems that can be its root cause.
+	CausedBy []Slug
+	// Remedies are all that a finding of the rule may name.
+	Remedies []RemedyID
 
 	judge func(*scene) verdict
 }
 
 // verdict is what a rule makes of a snapshot.
 type verdict struct {
-	findings []finding
-	// held says with numbers why the problem is absent; empty where it is not, or
-	// where it was judged nowhere.
-	held    string
+	findings []draft
+	// absent says with numbers why the problem is; empty where it is not, or where it
+	// was judged nowhere.
+	absent  string
 	unknown []Unknown
 }
 
-// finding is a Finding on its way into a fold.
-type finding struct {
+// draft is a Finding on its way into a fold.
+type draft struct {
 	Finding
-	rule int
+	rule Rule
+	// order is the place of the rule among all.
+	order int
+	// hostWide: it is about the host, of which its namespace is an example.
+	hostWide bool
 	// sockets is how many it is about: among equals the larger comes first.
 	sockets int
-	// folds are the names of what it shares with other findings.
-	folds []string
-	// otherEnd is the name of the service in the namespace of its listener, empty
-	// where that was not read.
-	otherEnd string
+	// ties are what it shares with other findings.
+	ties []tie
+	// otherEnd is the service in the namespace of its listener, the zero tie where that
+	// was not read.
+	otherEnd tie
+}
+
+// tie is something that findings share: a service as seen from a namespace, or a
+// setting and its value.
+type tie struct {
+	netns   NetnsID
+	service tcp.Endpoint
+	setting string
+	value   int64
 }
 
 // scene is what the rules look at.
 type scene struct {
 	*snapshot.Snapshot
-	t      Thresholds
-	places []place
+	thresholds Thresholds
+	places     []*place
 }
+
+// threshold is the value of a threshold.
+func (sc *scene) threshold(t Threshold) float64 { return sc.thresholds.Of(t) }
 
 // place is one namespace of the scene.
 type place struct {
@@ -59,21 +83,25 @@ type place struct {
 
 // Judge applies all rules to a snapshot. It does not change the snapshot.
 func Judge(s *snapshot.Snapshot, t Thresholds) Diagnosis {
-	sc := &scene{Snapshot: s, t: t, places: make([]place, len(s.Namespaces))}
+	sc := &scene{Snapshot: s, thresholds: t, places: make([]*place, len(s.Namespaces))}
 	for i := range s.Namespaces {
 		ns := &s.Namespaces[i]
-		sc.places[i] = place{ns, &s.Host, netnsOf(ns), NewBudgets(ns)}
+		sc.places[i] = &place{ns, &s.Host, netnsOf(ns), NewBudgets(ns)}
 	}
-	d := Diagnosis{Findings: []Finding{}, Held: []Held{}, Unknown: []Unknown{}}
-	var all []finding
-	for i, rule := range rules {
+	d := Diagnosis{Findings: []Finding{}, Absent: []Absent{}, Unknown: []Unknown{}}
+	var all []draft
+	for i, rule := range Rules() {
 		v := rule.judge(sc)
 		for _, f := range v.findings {
-			f.Problem, f.rule = rule.Slug, i
+			f.rule, f.order = rule, i
+			f.Problem, f.Key.Problem = rule.Slug, rule.Slug
+			if !f.hostWide {
+				f.Key.Netns = f.Netns.ID()
+			}
 			all = append(all, f)
 		}
-		if len(v.findings) == 0 && v.held != "" {
-			d.Held = append(d.Held, Held{rule.Slug, v.held})
+		if len(v.findings) == 0 && v.absent != "" {
+			d.Absent = append(d.Absent, Absent{rule.Slug, v.absent})
 		}
 		for _, u := range v.unknown {
 			u.Problem = rule.Slug
@@ -87,17 +115,25 @@ func Judge(s *snapshot.Snapshot, t Thresholds) Diagnosis {
 
 // merge says once what is unknown for the same reason in several namespaces.
 func merge(all []Unknown) []Unknown {
-	merged := []Unknown{}
-	count := map[Unknown]int{}
-	for _, u := range all {
-		reason := Unknown{Problem: u.Problem, Needs: u.Needs}
-		if count[reason]++; count[reason] == 1 {
-			merged = append(merged, u)
-		}
+	type reason struct {
+		problem Slug
+		needs   string
 	}
-	for i, u := range merged {
-		if n := count[Unknown{Problem: u.Problem, Needs: u.Needs}]; n > 1 {
-			merged[i].Netns = fmt.Sprintf("%d namespaces", n)
+	merged := []Unknown{}
+	count, at := map[reason]int{}, map[reason]int{}
+	for _, u := range all {
+		r := reason{u.Problem, u.Needs}
+		if count[r]++; count[r] == 1 {
+			at[r] = len(merged)
+			merged = append(merged, u)
+			continue
+		}
+		first := &merged[at[r]]
+		first.Netns = fmt.Sprintf("%d namespaces", count[r])
+		for _, place := range u.Places {
+			if !slices.Contains(first.Places, place) {
+				first.Places = append(first.Places, place)
+			}
 		}
 	}
 	return merged

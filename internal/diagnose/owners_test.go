@@ -67,7 +67,8 @@ func TestSeveralThatItMayBe(t *testing.T) {
 	g := connector(client, "10.0.0.3:80", 60, 10_000, nil)
 	g.Owners = []snapshot.Owner{ownedBy("pool", snapshot.Inferred), ownedBy("batch", snapshot.Inferred)}
 	d := Judge(world(set(keyReuse, "0"), with(g)), DefaultThresholds())
-	if len(d.Findings) == 0 || !slices.ContainsFunc(d.Findings[0].Unsure, func(u string) bool { return strings.HasPrefix(u, "which of the 2 processes") }) {
+	ofTwo := func(u string) bool { return strings.HasPrefix(u, "which of the 2 processes") }
+	if len(d.Findings) == 0 || !slices.ContainsFunc(d.Findings[0].Unsure, ofTwo) {
 		t.Errorf("%v: unsure of %q", told(d), d.Findings[0].Unsure)
 	}
 }
@@ -120,8 +121,9 @@ func TestTheTracedEndOfAReset(t *testing.T) {
 				{TracedKey: snapshot.TracedKey{Process: "impatient", Role: tcp.Connector}, TracedCounts: snapshot.TracedCounts{AbortedHere: 40}},
 			}
 		}
-		d := Judge(world(rose(map[string]uint64{estabResets: 80, "TcpActiveOpens": 80, "TcpExtTCPAbortOnData": tt.aborts}), traced), DefaultThresholds())
-		if len(d.Findings) != 1 || d.Findings[0].Problem != VanishedConnections || len(d.Findings[0].Owners) != 1 || d.Findings[0].Owners[0].Process != tt.process {
+		resets := rose(map[string]uint64{estabResets: 80, "TcpActiveOpens": 80, "TcpExtTCPAbortOnData": tt.aborts})
+		d := Judge(world(resets, traced), DefaultThresholds())
+		if len(d.Findings) != 1 || d.Findings[0].Problem != VanishedConnections || processes(d.Findings[0].Owners) != tt.process {
 			t.Errorf("with %d aborts from here: %+v, want %s", tt.aborts, d.Findings, tt.process)
 		}
 	}
@@ -133,7 +135,9 @@ func TestByPortIsADoubt(t *testing.T) {
 		s := world()
 		s.Namespaces[0].Wanted = []snapshot.Wanted{{
 			Service: endpoint("10.0.0.1:8080"), Asked: true,
-			Outgoing: []snapshot.Connection{{Local: endpoint("10.0.0.1:8080"), Remote: endpoint("10.0.0.9:5432"), State: "ESTABLISHED", ByPort: byPort}},
+			Outgoing: []snapshot.Connection{{
+				Local: endpoint("10.0.0.1:8080"), Remote: endpoint("10.0.0.9:5432"), State: "ESTABLISHED", ByPort: byPort,
+			}},
 		}}
 		d := Judge(s, DefaultThresholds())
 		if len(d.Findings) != 1 {

@@ -161,6 +161,11 @@ func TestPagesHaveTheRemediesInTheirOrder(t *testing.T) {
 	for _, rule := range Rules() {
 		_, text := sections(t, rule.Slug)
 		helps[rule.Slug] = text["What helps, in this order"]
+		for _, id := range rule.Remedies {
+			if why := helpsInOrder(Finding{Problem: rule.Slug, Remedies: []RemedyID{id}}, helps[rule.Slug]); why != "" {
+				t.Errorf("%s: %s", rule.Slug, why)
+			}
+		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawSnapshot(t)
@@ -193,7 +198,9 @@ func everyFinding(d Diagnosis) []Finding {
 // drawTroubles are some of the changes that make a problem.
 func drawTroubles(t *rapid.T) []func(*snapshot.Snapshot) {
 	some := func(name string) uint64 { return rapid.SampledFrom([]uint64{0, 9, 300}).Draw(t, name) }
-	rises := map[string]uint64{estabResets: some("resets"), listenOverflows: some("overflows"), listenDrops: some("drops"), pawsTimeWait: some("PAWS")}
+	rises := map[string]uint64{
+		estabResets: some("resets"), listenOverflows: some("overflows"), listenDrops: some("drops"), pawsTimeWait: some("PAWS"),
+	}
 	for _, a := range aborts {
 		rises[a.counter] = some(a.counter)
 	}
@@ -208,7 +215,8 @@ func drawTroubles(t *rapid.T) []func(*snapshot.Snapshot) {
 		with(dying(int(some("dying")), 0)),
 		with(leaking(int(some("leaking")), 0, owner("curl", 7, 10, 1000))),
 		with(odd(400, int(some("odd")))),
-		tracking(rapid.SampledFrom([]int64{10, 80, 95}).Draw(t, "tracked"), 100, map[string]uint64{"insert_failed": some("failed")}, sampled(30, 60, 90, true)),
+		tracking(rapid.SampledFrom([]int64{10, 80, 95}).Draw(t, "tracked"), 100,
+			map[string]uint64{"insert_failed": some("failed")}, sampled(30, 60, 90, true)),
 		wanting(rapid.Bool().Draw(t, "asked"), int(some("remains")), rapid.IntRange(0, 1).Draw(t, "outgoing")),
 		set(keyRFC1337, "1"), set(keyRecycle, "1"),
 		host(func(h *snapshot.Host) {

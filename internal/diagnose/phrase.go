@@ -12,6 +12,3 @@ func share(part, whole float64) float64 {
 
 // way writes the two ends of a connector's connections.
 func way(local, remote tcp.Endpoint) string { return local.String() + " → " + remote.String() }
-
-// limit is a number that has one.
-func limit(n float64) *float64 { return &n }

@@ -63,29 +63,25 @@ func (p *place) countInState(g *snapshot.Group, state string) string {
 
 func (p *place) sysctl(key string) string { return p.in("sysctl " + key) }
 
-// serviceName is that of a service as seen from a namespace: its own, or that of
-// its clients.
-func serviceName(cookie, inode uint64, service tcp.Endpoint) string {
-	if cookie != 0 {
-		inode = 0
-	}
-	return fmt.Sprintf("service %d/%d %v", cookie, inode, service)
-}
+// serves ties findings to a service as seen from the namespace: its own, or that of its
+// clients.
+func (p *place) serves(service tcp.Endpoint) tie { return tie{netns: p.netns.ID(), service: service} }
 
 // about begins the finding on a group: its subject, owners and what it shares with
 // others.
-func (p *place) about(g *snapshot.Group) finding {
-	f := finding{sockets: g.States.Total()}
+func (p *place) about(g *snapshot.Group) draft {
+	f := draft{sockets: g.States.Total()}
 	f.Netns = p.netns
 	f.Subject = Subject{Role: g.Role, Local: g.Local, Remote: g.Remote}
+	f.Key.Subject = f.Subject
 	f.Owners, f.Peer = g.Owners, g.Peer
 	service := g.Remote
 	if g.Role == tcp.Acceptor {
 		service = g.Local
 	} else if g.Peer != nil {
-		f.otherEnd = serviceName(g.Peer.Cookie, g.Peer.Inode, service)
+		f.otherEnd = tie{netns: idOf(g.Peer.Cookie, g.Peer.Inode), service: service}
 	}
-	f.folds = []string{serviceName(p.Cookie, p.Inode, service)}
+	f.ties = []tie{p.serves(service)}
 	f.Confidence = High
 	if g.Rule == tcp.ByFanOut {
 		f.lower(Medium)
@@ -99,17 +95,17 @@ func (p *place) about(g *snapshot.Group) finding {
 }
 
 // doubt adds something that the finding is not sure of.
-func (f *finding) doubt(what string) { f.Unsure = append(f.Unsure, what) }
+func (f *draft) doubt(what string) { f.Unsure = append(f.Unsure, what) }
 
 // lower lowers the confidence, and never raises it.
-func (f *finding) lower(to Confidence) {
+func (f *draft) lower(to Confidence) {
 	if f.Confidence == High || to == Low {
 		f.Confidence = to
 	}
 }
 
 // doubtOwners says how sure the owners of a connector's closed connections are.
-func (f *finding) doubtOwners(g *snapshot.Group) {
+func (f *draft) doubtOwners(g *snapshot.Group) {
 	switch {
 	case len(g.Owners) == 0:
 		f.lower(Medium)
@@ -117,7 +113,8 @@ func (f *finding) doubtOwners(g *snapshot.Group) {
 			g.Remote.String() + " could be matched to a process")
 	case g.Owners[0].How == snapshot.Inferred && len(g.Owners) > 1:
 		f.lower(Medium)
-		f.doubt(fmt.Sprintf("which of the %d processes: the kernel forgets who made a TIME_WAIT socket, and each of them has or opens connections like these", len(g.Owners)))
+		f.doubt(fmt.Sprintf("which of the %d processes: the kernel forgets who made a TIME_WAIT socket, "+
+			"and each of them has or opens connections like these", len(g.Owners)))
 	case g.Owners[0].How == snapshot.Inferred:
 		f.lower(Medium)
 		f.doubt("the owner is inferred: the kernel forgets who made a TIME_WAIT socket")
@@ -127,7 +124,7 @@ func (f *finding) doubtOwners(g *snapshot.Group) {
 // orphanOwners leaves of a finding on orphans those that were seen to close them, and the
 // service: no process has an orphan, and who has other connections to the same
 // destination did not make these.
-func (f *finding) orphanOwners() {
+func (f *draft) orphanOwners() {
 	var closed []snapshot.Owner
 	for _, o := range f.Owners {
 		if o.Traced != nil || o.How == snapshot.Listening {
@@ -138,7 +135,7 @@ func (f *finding) orphanOwners() {
 }
 
 // doubtHistory says what a history of survivors cannot show.
-func (f *finding) doubtHistory(g *snapshot.Group) {
+func (f *draft) doubtHistory(g *snapshot.Group) {
 	if g.Closes != nil && g.Closes.LowerBound {
 		f.doubt("closes/s is a lower bound: some sockets left TIME_WAIT early in this window (TWRecycled or TCPTimeWaitOverflow rose)")
 	}
@@ -149,14 +146,13 @@ func (f *finding) doubtHistory(g *snapshot.Group) {
 // judging the others, or all of their sockets, goes into the verdict.
 func (sc *scene) readable(v *verdict) []*place {
 	var readable []*place
-	for i := range sc.places {
-		p := &sc.places[i]
+	for _, p := range sc.places {
 		if !p.SocketsRead {
-			v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "the sockets of the namespace: " + sc.gap(p.netns.Label)})
+			v.unknown = append(v.unknown, p.lacks(LackSockets, "the sockets of the namespace: "+sc.gap(p.netns.Label)))
 			continue
 		}
 		if !p.SocketsComplete {
-			v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "all sockets of the namespace: reading them was cut short"})
+			v.unknown = append(v.unknown, p.lacks(LackSockets, "all sockets of the namespace: reading them was cut short"))
 		}
 		readable = append(readable, p)
 	}
@@ -176,33 +172,35 @@ func (sc *scene) accountable(v *verdict) []*place {
 	return accountable
 }
 
-// noBudget says what is missing to account for source ports.
-func (p *place) noBudget() Unknown {
-	return Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf("readable sysctls: %v", p.budgets.Missing)}
+// lacks is what a rule needs of the namespace and does not have.
+func (p *place) lacks(what Lack, needs string) Unknown {
+	return Unknown{Lack: what, Places: []Netns{p.netns}, Netns: p.netns.Label, Needs: needs}
 }
 
-// folded is how many of so many sockets in folded groups one of them may have: no
-// more than the smallest group that was kept.
-func (p *place) folded(n int) int {
+// noBudget says what is missing to account for source ports.
+func (p *place) noBudget() Unknown {
+	return p.lacks(LackSettings, fmt.Sprintf("readable sysctls: %v", p.budgets.Missing))
+}
+
+// mostInOther is how many of so many sockets in groups beyond the cap one of them may
+// have: no more than the smallest group that was kept.
+func (p *place) mostInOther(n int) int {
 	if len(p.Groups) > 0 {
 		n = min(n, p.Groups[len(p.Groups)-1].States.Total())
 	}
 	return n
 }
 
-// needsRoom is what groups that were folded lack to be judged.
+// needsRoom is what groups beyond the cap lack to be judged.
 func (p *place) needsRoom() Unknown {
-	return Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf("%s smaller groups one by one: they were folded, with %s sockets, %s in TIME_WAIT",
-		figure.Count(p.Other.Groups), figure.Count(p.Other.States.Total()), figure.Count(p.Other.States[tcp.TimeWait]))}
+	return p.lacks(LackOther, fmt.Sprintf("%s smaller groups one by one: they were folded, with %s sockets, %s in TIME_WAIT",
+		figure.Count(p.Other.Groups), figure.Count(p.Other.States.Total()), figure.Count(p.Other.States[tcp.TimeWait])))
 }
 
 // undecided is a group whose role could not be told.
 func (p *place) undecided(g *snapshot.Group) Unknown {
-	return Unknown{
-		Netns: p.netns.Label,
-		Needs: "the role in " + way(g.Local, g.Remote) + " (" + figure.Count(g.States.Total()) +
-			" sockets): no listener of either end was seen, and no side fans out",
-	}
+	return p.lacks(LackRole, "the role in "+way(g.Local, g.Remote)+" ("+figure.Count(g.States.Total())+
+		" sockets): no listener of either end was seen, and no side fans out")
 }
 
 // who names a group: the service of an acceptor, both ends otherwise.

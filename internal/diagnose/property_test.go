@@ -133,7 +133,7 @@ func TestJudgeWhateverTheSnapshot(t *testing.T) {
 				}
 			}
 		}
-		for _, h := range d.Held {
+		for _, h := range d.Absent {
 			if found[h.Problem] {
 				t.Fatalf("%s was found, and is said to be absent", h.Problem)
 			}

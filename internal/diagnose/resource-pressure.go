@@ -1,13 +1,13 @@
 package diagnose
 
 import (
-	"linger/internal/figure"
-	"linger/internal/setting"
-
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+
+	"linger/internal/figure"
+	"linger/internal/setting"
 )
 
 // ResourcePressure: the stack is short of CPU time or memory, and shows it.
@@ -15,35 +15,66 @@ const ResourcePressure Slug = "resource-pressure"
 
 const keyTCPMem = setting.TCPMem
 
-var resourcePressure = Rule{
-	Slug:  ResourcePressure,
-	Title: "CPU or memory pressure slows the TCP stack",
-	Needs: "tcp_mem, /proc/net/sockstat, softnet_stat and the counters of /proc/net read twice",
-	judge: func(sc *scene) (v verdict) {
-		if len(sc.places) == 0 {
-			return v
-		}
-		sc.tcpMemory(&v)
-		sc.softnet(&v)
-		for i := range sc.places {
-			sc.receiveBuffers(&v, &sc.places[i])
-		}
-		if sc.orphansRefused() {
-			// A sign too, and judged with the orphans: load is then not alone.
-			v.held = "the only sign of pressure in the stack is that orphans are refused (orphan-pileup): " + sc.calm()
-			return v
-		}
-		if len(v.findings) == 0 {
-			sc.loadAlone(&v)
-		}
-		v.held = "no sign of pressure in the stack: " + sc.calm()
+var resourcePressureRule = Rule{
+	Slug:       ResourcePressure,
+	Title:      "CPU or memory pressure slows the TCP stack",
+	Needs:      "tcp_mem, /proc/net/sockstat, softnet_stat and the counters of /proc/net read twice",
+	Thresholds: []Threshold{softnetDrops, pruneRate, stallShare},
+	Remedies:   []RemedyID{ReadFaster, RaiseTCPMem, SpreadSoftirq, RaiseNetdevBacklog},
+	judge:      judgeResourcePressure,
+}
+
+var (
+	softnetDrops = Threshold{
+		Name: "resource-pressure.drops-per-second", Default: 10, Unit: "packets/s",
+		Reason: "dropped before a CPU took them: a single burst on one interface may drop a few",
+	}
+	pruneRate = Threshold{
+		Name: "resource-pressure.prunes-per-second", Default: 10, Unit: "times/s",
+		Reason: "that receive buffers overflow: one stuck program makes one or two as its peers probe it",
+	}
+	stallShare = Threshold{
+		Name: "resource-pressure.stall-percent", Default: 60, Unit: percentUnit,
+		Reason: "of the time in which tasks waited for a resource, over 10 s: only worth knowing, as long as the stack shows no sign",
+	}
+)
+
+// The remedies of this problem alone.
+const (
+	// ReadFaster: the program takes its data in time.
+	ReadFaster RemedyID = "read-faster"
+	// RaiseTCPMem: a higher net.ipv4.tcp_mem.
+	RaiseTCPMem RemedyID = "raise-tcp-mem"
+	// SpreadSoftirq: let more CPUs receive.
+	SpreadSoftirq RemedyID = "spread-softirq"
+	// RaiseNetdevBacklog: a higher net.core.netdev_max_backlog.
+	RaiseNetdevBacklog RemedyID = "raise-netdev-backlog"
+)
+
+func judgeResourcePressure(sc *scene) (v verdict) {
+	if len(sc.places) == 0 {
 		return v
-	},
+	}
+	sc.tcpMemory(&v)
+	sc.softnet(&v)
+	for _, p := range sc.places {
+		sc.receiveBuffers(&v, p)
+	}
+	if sc.orphansRefused() {
+		// A sign too, and judged with the orphans: load is then not alone.
+		v.absent = "the only sign of pressure in the stack is that orphans are refused (orphan-pileup): " + sc.calm()
+		return v
+	}
+	if len(v.findings) == 0 {
+		sc.loadAlone(&v)
+	}
+	v.absent = "no sign of pressure in the stack: " + sc.calm()
+	return v
 }
 
 // orphansRefused tells whether connections were reset in the window for want of room.
 func (sc *scene) orphansRefused() bool {
-	return slices.ContainsFunc(sc.places, func(p place) bool {
+	return slices.ContainsFunc(sc.places, func(p *place) bool {
 		rise, _ := p.Counters.Rose(abortOnMemory)
 		return rise > 0
 	})
@@ -81,24 +112,26 @@ const notTimeWait = "time-wait sockets are not charged to tcp_mem, and are freed
 func (sc *scene) tcpMemory(v *verdict) {
 	used, pressure, most, ok := sc.tcpPages()
 	if !ok {
-		v.unknown = append(v.unknown, Unknown{Needs: "readable tcp_mem and sockstat"})
+		v.unknown = append(v.unknown, Unknown{Lack: LackSettings, Needs: "readable tcp_mem and sockstat"})
 		return
 	}
 	if used < pressure {
 		return
 	}
-	f := finding{}
+	f := draft{}
+	f.Key.Part = "TCP memory"
 	f.Severity, f.Confidence = Warning, High
 	f.Summary = fmt.Sprintf("TCP is short of memory: its buffers use %s of %s pages", figure.Count(used), figure.Count(most))
-	f.Why = "Above the second number of tcp_mem the kernel stops buffers from growing and drops what does not fit; at the third it refuses. One limit holds for all namespaces."
+	f.Why = "Above the second number of tcp_mem the kernel stops buffers from growing and drops what does not fit; " +
+		"at the third it refuses. One limit holds for all namespaces."
 	if used >= most {
 		f.Severity, f.FailingNow = Critical, true
 	}
 	f.Evidence = []Evidence{{
-		Name: "TCP memory", Value: used, Limit: limit(most), Unit: "pages",
+		ID: "tcp-memory", Name: "TCP memory", Value: used, Limit: new(most), Unit: "pages",
 		Source: "/proc/net/sockstat mem, " + keyTCPMem, Check: "grep TCP: /proc/net/sockstat; sysctl " + keyTCPMem,
 	}}
-	f.RuledOut = []RuledOut{{"TIME_WAIT", notTimeWait}}
+	f.RuledOut = []RuledOut{{"time-wait", "TIME_WAIT", notTimeWait}}
 	f.Remedies = []RemedyID{ReadFaster, RaiseTCPMem}
 	f.WillNotHelp = pressureFolklore
 	v.findings = append(v.findings, f)
@@ -107,19 +140,28 @@ func (sc *scene) tcpMemory(v *verdict) {
 func (sc *scene) softnet(v *verdict) {
 	dropped, told := sc.Host.Softnet.Rose("dropped")
 	squeezed, _ := sc.Host.Softnet.Rose("time_squeeze")
-	if !told || sc.WindowMS == 0 || float64(dropped)*1000/float64(sc.WindowMS) < sc.t.softnetDrops {
+	if !told || sc.WindowMS == 0 || float64(dropped)*1000/float64(sc.WindowMS) < sc.threshold(softnetDrops) {
 		return
 	}
 	seconds := float64(sc.WindowMS) / 1000
-	f := finding{}
+	f := draft{}
+	f.Key.Part = "softnet"
 	f.Severity, f.Confidence, f.FailingNow = Warning, High, true
-	f.Summary = fmt.Sprintf("CPUs dropped %s packets/s before the stack saw them: their backlog was full", figure.Rate(float64(dropped)/seconds))
-	f.Why = "Received packets wait for the softirq of a CPU in a queue of " + setting.NetdevMaxBacklog + "; what does not fit is dropped, and TCP sends it again."
+	f.Summary = fmt.Sprintf("CPUs dropped %s packets/s before the stack saw them: their backlog was full",
+		figure.Rate(float64(dropped)/seconds))
+	f.Why = "Received packets wait for the softirq of a CPU in a queue of " + setting.NetdevMaxBacklog + "; " +
+		"what does not fit is dropped, and TCP sends it again."
 	f.Evidence = []Evidence{
-		{Name: "softnet dropped", Value: float64(dropped), Unit: "packets", Source: fmt.Sprintf("/proc/net/softnet_stat, second column, over %.3g s", seconds), Check: "cat /proc/net/softnet_stat"},
-		{Name: "softnet time_squeeze", Value: float64(squeezed), Unit: "times", Source: "third column: the softirq stopped with work left", Check: "cat /proc/net/softnet_stat"},
+		{
+			ID: "dropped", Name: "softnet dropped", Value: float64(dropped), Unit: "packets",
+			Source: fmt.Sprintf("/proc/net/softnet_stat, second column, over %.3g s", seconds), Check: "cat /proc/net/softnet_stat",
+		},
+		{
+			ID: "time_squeeze", Name: "softnet time_squeeze", Value: float64(squeezed), Unit: "times",
+			Source: "third column: the softirq stopped with work left", Check: "cat /proc/net/softnet_stat",
+		},
 	}
-	f.RuledOut = []RuledOut{{"TIME_WAIT", notTimeWait}}
+	f.RuledOut = []RuledOut{{"time-wait", "TIME_WAIT", notTimeWait}}
 	f.Remedies = []RemedyID{SpreadSoftirq, RaiseNetdevBacklog}
 	f.WillNotHelp = pressureFolklore
 	v.findings = append(v.findings, f)
@@ -139,23 +181,26 @@ func (sc *scene) receiveBuffers(v *verdict, p *place) {
 		if rise, _ := p.Counters.Rose(name); rise > 0 {
 			all += rise
 			evidence = append(evidence, Evidence{
-				Name: name[len("TcpExt"):] + " rise", Value: float64(rise), Unit: "times",
+				ID: EvidenceID(name), Name: name[len("TcpExt"):] + " rise", Value: float64(rise), Unit: "times",
 				Source: fmt.Sprintf("/proc/net/netstat, over %.3g s", seconds), Check: p.in("nstat -az " + name),
 			})
 		}
 	}
-	if float64(all)/seconds < sc.t.prunes {
+	if float64(all)/seconds < sc.threshold(pruneRate) {
 		return
 	}
-	f := finding{}
+	f := draft{}
 	f.Netns, f.Severity, f.Confidence, f.FailingNow = p.netns, Warning, High, true
-	f.Summary = fmt.Sprintf("receive buffers in %s overflow %s times/s: programs read more slowly than their peers send", p.netns.Label, figure.Rate(float64(all)/seconds))
-	f.Why = "A socket whose receive buffer is full makes the kernel squeeze what waits in it, and drop segments when that does not help; the peer sends them again. " +
+	f.Summary = fmt.Sprintf("receive buffers in %s overflow %s times/s: programs read more slowly than their peers send",
+		p.netns.Label, figure.Rate(float64(all)/seconds))
+	f.Why = "A socket whose receive buffer is full makes the kernel squeeze what waits in it, and drop segments when that does not help; " +
+		"the peer sends them again. " +
 		"The program is short of CPU time, or stuck, or its buffer (tcp_rmem, SO_RCVBUF) is too small for many small segments."
 	f.Evidence = evidence
-	f.RuledOut = []RuledOut{{"TIME_WAIT", notTimeWait}}
+	f.RuledOut = []RuledOut{{"time-wait", "TIME_WAIT", notTimeWait}}
 	if used, pressure, _, ok := sc.tcpPages(); ok && used < pressure {
-		f.RuledOut = append(f.RuledOut, RuledOut{"tcp_mem", fmt.Sprintf("%s pages in use, pressure begins at %s", figure.Count(used), figure.Count(pressure))})
+		f.RuledOut = append(f.RuledOut, RuledOut{"tcp-mem", "tcp_mem",
+			fmt.Sprintf("%s pages in use, pressure begins at %s", figure.Count(used), figure.Count(pressure))})
 	}
 	f.doubt("which program: `ss -tnp` shows in Recv-Q whose data waits")
 	f.Remedies = []RemedyID{ReadFaster}
@@ -167,15 +212,17 @@ func (sc *scene) receiveBuffers(v *verdict, p *place) {
 func (sc *scene) loadAlone(v *verdict) {
 	for _, resource := range []string{"cpu", "memory"} {
 		psi, known := sc.Host.Pressure[resource]
-		if !known || psi.Some < sc.t.pressure {
+		if !known || psi.Some < sc.threshold(stallShare) {
 			continue
 		}
-		f := finding{}
+		f := draft{}
+		f.Key.Part = resource
 		f.Severity, f.Confidence = Info, High
 		f.Summary = fmt.Sprintf("tasks wait for %s %s of the time; the TCP stack shows no sign of it", resource, figure.Percent(psi.Some))
-		f.Why = "Programs that wait accept and close later: accept queues and CLOSE_WAIT grow first. " + strings.ToUpper(notTimeWait[:1]) + notTimeWait[1:] + "."
+		f.Why = "Programs that wait accept and close later: accept queues and CLOSE_WAIT grow first. " +
+			strings.ToUpper(notTimeWait[:1]) + notTimeWait[1:] + "."
 		f.Evidence = []Evidence{{
-			Name: resource + " pressure", Value: psi.Some, Limit: limit(100), Unit: "%",
+			ID: EvidenceID(resource + "-pressure"), Name: resource + " pressure", Value: psi.Some, Limit: new(100.0), Unit: "%",
 			Source: "/proc/pressure/" + resource + ", some, over 10 s", Check: "cat /proc/pressure/" + resource,
 		}}
 		f.Remedies = []RemedyID{ReadFaster}

@@ -1,29 +1,26 @@
 package diagnose
 
-import "slices"
-
-// rules are all problems, in the order in which they are looked for: what fails
+// Rules are all problems, in the order in which they are looked for: what fails
 // first, then what costs, then settings.
-var rules = []Rule{
-	portExhaustion,
-	timeWaitOverflow,
-	conntrackFull,
-	natPortExhaustion,
-	acceptQueueOverflow,
-	closeWaitLeak,
-	vanishedConnections,
-	synOnTimeWait,
-	orphanPileUp,
-	finWait2PileUp,
-	bindBeforeConnect,
-	clientClosesFirst,
-	connectionChurn,
-	addressInUse,
-	resourcePressure,
-	twReuse,
-	twRecycle,
-	finTimeout,
+func Rules() []Rule {
+	return []Rule{
+		portExhaustionRule,
+		timeWaitOverflowRule,
+		conntrackFullRule,
+		natPortExhaustionRule,
+		acceptQueueOverflowRule,
+		closeWaitLeakRule,
+		vanishedConnectionsRule,
+		synOnTimeWaitRule,
+		orphanPileUpRule,
+		finWait2PileUpRule,
+		bindBeforeConnectRule,
+		clientClosesFirstRule,
+		connectionChurnRule,
+		addressInUseRule,
+		resourcePressureRule,
+		twReuseRule,
+		twRecycleRule,
+		finTimeoutRule,
+	}
 }
-
-// Rules lists what is looked for, in order.
-func Rules() []Rule { return slices.Clone(rules) }

@@ -25,7 +25,7 @@ func TestObstaclesToReuse(t *testing.T) {
 		{"1", "2", "500", nil, nil},
 	} {
 		s := world(set(keyReuse, tt.reuse), set(keyTimestamps, tt.timestamps), set(keyReuseDelay, tt.delay))
-		p := place{Namespace: &s.Namespaces[0], budgets: NewBudgets(&s.Namespaces[0])}
+		p := &place{Namespace: &s.Namespaces[0], budgets: NewBudgets(&s.Namespaces[0])}
 		if diff := cmp.Diff(tt.near, p.obstacles(&g)); diff != "" {
 			t.Errorf("%+v: %s", tt, diff)
 		}
@@ -74,9 +74,10 @@ func TestTakeoverDecides(t *testing.T) {
 		if (f != nil) != tt.bind {
 			t.Errorf("%s: bind-before-connect %+v", tt.name, f)
 		}
-		if f != nil && !slices.ContainsFunc(f.Evidence, func(e Evidence) bool {
-			return e.Name == "ports that bind() owns" && e.Value == float64(tt.takeover.Bound)
-		}) {
+		if f == nil {
+			continue
+		}
+		if e, _ := f.Measured("ports-owned"); e.Value != float64(tt.takeover.Bound) {
 			t.Errorf("%s: evidence %+v", tt.name, f.Evidence)
 		}
 	}

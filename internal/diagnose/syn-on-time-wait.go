@@ -20,31 +20,48 @@ const (
 	keyConnReuse    = setting.IPVSConnReuseMode
 )
 
-var synOnTimeWait = Rule{
-	Slug:  SynOnTimeWait,
-	Title: "new connections stall: their SYN meets an old TIME_WAIT of the same four numbers",
-	Needs: "PAWSTimewait (PAWSEstab on kernels before it), TCPACKSkippedTimeWait, read twice",
-	judge: func(sc *scene) (v verdict) {
-		told := false
-		for i := range sc.places {
-			p := &sc.places[i]
-			refused, known := p.refusedSYNs()
-			if !known || sc.WindowMS == 0 {
-				if p.Counters.Total[pawsTimeWait]+p.Counters.Total[skippedTimeWait] > 0 {
-					v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "a window (--window above 0): only two readings tell whether SYNs are refused now"})
-				}
-				continue
+var synOnTimeWaitRule = Rule{
+	Slug:       SynOnTimeWait,
+	Title:      "new connections stall: their SYN meets an old TIME_WAIT of the same four numbers",
+	Needs:      "PAWSTimewait (PAWSEstab on kernels before it), TCPACKSkippedTimeWait, read twice",
+	Thresholds: []Threshold{refusedSYNs},
+	Remedies:   []RemedyID{RFC1337Off, LongerConntrack, KeepConnections, NATMemory},
+	judge:      judgeSynOnTimeWait,
+}
+
+var refusedSYNs = Threshold{
+	Name: "syn-on-time-wait.refused-per-second", Default: 1, Unit: "segments/s",
+	Reason: "refused by TIME_WAIT sockets: each is a connect that stalls, and there should be none",
+}
+
+// The remedies of this problem alone.
+const (
+	// RFC1337Off: net.ipv4.tcp_rfc1337 back at 0.
+	RFC1337Off RemedyID = "rfc1337-off"
+	// NATMemory: a NAT that remembers a closed connection for a minute at least.
+	NATMemory RemedyID = "nat-memory"
+)
+
+func judgeSynOnTimeWait(sc *scene) (v verdict) {
+	told := false
+	for _, p := range sc.places {
+		refused, known := p.refusedSYNs()
+		if !known || sc.WindowMS == 0 {
+			if p.Counters.Total[pawsTimeWait]+p.Counters.Total[skippedTimeWait] > 0 {
+				v.unknown = append(v.unknown, p.lacks(LackWindow,
+					"a window (--window above 0): only two readings tell whether SYNs are refused now"))
 			}
-			told = true
-			if float64(refused)*1000/float64(sc.WindowMS) >= sc.t.refusedSYNs && p.timeWaiting() > 0 {
-				v.findings = append(v.findings, sc.synRefused(p, refused))
-			}
+			continue
 		}
-		if told {
-			v.held = "no SYN was refused by a TIME_WAIT socket in this window"
+		told = true
+		if float64(refused)*1000/float64(sc.WindowMS) >= sc.threshold(refusedSYNs) && p.timeWaiting() > 0 {
+			v.findings = append(v.findings, sc.synRefused(p, refused))
 		}
-		return v
-	},
+	}
+	if told {
+		v.absent = "no SYN was refused by a TIME_WAIT socket in this window"
+	}
+	return v
 }
 
 // refusedSYNs is how many segments TIME_WAIT sockets refused in the window, by the
@@ -64,28 +81,31 @@ func (p *place) refusedSYNs() (n uint64, known bool) {
 
 func (p *place) timeWaiting() int { return p.States.TimeWaitSockets() }
 
-func (sc *scene) synRefused(p *place, refused uint64) finding {
-	f := finding{}
+func (sc *scene) synRefused(p *place, refused uint64) draft {
+	f := draft{}
 	seconds := float64(sc.WindowMS) / 1000
 	var busiest *snapshot.Group
 	for i := range p.Groups {
-		if g := &p.Groups[i]; g.Role == tcp.Acceptor && g.States[tcp.TimeWait] > 0 && (busiest == nil || g.States[tcp.TimeWait] > busiest.States[tcp.TimeWait]) {
+		g := &p.Groups[i]
+		if n := g.States[tcp.TimeWait]; g.Role == tcp.Acceptor && n > 0 && (busiest == nil || n > busiest.States[tcp.TimeWait]) {
 			busiest = g
 		}
 	}
 	if busiest != nil {
 		f = p.about(busiest)
-		f.folds = nil // it may be another service: nothing ties the counters to one
+		f.ties, f.Key.Subject = nil, Subject{} // it may be another service: nothing ties the counters to one
 	}
 	f.Netns, f.Severity, f.Confidence, f.FailingNow = p.netns, Warning, Medium, true
 	f.sockets = int(refused)
-	f.Summary = fmt.Sprintf("%s segments/s are refused by TIME_WAIT sockets: clients that share an address reuse a port too soon, and their connects stall", figure.Rate(float64(refused)/seconds))
-	f.Why = "A SYN with the four numbers of a connection in TIME_WAIT opens a new one only if its time stamp or sequence number is newer. Behind a NAT or balancer two hosts with clocks of their own share one address: " +
+	f.Summary = fmt.Sprintf("%s segments/s are refused by TIME_WAIT sockets: "+
+		"clients that share an address reuse a port too soon, and their connects stall", figure.Rate(float64(refused)/seconds))
+	f.Why = "A SYN with the four numbers of a connection in TIME_WAIT opens a new one only if its time stamp or sequence number is newer. " +
+		"Behind a NAT or balancer two hosts with clocks of their own share one address: " +
 		"the older clock's SYN is answered by an ACK of the old connection, the client resets that, and tries again."
 	add := func(name, what string) {
 		if rise, told := p.Counters.Rose(name); told {
 			f.Evidence = append(f.Evidence, Evidence{
-				Name: name[len("TcpExt"):] + " rise", Value: float64(rise), Unit: "segments",
+				ID: EvidenceID(name), Name: name[len("TcpExt"):] + " rise", Value: float64(rise), Unit: "segments",
 				Source: fmt.Sprintf("/proc/net/netstat, over %.3g s: %s", seconds, what), Check: p.in("nstat -az " + name),
 			})
 		}
@@ -100,14 +120,18 @@ func (sc *scene) synRefused(p *place, refused uint64) finding {
 		if rfc != 0 {
 			f.Why += " With tcp_rfc1337=1 the client's reset is ignored, so that the connect fails in place of stalling."
 			f.Remedies = append(f.Remedies, RFC1337Off)
-			f.Evidence = append(f.Evidence, Evidence{Name: "tcp_rfc1337", Value: float64(rfc), Limit: limit(0), Source: keyRFC1337, Check: p.sysctl(keyRFC1337)})
+			f.Evidence = append(f.Evidence, Evidence{
+				ID: "rfc1337", Name: "tcp_rfc1337", Value: float64(rfc), Limit: new(0.0), Source: keyRFC1337, Check: p.sysctl(keyRFC1337),
+			})
 		} else {
-			f.RuledOut = append(f.RuledOut, RuledOut{"tcp_rfc1337", "0: the client's reset ends the old TIME_WAIT, and its next SYN is accepted"})
+			f.RuledOut = append(f.RuledOut, RuledOut{"rfc1337", "tcp_rfc1337",
+				"0: the client's reset ends the old TIME_WAIT, and its next SYN is accepted"})
 		}
 	}
 	if c := p.Conntrack; c != nil {
 		if s, ok := c.TimeoutSeconds["time_wait"]; ok && s < snapshot.HistorySeconds {
-			f.Why += fmt.Sprintf(" Connection tracking here forgets TIME_WAIT after %s s, before the 60 s of the servers behind it.", figure.Count(s))
+			f.Why += fmt.Sprintf(" Connection tracking here forgets TIME_WAIT after %s s, before the 60 s of the servers "+
+				"behind it.", figure.Count(s))
 			f.Remedies = append(f.Remedies, LongerConntrack)
 		}
 	}

@@ -14,33 +14,50 @@ const TimeWaitOverflow Slug = "time-wait-overflow"
 
 const overflowCounter = "TcpExtTCPTimeWaitOverflow"
 
-var timeWaitOverflow = Rule{
-	Slug:  TimeWaitOverflow,
-	Title: "the limit of time-wait sockets is near or met",
-	Needs: "tcp_max_tw_buckets, /proc/net/sockstat, TCPTimeWaitOverflow read twice",
-	judge: func(sc *scene) (v verdict) {
-		most, at := -1.0, ""
-		for _, b := range sc.buckets(&v) {
-			fill := b.fill()
-			rising := b.told && b.rise > 0
-			if rising || fill >= sc.t.bucketsWarning {
-				v.findings = append(v.findings, sc.overflow(b))
-				continue
-			}
-			if !b.told && b.total > 0 {
-				v.unknown = append(v.unknown, Unknown{Netns: b.netns.Label, Needs: fmt.Sprintf(
-					"a window (--window above 0): TCPTimeWaitOverflow is %s since boot, and only two readings tell whether it rises", figure.Count(b.total))})
-			}
-			if fill > most {
-				most, at = fill, fmt.Sprintf("the fullest, %s, has %s of %s time-wait sockets (%s)", b.label(), figure.Count(b.n), figure.Count(b.most), figure.Percent(fill))
-				if b.told {
-					at += ", TCPTimeWaitOverflow did not rise"
-				}
+var timeWaitOverflowRule = Rule{
+	Slug:       TimeWaitOverflow,
+	Title:      "the limit of time-wait sockets is near or met",
+	Needs:      "tcp_max_tw_buckets, /proc/net/sockstat, TCPTimeWaitOverflow read twice",
+	Thresholds: []Threshold{bucketsWarning, bucketsCritical},
+	CausedBy:   []Slug{ConnectionChurn, ClientClosesFirst},
+	Remedies:   []RemedyID{KeepAlive, KeepConnections, PeerClosesFirst, RaiseBuckets},
+	judge:      judgeTimeWaitOverflow,
+}
+
+var (
+	bucketsWarning = Threshold{
+		Name: "time-wait-overflow.warning-percent", Default: 75, Unit: percentUnit,
+		Reason: "of tcp_max_tw_buckets: a third more closes and the limit is met",
+	}
+	bucketsCritical = Threshold{
+		Name: "time-wait-overflow.critical-percent", Default: 90, Unit: percentUnit,
+		Reason: "of tcp_max_tw_buckets: a ninth more closes, an ordinary peak, and sockets are dropped without their TIME_WAIT",
+	}
+)
+
+func judgeTimeWaitOverflow(sc *scene) (v verdict) {
+	most, at := -1.0, ""
+	for _, b := range sc.buckets(&v) {
+		fill := b.fill()
+		rising := b.told && b.rise > 0
+		if rising || fill >= sc.threshold(bucketsWarning) {
+			v.findings = append(v.findings, sc.overflow(b))
+			continue
+		}
+		if !b.told && b.total > 0 {
+			v.unknown = append(v.unknown, b.lacks(LackWindow, fmt.Sprintf("a window (--window above 0): "+
+				"TCPTimeWaitOverflow is %s since boot, and only two readings tell whether it rises", figure.Count(b.total))))
+		}
+		if fill > most {
+			most, at = fill, fmt.Sprintf("the fullest, %s, has %s of %s time-wait sockets (%s)",
+				b.label(), figure.Count(b.n), figure.Count(b.most), figure.Percent(fill))
+			if b.told {
+				at += ", TCPTimeWaitOverflow did not rise"
 			}
 		}
-		v.held = at
-		return v
-	},
+	}
+	v.absent = at
+	return v
 }
 
 // bucketUse is how full tcp_max_tw_buckets is, in one namespace or, through kernel
@@ -69,13 +86,20 @@ func (b *bucketUse) label() string {
 	return b.netns.Label
 }
 
+// lacks is what the rule needs of those that share the limit and does not have.
+func (b *bucketUse) lacks(what Lack, needs string) Unknown {
+	if b.netns == (Netns{}) {
+		return Unknown{Lack: what, Needs: needs}
+	}
+	return b.places[0].lacks(what, needs)
+}
+
 // buckets counts time-wait sockets against each limit that there is.
 func (sc *scene) buckets(v *verdict) []*bucketUse {
 	var uses []*bucketUse
 	shared, hostWide := sc.Host.Settings.Int(keyBuckets)
 	together := &bucketUse{most: float64(shared), told: true}
-	for i := range sc.places {
-		p := &sc.places[i]
+	for _, p := range sc.places {
 		n, counted := p.timeWaitSockets()
 		most, own := p.Settings.Int(keyBuckets)
 		use := &bucketUse{netns: p.netns, most: float64(most), told: true}
@@ -83,11 +107,11 @@ func (sc *scene) buckets(v *verdict) []*bucketUse {
 		case !own && hostWide:
 			use = together
 		case !own:
-			v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "readable sysctl: " + keyBuckets})
+			v.unknown = append(v.unknown, p.lacks(LackSettings, "readable sysctl: "+keyBuckets))
 			continue
 		}
 		if !counted {
-			v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: "the number of time-wait sockets: " + sc.gap(p.netns.Label)})
+			v.unknown = append(v.unknown, p.lacks(LackCount, "the number of time-wait sockets: "+sc.gap(p.netns.Label)))
 			continue
 		}
 		if len(use.places) == 0 {
@@ -103,13 +127,14 @@ func (sc *scene) buckets(v *verdict) []*bucketUse {
 	return uses
 }
 
-func (sc *scene) overflow(b *bucketUse) finding {
+func (sc *scene) overflow(b *bucketUse) draft {
 	p := b.places[0]
-	f := finding{sockets: b.n}
+	f := draft{sockets: b.n}
 	f.Netns, f.Confidence, f.Severity = b.netns, High, Warning
 	fill := b.fill()
-	f.Summary = fmt.Sprintf("%s of %s time-wait sockets (%s of tcp_max_tw_buckets) in %s", figure.Count(b.n), figure.Count(b.most), figure.Percent(fill), b.label())
-	if fill >= sc.t.bucketsCritical && b.most > 0 {
+	f.Summary = fmt.Sprintf("%s of %s time-wait sockets (%s of tcp_max_tw_buckets) in %s",
+		figure.Count(b.n), figure.Count(b.most), figure.Percent(fill), b.label())
+	if fill >= sc.threshold(bucketsCritical) && b.most > 0 {
 		f.Severity = Critical
 	}
 	if b.rise > 0 {
@@ -117,14 +142,15 @@ func (sc *scene) overflow(b *bucketUse) finding {
 		f.Summary = fmt.Sprintf("%s lost their TIME_WAIT in %.3g s: %s of %s time-wait sockets in %s",
 			figure.Items(int(b.rise), "closed connection"), float64(sc.WindowMS)/1000, figure.Count(b.n), figure.Count(b.most), b.label())
 	}
-	f.Why = "A connection that should enter TIME_WAIT when tcp_max_tw_buckets are there is dropped at once, and no log line says so: late segments " +
+	f.Why = "A connection that should enter TIME_WAIT when tcp_max_tw_buckets are there is dropped at once, and no log line " +
+		"says so: late segments " +
 		"are answered by resets, and a peer that has not closed yet may get ECONNRESET."
 	if b.most == 0 {
 		if b.rise == 0 {
 			f.Summary = "tcp_max_tw_buckets is 0 in " + b.label() + ": connections that close first are dropped without their TIME_WAIT"
 		}
 		f.Why += " A limit of 0 switches TIME_WAIT off altogether."
-	} else if b.rise > 0 && fill < sc.t.bucketsWarning {
+	} else if b.rise > 0 && fill < sc.threshold(bucketsWarning) {
 		f.Why += " The limit is far: the kernel could not allocate the sockets, or a short peak met it."
 	}
 	if !b.told {
@@ -132,22 +158,22 @@ func (sc *scene) overflow(b *bucketUse) finding {
 	}
 
 	f.Evidence = []Evidence{{
-		Name: "time-wait sockets", Value: float64(b.n), Limit: limit(b.most), Unit: "sockets",
+		ID: "time-wait-sockets", Name: "time-wait sockets", Value: float64(b.n), Limit: new(b.most), Unit: "sockets",
 		Source: "/proc/net/sockstat tw, " + keyBuckets, Check: p.in("grep TCP: /proc/net/sockstat") + "; " + p.sysctl(keyBuckets),
 	}}
 	if _, known := p.Counters.Total[overflowCounter]; known {
 		overflows := Evidence{
-			Name: "TCPTimeWaitOverflow, total", Value: float64(b.total), Unit: "sockets",
+			ID: "overflow-total", Name: "TCPTimeWaitOverflow, total", Value: float64(b.total), Unit: "sockets",
 			Source: "/proc/net/netstat, since boot", Check: p.in("nstat -az " + overflowCounter),
 		}
 		if b.told {
-			overflows.Name, overflows.Value = "TCPTimeWaitOverflow rise", float64(b.rise)
+			overflows.ID, overflows.Name, overflows.Value = overflowCounter, "TCPTimeWaitOverflow rise", float64(b.rise)
 			overflows.Source = fmt.Sprintf("/proc/net/netstat, over %.3g s; %s since boot", float64(sc.WindowMS)/1000, figure.Count(b.total))
 		}
 		f.Evidence = append(f.Evidence, overflows)
 	}
 	f.Evidence = append(f.Evidence, Evidence{
-		Name: "kernel memory", Value: float64(capacity.AcceptorBytes(b.n)), Unit: "bytes",
+		ID: "kernel-memory", Name: "kernel memory", Value: float64(capacity.AcceptorBytes(b.n)), Unit: "bytes",
 		Source: "slab tw_sock_TCP: 256 bytes each (root reads it)", Check: "grep tw_sock_TCP /proc/slabinfo",
 	})
 
@@ -155,7 +181,7 @@ func (sc *scene) overflow(b *bucketUse) finding {
 	if p, g := b.largest(); g != nil {
 		n := g.States.TimeWaitSockets()
 		f.Evidence = append(f.Evidence, Evidence{
-			Name: "largest group", Value: float64(n), Limit: limit(float64(b.n)), Unit: "sockets",
+			ID: "largest-group", Name: "largest group", Value: float64(n), Limit: new(float64(b.n)), Unit: "sockets",
 			Source: "sock_diag: " + who(g), Check: p.countInState(g, "time-wait"),
 		})
 		f.Owners, f.Peer = g.Owners, g.Peer
@@ -165,11 +191,11 @@ func (sc *scene) overflow(b *bucketUse) finding {
 		}
 		if 2*n >= b.n {
 			f.Why += fmt.Sprintf(" %s has %s of them.", who(g), figure.Percent(share(float64(n), float64(b.n))))
-			f.folds = p.about(g).folds
+			f.ties = p.about(g).ties
 		}
 	}
 	if n, pages := sc.Host.Orphans, sc.Host.TCPMemoryPages; n != nil && pages != nil {
-		f.RuledOut = append(f.RuledOut, RuledOut{"tcp_mem, tcp_max_orphans",
+		f.RuledOut = append(f.RuledOut, RuledOut{"tcp-mem", "tcp_mem, tcp_max_orphans",
 			fmt.Sprintf("time-wait sockets count against neither (%s orphans, %s pages)", figure.Count(*n), figure.Count(*pages))})
 	}
 	f.WillNotHelp = []Folklore{noFewerBuckets, noFinTimeout, noReuseHere, noRecycle, noRFC1337, noSyncookies}

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -54,22 +55,27 @@ func odd(n, other int) snapshot.Group {
 // tracking is a namespace whose table holds so many entries.
 func tracking(count, most int64, rises map[string]uint64, sample *snapshot.ConntrackSample) func(*snapshot.Snapshot) {
 	return func(s *snapshot.Snapshot) {
-		before, after := map[string]uint64{"drop": 1, "early_drop": 1, "insert_failed": 1}, map[string]uint64{"drop": 1, "early_drop": 1, "insert_failed": 1}
+		before := map[string]uint64{"drop": 1, "early_drop": 1, "insert_failed": 1}
+		after := maps.Clone(before)
 		for name, n := range rises {
 			after[name] += n
 		}
 		s.Namespaces[0].Conntrack = &snapshot.Conntrack{
-			Count: count, Max: most, TimeoutSeconds: map[string]int64{"time_wait": 120}, Counters: snapshot.NewCounters(before, after), Sample: sample,
+			Count: count, Max: most, TimeoutSeconds: map[string]int64{"time_wait": 120},
+			Counters: snapshot.NewCounters(before, after), Sample: sample,
 		}
 	}
 }
 
 func sampled(timeWait, established, translated int, complete bool) *snapshot.ConntrackSample {
 	s := &snapshot.ConntrackSample{
-		Entries: timeWait + established, Complete: complete, States: map[string]int{"time_wait": timeWait, "established": established}, Translated: translated,
+		Entries: timeWait + established, Complete: complete, Translated: translated,
+		States: map[string]int{"time_wait": timeWait, "established": established},
 	}
 	if translated > 0 {
-		s.Translations = []snapshot.Translation{{Source: endpoint("192.0.2.1"), Destination: endpoint("198.51.100.7:443"), Entries: translated, TimeWait: timeWait}}
+		s.Translations = []snapshot.Translation{{
+			Source: endpoint("192.0.2.1"), Destination: endpoint("198.51.100.7:443"), Entries: translated, TimeWait: timeWait,
+		}}
 	}
 	return s
 }
@@ -141,11 +147,13 @@ func TestWhoForgot(t *testing.T) {
 				t.Fatalf("findings %+v", d.Findings)
 			}
 			f := d.Findings[0]
-			got := map[string]float64{"conntrack keeps established": -1, "conntrack invalid rise": -1}
-			for _, e := range f.Evidence {
-				got[e.Name] = e.Value
+			value := func(id EvidenceID) float64 {
+				if e, told := f.Measured(id); told {
+					return e.Value
+				}
+				return -1
 			}
-			if keeps, rise := got["conntrack keeps established"], got["conntrack invalid rise"]; keeps != tt.keeps || rise != tt.rise {
+			if keeps, rise := value("conntrack-keeps"), value("conntrack-invalid"); keeps != tt.keeps || rise != tt.rise {
 				t.Errorf("keeps %v s, %v invalid; want %v and %v", keeps, rise, tt.keeps, tt.rise)
 			}
 			if longer := slices.Contains(f.Remedies, LongerConntrack); longer != tt.longer {
@@ -178,12 +186,27 @@ func TestJudgeTroubles(t *testing.T) {
 		says    string // in the first finding's summary or mechanism
 	}{
 		// accept-queue-overflow
-		{"a full queue that refuses", changes{listening(17, 16), rose(rises{listenOverflows: 4})}, []string{"critical accept-queue-overflow"}, "4 attempts refused"},
-		{"a full queue, and nobody comes", changes{listening(17, 16)}, []string{"warning accept-queue-overflow"}, "17 connections of a backlog of 16"},
+		{
+			"a full queue that refuses", changes{listening(17, 16), rose(rises{listenOverflows: 4})},
+			[]string{"critical accept-queue-overflow"}, "4 attempts refused",
+		},
+		{
+			"a full queue, and nobody comes", changes{listening(17, 16)},
+			[]string{"warning accept-queue-overflow"}, "17 connections of a backlog of 16",
+		},
 		{"a queue with one place left", changes{listening(16, 16)}, nil, ""},
-		{"a burst that has passed", changes{listening(0, 16), rose(rises{listenOverflows: 4})}, []string{"critical accept-queue-overflow"}, "no queue was full"},
-		{"SYNs dropped for another reason", changes{listening(0, 16), rose(rises{listenDrops: 4})}, []string{"critical accept-queue-overflow"}, "none of them by a full accept queue"},
-		{"as long as somaxconn allows", changes{listening(17, 16), set(keySomaxconn, "16")}, []string{"warning accept-queue-overflow"}, "next listen()"},
+		{
+			"a burst that has passed", changes{listening(0, 16), rose(rises{listenOverflows: 4})},
+			[]string{"critical accept-queue-overflow"}, "no queue was full",
+		},
+		{
+			"SYNs dropped for another reason", changes{listening(0, 16), rose(rises{listenDrops: 4})},
+			[]string{"critical accept-queue-overflow"}, "none of them by a full accept queue",
+		},
+		{
+			"as long as somaxconn allows", changes{listening(17, 16), set(keySomaxconn, "16")},
+			[]string{"warning accept-queue-overflow"}, "next listen()",
+		},
 		{"one reading of many overflows", changes{listening(0, 16), noWindow(0)}, []string{"? accept-queue-overflow"}, ""},
 
 		// address-in-use
@@ -212,13 +235,22 @@ func TestJudgeTroubles(t *testing.T) {
 		{"three quarters of the table", changes{tracking(75, 100, nil, nil)}, []string{"warning conntrack-full"}, "75 of 100 entries"},
 		{"just below", changes{tracking(749, 1000, nil, nil)}, nil, ""},
 		{"nine tenths", changes{tracking(90, 100, nil, sampled(8192, 8192, 0, false))}, []string{"critical conntrack-full"}, "50 % (49 to 51 %)"},
-		{"just below nine tenths", changes{tracking(899, 1000, nil, sampled(8192, 8192, 0, false))}, []string{"warning conntrack-full"}, "899 of 1,000 entries"},
+		{
+			"just below nine tenths", changes{tracking(899, 1000, nil, sampled(8192, 8192, 0, false))},
+			[]string{"warning conntrack-full"}, "899 of 1,000 entries",
+		},
 		{"it drops", changes{tracking(80, 100, rises{"drop": 3}, nil)}, []string{"critical conntrack-full"}, "3 packets dropped"},
 		{"drops of another reason", changes{tracking(10, 100, rises{"drop": 3}, nil)}, nil, ""},
 
 		// nat-port-exhaustion
-		{"a translation without a port", changes{tracking(20, 100, rises{"insert_failed": 3}, sampled(10, 10, 15, true))}, []string{"critical nat-port-exhaustion"}, "15 ports are taken for 198.51.100.7:443"},
-		{"a sample of it", changes{tracking(4000, 10000, rises{"insert_failed": 3}, sampled(10, 10, 15, false))}, []string{"critical nat-port-exhaustion"}, "about 3,000 ports"},
+		{
+			"a translation without a port", changes{tracking(20, 100, rises{"insert_failed": 3}, sampled(10, 10, 15, true))},
+			[]string{"critical nat-port-exhaustion"}, "15 ports are taken for 198.51.100.7:443",
+		},
+		{
+			"a sample of it", changes{tracking(4000, 10000, rises{"insert_failed": 3}, sampled(10, 10, 15, false))},
+			[]string{"critical nat-port-exhaustion"}, "about 3,000 ports",
+		},
 		{"clashes without translation", changes{tracking(20, 100, rises{"insert_failed": 3}, sampled(10, 10, 0, true))}, nil, ""},
 		{"nobody may look into the table", changes{tracking(20, 100, rises{"insert_failed": 3}, nil)}, []string{"? nat-port-exhaustion"}, ""},
 
@@ -236,13 +268,28 @@ func TestJudgeTroubles(t *testing.T) {
 		{"a dead peer", changes{with(dying(100, 100))}, []string{"warning orphan-pileup"}, "is dead"},
 		{"a stalled peer", changes{with(dying(100, 0))}, []string{"warning orphan-pileup"}, "stalled"},
 		{"99 orphans", changes{with(dying(99, 99))}, nil, ""},
-		{"the limit of orphans is near", changes{with(dying(100, 100)), host(func(h *snapshot.Host) { *h.Orphans = 30000 })}, []string{"critical orphan-pileup"}, "30,000 of 65,536 orphans"},
-		{"orphans are refused", changes{with(dying(100, 100)), rose(rises{abortOnMemory: 2})}, []string{"critical orphan-pileup"}, "for want of room"},
+		{
+			"the limit of orphans is near", changes{with(dying(100, 100)), host(func(h *snapshot.Host) { *h.Orphans = 30000 })},
+			[]string{"critical orphan-pileup"}, "30,000 of 65,536 orphans",
+		},
+		{
+			"orphans are refused", changes{with(dying(100, 100)), rose(rises{abortOnMemory: 2})},
+			[]string{"critical orphan-pileup"}, "for want of room",
+		},
 
 		// vanished-connections
-		{"resets from here", changes{rose(rises{estabResets: 10, "TcpActiveOpens": 100, "TcpExtTCPAbortOnClose": 10})}, []string{"warning vanished-connections"}, "data unread"},
-		{"resets from a peer", changes{rose(rises{estabResets: 10, "TcpActiveOpens": 100})}, []string{"warning vanished-connections"}, "peers reset 10"},
-		{"five a second, of a hundred opens", changes{rose(rises{estabResets: 5, "TcpActiveOpens": 60, "TcpPassiveOpens": 40})}, []string{"warning vanished-connections"}, "peers reset 5"},
+		{
+			"resets from here", changes{rose(rises{estabResets: 10, "TcpActiveOpens": 100, "TcpExtTCPAbortOnClose": 10})},
+			[]string{"warning vanished-connections"}, "data unread",
+		},
+		{
+			"resets from a peer", changes{rose(rises{estabResets: 10, "TcpActiveOpens": 100})},
+			[]string{"warning vanished-connections"}, "peers reset 10",
+		},
+		{
+			"five a second, of a hundred opens", changes{rose(rises{estabResets: 5, "TcpActiveOpens": 60, "TcpPassiveOpens": 40})},
+			[]string{"warning vanished-connections"}, "peers reset 5",
+		},
 		{"five a second, of one more", changes{rose(rises{estabResets: 5, "TcpActiveOpens": 60, "TcpPassiveOpens": 41})}, nil, ""},
 		{"four a second", changes{rose(rises{estabResets: 4, "TcpActiveOpens": 10})}, nil, ""},
 		{"few of many", changes{rose(rises{estabResets: 10, "TcpPassiveOpens": 201})}, nil, ""},
@@ -287,10 +334,19 @@ func TestJudgeTroubles(t *testing.T) {
 		},
 
 		// resource-pressure
-		{"no memory for buffers", changes{host(func(h *snapshot.Host) { *h.TCPMemoryPages = 2000 })}, []string{"warning resource-pressure"}, "2,000 of 4,000 pages"},
-		{"none at all", changes{host(func(h *snapshot.Host) { *h.TCPMemoryPages = 4000 })}, []string{"critical resource-pressure"}, "4,000 of 4,000"},
+		{
+			"no memory for buffers", changes{host(func(h *snapshot.Host) { *h.TCPMemoryPages = 2000 })},
+			[]string{"warning resource-pressure"}, "2,000 of 4,000 pages",
+		},
+		{
+			"none at all", changes{host(func(h *snapshot.Host) { *h.TCPMemoryPages = 4000 })},
+			[]string{"critical resource-pressure"}, "4,000 of 4,000",
+		},
 		{"below pressure", changes{host(func(h *snapshot.Host) { *h.TCPMemoryPages = 1999 })}, nil, ""},
-		{"packets dropped for CPU time", changes{host(func(h *snapshot.Host) { h.Softnet.Rise = rises{"dropped": 10} })}, []string{"warning resource-pressure"}, "10 packets/s"},
+		{
+			"packets dropped for CPU time", changes{host(func(h *snapshot.Host) { h.Softnet.Rise = rises{"dropped": 10} })},
+			[]string{"warning resource-pressure"}, "10 packets/s",
+		},
 		{"nine of them", changes{host(func(h *snapshot.Host) { h.Softnet.Rise = rises{"dropped": 9} })}, nil, ""},
 		{"buffers that overflow", changes{rose(rises{"TcpExtPruneCalled": 10})}, []string{"warning resource-pressure"}, "10 times/s"},
 		{
@@ -300,7 +356,9 @@ func TestJudgeTroubles(t *testing.T) {
 		},
 		{
 			"a busy host that refuses orphans",
-			changes{with(dying(100, 100)), rose(rises{abortOnMemory: 2}), host(func(h *snapshot.Host) { h.Pressure = map[string]snapshot.Pressure{"cpu": {Some: 80}} })},
+			changes{with(dying(100, 100)), rose(rises{abortOnMemory: 2}), host(func(h *snapshot.Host) {
+				h.Pressure = map[string]snapshot.Pressure{"cpu": {Some: 80}}
+			})},
 			[]string{"critical orphan-pileup"}, "for want of room",
 		},
 		{"tcp_mem is not known", changes{host(func(h *snapshot.Host) { h.TCPMemoryPages = nil })}, []string{"? resource-pressure"}, ""},
@@ -325,7 +383,10 @@ func TestJudgeTroubles(t *testing.T) {
 			"connections reset for want of room, and no large group",
 			changes{with(dying(60, 0)), rose(rises{abortOnMemory: 3})}, []string{"critical orphan-pileup"}, "3 connections reset for want of room",
 		},
-		{"SYNs that it drops now", changes{set(keyRecycle, "1"), rose(rises{"TcpExtPAWSPassive": 2})}, []string{"critical tw-recycle"}, "2 SYNs dropped"},
+		{
+			"SYNs that it drops now", changes{set(keyRecycle, "1"), rose(rises{"TcpExtPAWSPassive": 2})},
+			[]string{"critical tw-recycle"}, "2 SYNs dropped",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.want == nil {

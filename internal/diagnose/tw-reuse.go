@@ -12,37 +12,57 @@ import (
 // TWReuse: a setting keeps connect() from taking over TIME_WAIT sockets.
 const TWReuse Slug = "tw-reuse"
 
-var twReuse = Rule{
-	Slug:    TWReuse,
-	Title:   "a setting keeps connect() from taking over ports in TIME_WAIT",
-	Needs:   "sockets with their remaining time, ip_local_port_range, tcp_tw_reuse, tcp_tw_reuse_delay, tcp_timestamps",
-	Setting: true,
-	judge: func(sc *scene) (v verdict) {
-		most, at := 0.0, ""
-		for _, p := range sc.accountable(&v) {
-			if v.held == "" {
-				v.held = "no TIME_WAIT holds a source port"
-			}
-			for j := range p.Groups {
-				g := &p.Groups[j]
-				b, ok := p.budgets.Of(g)
-				if !ok || b.Held() == 0 {
-					continue
-				}
-				fill := share(float64(p.freeable(g, b)), float64(b.Ports))
-				switch obstacles := p.obstacles(g); {
-				case fill >= sc.t.reuseUse && obstacles != nil:
-					v.findings = append(v.findings, sc.stuck(p, g, b, obstacles))
-				case fill > most || at == "":
-					most, at = fill, way(g.Local, g.Remote)+" in "+p.netns.Label
-				}
-			}
-		}
-		if at != "" {
-			v.held = fmt.Sprintf("TIME_WAIT that cannot be taken over fills at most %s of a budget (%s)", figure.Percent(most), at)
-		}
-		return v
-	},
+var twReuseRule = Rule{
+	Slug:       TWReuse,
+	Title:      "a setting keeps connect() from taking over ports in TIME_WAIT",
+	Needs:      "sockets with their remaining time, ip_local_port_range, tcp_tw_reuse, tcp_tw_reuse_delay, tcp_timestamps",
+	Setting:    true,
+	Thresholds: []Threshold{reuseUse},
+	CausedBy:   []Slug{ClientClosesFirst},
+	Remedies:   []RemedyID{KeepConnections, TimestampsOn, ReuseOn, ReuseDelayDefault},
+	judge:      judgeTWReuse,
+}
+
+var reuseUse = Threshold{
+	Name: "tw-reuse.warning-percent", Default: 30, Unit: percentUnit,
+	Reason: "of the ports: below it a change of the setting would gain nothing that is missed",
+}
+
+func judgeTWReuse(sc *scene) (v verdict) {
+	s := survey{
+		none:   "no TIME_WAIT holds a source port",
+		judge:  sc.stuckPorts,
+		report: sc.stuck,
+		fullest: func(p *place, g *snapshot.Group) string {
+			return fmt.Sprintf("TIME_WAIT that cannot be taken over fills at most %s of a budget (%s in %s)",
+				figure.Percent(p.freeableShare(g)), way(g.Local, g.Remote), p.netns.Label)
+		},
+	}
+	for _, p := range sc.accountable(&v) {
+		s.walk(p, &v)
+	}
+	v.absent = s.absent()
+	return v
+}
+
+// stuckPorts is how much of its budget the TIME_WAIT of a group holds that settings could
+// free, in percent.
+func (sc *scene) stuckPorts(p *place, g *snapshot.Group, _ *verdict) (standing, float64) {
+	b, ok := p.budgets.Of(g)
+	if !ok || b.Occupied() == 0 {
+		return apart, 0
+	}
+	fill := p.freeableShare(g)
+	if fill >= sc.threshold(reuseUse) && p.obstacles(g) != nil {
+		return problem, fill
+	}
+	return below, fill
+}
+
+// freeableShare is how many percent of its ports settings could free for a group.
+func (p *place) freeableShare(g *snapshot.Group) float64 {
+	b, _ := p.budgets.Of(g)
+	return share(float64(p.freeable(g, b)), float64(b.Ports))
 }
 
 // freeable is how many of the ports that TIME_WAIT holds settings could free: those
@@ -51,11 +71,11 @@ func (p *place) freeable(g *snapshot.Group, b capacity.Budget) int {
 	t := g.Takeover
 	switch {
 	case t == nil:
-		return b.Held()
-	case !p.budgets.timestamps: // they lack time stamps for that very reason
-		return max(0, b.Held()-t.Bound)
+		return b.Occupied()
+	case !p.budgets.haveStamps: // they lack time stamps for that very reason
+		return max(0, b.Occupied()-t.Bound)
 	default:
-		return max(0, b.Held()-t.Never())
+		return max(0, b.Occupied()-t.Never())
 	}
 }
 
@@ -67,7 +87,7 @@ func (p *place) takeover(g *snapshot.Group) (Evidence, bool) {
 		return Evidence{}, false
 	}
 	return Evidence{
-		Name: "free now with tcp_tw_reuse=1", Value: float64(t.Ripe), Limit: limit(float64(t.Sockets())), Unit: "ports",
+		ID: "free-with-reuse", Name: "free now with tcp_tw_reuse=1", Value: float64(t.Ripe), Limit: new(float64(t.Sockets())), Unit: "ports",
 		Source: fmt.Sprintf("exact, each socket asked by a BPF iterator: %s bound, %s without time stamps, %s younger than %d ms",
 			figure.Count(t.Bound), figure.Count(t.NoTimestamps), figure.Count(t.Young), p.budgets.delay.Milliseconds()),
 		Check: "linger -o json | jq '.namespaces[].groups[] | select(.takeover) | {local, remote, takeover}'",
@@ -75,9 +95,10 @@ func (p *place) takeover(g *snapshot.Group) (Evidence, bool) {
 }
 
 // doubtTakeover says that what can be taken over was not told of each socket.
-func (f *finding) doubtTakeover(g *snapshot.Group) {
+func (f *draft) doubtTakeover(g *snapshot.Group) {
 	if g.Takeover == nil {
-		f.doubt("which ports can be taken over is estimated by their ages: whether the peer used time stamps, and whether bind() owns a port, takes a BPF iterator")
+		f.doubt("which ports can be taken over is estimated by their ages: " +
+			"whether the peer used time stamps, and whether bind() owns a port, takes a BPF iterator")
 	}
 }
 
@@ -90,9 +111,9 @@ func (p *place) obstacles(g *snapshot.Group) []RemedyID {
 		return nil // no setting frees any
 	}
 	b := p.budgets
-	if !b.timestamps {
+	if !b.haveStamps {
 		list = append(list, TimestampsOn)
-		b.timestamps = true
+		b.haveStamps = true
 	}
 	reuse := b.Reuse(g.Local.Addr, g.Remote.Addr)
 	if !reuse.Allowed {
@@ -104,9 +125,11 @@ func (p *place) obstacles(g *snapshot.Group) []RemedyID {
 	return list
 }
 
-func (sc *scene) stuck(p *place, g *snapshot.Group, b capacity.Budget, obstacles []RemedyID) finding {
+func (sc *scene) stuck(p *place, g *snapshot.Group, _ *verdict) draft {
 	f := p.about(g)
-	f.sockets = b.Held()
+	b, _ := p.budgets.Of(g)
+	obstacles := p.obstacles(g)
+	f.sockets = b.Occupied()
 	f.Severity = Warning
 	var setting, why string
 	key := keyReuse
@@ -117,27 +140,27 @@ func (sc *scene) stuck(p *place, g *snapshot.Group, b capacity.Budget, obstacles
 	case obstacle == ReuseDelayDefault:
 		key, setting = keyReuseDelay, fmt.Sprintf("tcp_tw_reuse_delay is %d ms", p.budgets.delay.Milliseconds())
 		why = "connect() takes a TIME_WAIT socket over only when it is older than tcp_tw_reuse_delay, whose default is 1000 ms."
-	case p.budgets.reuse == 2:
+	case p.budgets.mode == 2:
 		setting = "tcp_tw_reuse is 2, which means loopback only"
 		why = "With tcp_tw_reuse at 2, the default since 4.18, connect() takes TIME_WAIT sockets over on loopback addresses alone; " +
 			way(g.Local, g.Remote) + " is none of them, even if the host talks to itself."
 	default:
-		setting = fmt.Sprintf("tcp_tw_reuse is %d", p.budgets.reuse)
+		setting = fmt.Sprintf("tcp_tw_reuse is %d", p.budgets.mode)
 		why = "With tcp_tw_reuse at 0, connect() waits for the full 60 s of each TIME_WAIT socket."
 	}
 	f.Summary = fmt.Sprintf("%s: %s of %s source ports are in TIME_WAIT and cannot be taken over: %s",
 		way(g.Local, g.Remote), figure.Count(p.freeable(g, b)), figure.Count(b.Ports), setting)
-	if rest := b.Held() - p.freeable(g, b); rest > 0 {
+	if rest := b.Occupied() - p.freeable(g, b); rest > 0 {
 		f.Summary += "; " + figure.Count(rest) + " more are bound or lack time stamps, and no setting frees them"
 	}
 	f.Why = why
 	value, _ := p.Settings.Int(key)
 	f.Evidence = []Evidence{
 		{
-			Name: "ports in TIME_WAIT", Value: float64(b.Held()), Limit: limit(float64(b.Ports)), Unit: "ports",
+			ID: "ports-in-time-wait", Name: "ports in TIME_WAIT", Value: float64(b.Occupied()), Limit: new(float64(b.Ports)), Unit: "ports",
 			Source: "sock_diag: TIME_WAIT sockets that connect() may not take over", Check: p.countInState(g, "time-wait"),
 		},
-		{Name: key[len("net.ipv4."):], Value: float64(value), Source: "/proc/sys", Check: p.sysctl(key)},
+		{ID: "setting", Name: key[len("net.ipv4."):], Value: float64(value), Source: "/proc/sys", Check: p.sysctl(key)},
 	}
 	f.RuledOut = sc.acquit(p, g, "")
 	f.doubtOwners(g)

@@ -34,49 +34,79 @@ var aborts = []struct {
 	{abortOnMemory, "the kernel had no room for an orphan", ReachPeer},
 }
 
-var vanishedConnections = Rule{
-	Slug:  VanishedConnections,
-	Title: "established connections end by resets, or their peer has gone without a word",
-	Needs: "EstabResets and opens read twice; sockets",
-	judge: func(sc *scene) (v verdict) {
-		at, most := "", -1.0
-		var received uint64 // the most that one namespace was told of
-		var few []*place    // with too few resets for a finding of their own
-		for i := range sc.places {
-			p := &sc.places[i]
-			resets, told := p.Counters.Rose(estabResets)
-			if told && sc.WindowMS > 0 {
-				perSecond, of := float64(resets)*1000/float64(sc.WindowMS), p.opens()
-				switch {
-				case perSecond >= sc.t.resetRate && (of == 0 || share(float64(resets), of) >= sc.t.resetShare):
-					v.findings = append(v.findings, sc.resets(p, resets))
-					received = max(received, resets-min(resets, p.aborted()))
-				case perSecond > most:
-					most = perSecond
-					at = fmt.Sprintf("the most resets of established connections are %s/s, of %s opens in %.3g s (in %s)",
-						figure.Rate(perSecond), figure.Count(of), float64(sc.WindowMS)/1000, p.netns.Label)
-					few = append(few, p)
-				default:
-					few = append(few, p)
-				}
-			} else if total := p.Counters.Total[estabResets]; total > 0 && sc.WindowMS == 0 {
-				v.unknown = append(v.unknown, Unknown{Netns: p.netns.Label, Needs: fmt.Sprintf(
-					"a window (--window above 0): EstabResets is %s since boot, and only two readings tell whether it rises", figure.Count(total))})
+var vanishedConnectionsRule = Rule{
+	Slug:       VanishedConnections,
+	Title:      "established connections end by resets, or their peer has gone without a word",
+	Needs:      "EstabResets and opens read twice; sockets",
+	Thresholds: []Threshold{resetRate, resetShare, silentPeers},
+	Remedies:   []RemedyID{IdleBelowPeer, CloseWithFIN, ReadToEnd, ProbeIdle, LongerConntrack, ReachPeer},
+	judge:      judgeVanishedConnections,
+}
+
+var (
+	resetRate = Threshold{
+		Name: "vanished-connections.resets-per-second", Default: 5, Unit: "resets/s",
+		Reason: "of established connections: below it they are the accidents of any network",
+	}
+	resetShare = Threshold{
+		Name: "vanished-connections.resets-percent", Default: 5, Unit: percentUnit,
+		Reason: "of the connections opened meanwhile: on a busy host five a second may be a handful of impatient clients",
+	}
+	silentPeers = Threshold{
+		Name: "vanished-connections.silent-peers", Default: 20, Unit: "sockets",
+		Reason: "of one group that are established and unanswered: a few are laptops that were closed",
+	}
+)
+
+// The remedies of this problem alone.
+const (
+	// CloseWithFIN: end connections by a FIN in place of a reset.
+	CloseWithFIN RemedyID = "close-with-fin"
+	// ReadToEnd: read all that came before the close.
+	ReadToEnd RemedyID = "read-to-end"
+	// ProbeIdle: keep-alive probes sooner than a middlebox forgets.
+	ProbeIdle RemedyID = "probe-idle"
+	// IdleBelowPeer: give idle connections up before the peer does.
+	IdleBelowPeer RemedyID = "idle-below-peer"
+)
+
+func judgeVanishedConnections(sc *scene) (v verdict) {
+	at, most := "", -1.0
+	var received uint64 // the most that one namespace was told of
+	var few []*place    // with too few resets for a finding of their own
+	for _, p := range sc.places {
+		resets, told := p.Counters.Rose(estabResets)
+		if told && sc.WindowMS > 0 {
+			perSecond, of := float64(resets)*1000/float64(sc.WindowMS), p.opens()
+			switch {
+			case perSecond >= sc.threshold(resetRate) && (of == 0 || share(float64(resets), of) >= sc.threshold(resetShare)):
+				v.findings = append(v.findings, sc.resets(p, resets))
+				received = max(received, resets-min(resets, p.aborted()))
+			case perSecond > most:
+				most = perSecond
+				at = fmt.Sprintf("the most resets of established connections are %s/s, of %s opens in %.3g s (in %s)",
+					figure.Rate(perSecond), figure.Count(of), float64(sc.WindowMS)/1000, p.netns.Label)
+				few = append(few, p)
+			default:
+				few = append(few, p)
 			}
-			for j := range p.Groups {
-				if g := &p.Groups[j]; float64(g.Unanswered[tcp.Established]) >= sc.t.silentPeers {
-					v.findings = append(v.findings, sc.silent(p, g))
-				}
+		} else if total := p.Counters.Total[estabResets]; total > 0 && sc.WindowMS == 0 {
+			v.unknown = append(v.unknown, p.lacks(LackWindow, fmt.Sprintf(
+				"a window (--window above 0): EstabResets is %s since boot, and only two readings tell whether it rises", figure.Count(total))))
+		}
+		for j := range p.Groups {
+			if g := &p.Groups[j]; float64(g.Unanswered[tcp.Established]) >= sc.threshold(silentPeers) {
+				v.findings = append(v.findings, sc.silent(p, g))
 			}
 		}
-		for _, p := range few {
-			if own := p.aborted(); received > 0 && 2*own >= received {
-				v.findings = append(v.findings, sc.aborter(p))
-			}
+	}
+	for _, p := range few {
+		if own := p.aborted(); received > 0 && 2*own >= received {
+			v.findings = append(v.findings, sc.aborter(p))
 		}
-		v.held = at
-		return v
-	},
+	}
+	v.absent = at
+	return v
 }
 
 // aborted is how many connections this side gave up in the window.
@@ -90,7 +120,7 @@ func (p *place) aborted() (own uint64) {
 
 // aborter is a finding on a namespace that gives up as many connections as another is
 // told of, be they few of its own.
-func (sc *scene) aborter(p *place) finding {
+func (sc *scene) aborter(p *place) draft {
 	resets, _ := p.Counters.Rose(estabResets)
 	f := sc.resets(p, resets)
 	f.lower(Medium)
@@ -105,14 +135,14 @@ func (p *place) opens() float64 {
 	return float64(active + passive)
 }
 
-func (sc *scene) resets(p *place, resets uint64) finding {
-	f := finding{}
+func (sc *scene) resets(p *place, resets uint64) draft {
+	f := draft{}
 	f.Netns, f.Severity, f.Confidence, f.FailingNow = p.netns, Warning, High, true
 	seconds := float64(sc.WindowMS) / 1000
 	var largest uint64
 	own, cause := p.aborted(), ""
 	f.Evidence = []Evidence{{
-		Name: "established connections reset", Value: float64(resets), Limit: limit(p.opens()), Unit: "connections",
+		ID: "resets", Name: "established connections reset", Value: float64(resets), Limit: new(p.opens()), Unit: "connections",
 		Source: fmt.Sprintf("/proc/net/snmp EstabResets over %.3g s, of the connections opened and accepted meanwhile", seconds),
 		Check:  p.in("nstat -az TcpEstabResets TcpActiveOpens TcpPassiveOpens"),
 	}}
@@ -125,7 +155,7 @@ func (sc *scene) resets(p *place, resets uint64) finding {
 			largest, cause = rise, a.because
 		}
 		f.Evidence = append(f.Evidence, Evidence{
-			Name: a.counter[len("TcpExt"):] + " rise", Value: float64(rise), Unit: "connections",
+			ID: EvidenceID(a.counter), Name: a.counter[len("TcpExt"):] + " rise", Value: float64(rise), Unit: "connections",
 			Source: "/proc/net/netstat: " + a.because, Check: p.in("nstat -az " + a.counter),
 		})
 		f.Remedies = append(f.Remedies, a.remedy)
@@ -135,10 +165,12 @@ func (sc *scene) resets(p *place, resets uint64) finding {
 	f.sockets = int(own)
 	if 2*own >= resets {
 		f.Summary = fmt.Sprintf("%s established connections/s are aborted from here: %s", figure.Rate(float64(resets)/seconds), cause)
-		f.Why = "A reset ends the connection at once: there is no FIN, no TIME_WAIT on either side, what was not yet sent is thrown away, and the peer's next read fails with ECONNRESET."
+		f.Why = "A reset ends the connection at once: there is no FIN, no TIME_WAIT on either side, " +
+			"what was not yet sent is thrown away, and the peer's next read fails with ECONNRESET."
 	} else {
 		f.Summary = fmt.Sprintf("peers reset %s established connections/s of this namespace", figure.Rate(float64(received)/seconds))
-		f.Why = "EstabResets counts the resets of either direction; what this side's own counters of aborts do not explain came from a peer, or from a middlebox that speaks for it."
+		f.Why = "EstabResets counts the resets of either direction; " +
+			"what this side's own counters of aborts do not explain came from a peer, or from a middlebox that speaks for it."
 		if p.Traced == nil {
 			f.lower(Medium)
 			f.doubt("which peers: only tracing sees each reset (`linger --trace 10s`)")
@@ -147,10 +179,12 @@ func (sc *scene) resets(p *place, resets uint64) finding {
 	}
 	sc.seeResets(p, &f, 2*own >= resets)
 	if rise, told := p.Counters.Rose("TcpExtTCPAbortOnTimeout"); told && rise == 0 {
-		f.RuledOut = append(f.RuledOut, RuledOut{"silent peers", "TCPAbortOnTimeout did not rise: no connection ended for want of an answer"})
+		f.RuledOut = append(f.RuledOut, RuledOut{"silent-peers", "silent peers",
+			"TCPAbortOnTimeout did not rise: no connection ended for want of an answer"})
 	}
 	if rise, told := p.Counters.Rose("TcpAttemptFails"); told {
-		f.RuledOut = append(f.RuledOut, RuledOut{"refused connects", figure.Items(int(rise), "connect") + " failed (AttemptFails): they are not among these, which were established"})
+		f.RuledOut = append(f.RuledOut, RuledOut{"refused-connects", "refused connects",
+			figure.Items(int(rise), "connect") + " failed (AttemptFails): they are not among these, which were established"})
 	}
 	f.Remedies = distinct(f.Remedies)
 	f.WillNotHelp = []Folklore{
@@ -162,18 +196,20 @@ func (sc *scene) resets(p *place, resets uint64) finding {
 
 // seeResets adds who drops and who resets connections, where that was traced; here is whether it is
 // mostly this side.
-func (sc *scene) seeResets(p *place, f *finding, here bool) {
+func (sc *scene) seeResets(p *place, f *draft, here bool) {
 	if p.Traced == nil {
 		return
 	}
 	seconds := float64(sc.TracedMS) / 1000
 	over := fmt.Sprintf("traced for %.3g s", seconds)
 	f.Evidence = append(f.Evidence, Evidence{
-		Name: "dropped here without a FIN", Value: float64(p.Traced.AbortedHere), Limit: limit(float64(p.Traced.Ended())), Unit: "connections",
+		ID: "aborted-here", Name: "dropped here without a FIN",
+		Value: float64(p.Traced.AbortedHere), Limit: new(float64(p.Traced.Ended())), Unit: "connections",
 		Source: over + ": established connections that this side ended, of all that ended" + inReasons(p.Traced.Resets.Sent),
 		Check:  "linger trace --events --ended-by aborted-here",
 	}, Evidence{
-		Name: "reset by the peer", Value: float64(p.Traced.ResetThere), Limit: limit(float64(p.Traced.Ended())), Unit: "connections",
+		ID: "reset-there", Name: "reset by the peer",
+		Value: float64(p.Traced.ResetThere), Limit: new(float64(p.Traced.Ended())), Unit: "connections",
 		Source: over + ": established connections that a reset ended", Check: "linger trace --events --ended-by reset-there",
 	})
 	// Where both ends are here, that one is to be named which the summary is about.
@@ -235,16 +271,19 @@ func distinct(ids []RemedyID) []RemedyID {
 }
 
 // silent is a finding on connections that are established for this side alone.
-func (sc *scene) silent(p *place, g *snapshot.Group) finding {
+func (sc *scene) silent(p *place, g *snapshot.Group) draft {
 	f := p.about(g)
 	n := g.Unanswered[tcp.Established]
 	f.sockets, f.Severity, f.FailingNow = n, Warning, true
-	f.Summary = fmt.Sprintf("%s established connections of %s get no answer: the peer, or the way to it, has forgotten them", figure.Count(n), who(g))
-	f.Why = "Each has sent the same segment, or a keep-alive probe, three times or more. A firewall or NAT that has dropped its entry throws the segments away; a host that has gone cannot reset them. " +
+	f.Summary = fmt.Sprintf("%s established connections of %s get no answer: the peer, or the way to it, has forgotten them",
+		figure.Count(n), who(g))
+	f.Why = "Each has sent the same segment, or a keep-alive probe, three times or more. " +
+		"A firewall or NAT that has dropped its entry throws the segments away; a host that has gone cannot reset them. " +
 		"The program waits until tcp_retries2 are used up, about a quarter of an hour."
 	f.Evidence = []Evidence{{
-		Name: "without an answer", Value: float64(n), Limit: limit(float64(g.States[tcp.Established])), Unit: "sockets",
-		Source: "sock_diag: idiag_retrans of three or more, of the group's established sockets", Check: p.in("ss -Htnoi state established" + filter(g)),
+		ID: "silent", Name: "without an answer", Value: float64(n), Limit: new(float64(g.States[tcp.Established])), Unit: "sockets",
+		Source: "sock_diag: idiag_retrans of three or more, of the group's established sockets",
+		Check:  p.in("ss -Htnoi state established" + filter(g)),
 	}}
 	f.Remedies = []RemedyID{ProbeIdle, IdleBelowPeer, ReachPeer}
 	firewall := sc.forgetter(p)
@@ -270,8 +309,7 @@ func (sc *scene) forgetter(p *place) *place {
 	if p.Conntrack != nil {
 		most, met = p, p.strangers(p)
 	}
-	for i := range sc.places {
-		q := &sc.places[i]
+	for _, q := range sc.places {
 		if q.netns == p.netns || q.Conntrack == nil {
 			continue
 		}
@@ -302,7 +340,7 @@ func (p *place) outlives(q *place) bool {
 
 // blame adds what the connection tracking of a namespace has to do with connections of
 // p that get no answer.
-func (p *place) blame(firewall *place, f *finding) {
+func (p *place) blame(firewall *place, f *draft) {
 	c, here := firewall.Conntrack, "here"
 	if firewall != p {
 		here = "in " + firewall.netns.Label
@@ -310,21 +348,23 @@ func (p *place) blame(firewall *place, f *finding) {
 	if idle, known := p.Settings.Int(keyKeepalive); known {
 		if keeps, ok := c.TimeoutSeconds["established"]; ok {
 			f.Evidence = append(f.Evidence, Evidence{
-				Name: "conntrack keeps established", Value: float64(keeps), Limit: limit(float64(idle)), Unit: "s",
+				ID: "conntrack-keeps", Name: "conntrack keeps established", Value: float64(keeps), Limit: new(float64(idle)), Unit: "s",
 				Source: "nf_conntrack_tcp_timeout_established " + here + ", against " + keyKeepalive + " of these sockets",
 				Check:  firewall.sysctl(setting.TrackedEstablished) + "; " + p.sysctl(keyKeepalive),
 			})
 			if keeps < idle {
-				f.Why += fmt.Sprintf(" Connection tracking %s forgets an idle connection after %s s; keep-alive, where a program asked for it, first probes after %s s.", here, figure.Count(keeps), figure.Count(idle))
+				f.Why += fmt.Sprintf(" Connection tracking %s forgets an idle connection after %s s; "+
+					"keep-alive, where a program asked for it, first probes after %s s.", here, figure.Count(keeps), figure.Count(idle))
 			}
 		}
 	}
 	rise, told := c.Counters.Rose("invalid")
 	if total := c.Counters.Total["invalid"]; told && total > 0 {
 		f.Evidence = append(f.Evidence, Evidence{
-			Name: "conntrack invalid rise", Value: float64(rise), Unit: "packets",
-			Source: fmt.Sprintf("/proc/net/stat/nf_conntrack %s: segments that belong to no connection that it knows; %s since boot", here, figure.Count(total)),
-			Check:  firewall.in("conntrack -S"),
+			ID: "conntrack-invalid", Name: "conntrack invalid rise", Value: float64(rise), Unit: "packets",
+			Source: fmt.Sprintf("/proc/net/stat/nf_conntrack %s: segments that belong to no connection that it knows; %s since boot",
+				here, figure.Count(total)),
+			Check: firewall.in("conntrack -S"),
 		})
 	}
 	switch {

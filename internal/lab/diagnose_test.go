@@ -101,7 +101,7 @@ func TestEachProblemIsNamed(t *testing.T) {
 				wait(t, b.RipeAt)
 				_, d := look(t, ctx, b.Topology.Nodes...)
 				if len(d.Findings) == 0 {
-					t.Fatalf("no finding; held:\n%s\nunknown:\n%s", describe(d.Held), describe(d.Unknown))
+					t.Fatalf("no finding; held:\n%s\nunknown:\n%s", describe(d.Absent), describe(d.Unknown))
 				}
 				f := d.Findings[0]
 				if f.Problem != s.Slug {

@@ -192,7 +192,7 @@ func (t *Trial) name(ctx context.Context, nodes ...*Node) error {
 	for _, f := range diagnose.Judge(s, diagnose.DefaultThresholds()).Findings {
 		for _, n := range nodes {
 			if n.Inode() == f.Netns.Inode && f.Problem != diagnose.ResourcePressure {
-				t.run.Named = append(t.run.Named, fmt.Sprintf("%s at the %s (%s)", f.Problem, n.Name, f.Severity))
+				t.run.Named = append(t.run.Named, proof.Name{Problem: f.Problem, At: n.Name, Severity: f.Severity})
 			}
 		}
 	}
@@ -235,11 +235,11 @@ func proxyQuantities() []proof.Quantity {
 // has to name the backend, which closes them, and with kept ones nobody.
 func proxyArms(name string, timeWait proof.Bound, proxy func(kept bool) func(listen, backend endpoint) program, off, on string) []Arm {
 	closed := proxy(false)
-	names := func(a proof.Arm, names ...string) proof.Arm {
-		a.Names = append([]string{}, names...)
+	names := func(a proof.Arm, names ...proof.Name) proof.Arm {
+		a.Names = append([]proof.Name{}, names...)
 		return a
 	}
-	const churn = "connection-churn at the backend"
+	churn := proof.Name{Problem: diagnose.ConnectionChurn, At: "backend"}
 	return []Arm{
 		{Arm: names(base(name+" as "+off, proof.Exactly("failed", 0), proof.Exactly("opened", 4000), timeWait, proof.Exactly("proxy_time_wait", 0)), churn), Seconds: 4, Run: proxied(closed)},
 		{Arm: names(remedy("keep-alive", "Keep the connections to the backend", on, proof.Works, proof.Exactly("failed", 0), proof.Between("opened", 1, 16), proof.Exactly("time_wait", 0))), Seconds: 4, Run: proxied(proxy(true))},

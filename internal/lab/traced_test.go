@@ -43,7 +43,7 @@ func problem(t *testing.T, d diagnose.Diagnosis, slug diagnose.Slug) diagnose.Fi
 			}
 		}
 	}
-	t.Fatalf("no %s; held %s\n%s", slug, describe(d.Held), headlines(d))
+	t.Fatalf("no %s; held %s\n%s", slug, describe(d.Absent), headlines(d))
 	return diagnose.Finding{}
 }
 

@@ -8,6 +8,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"linger/internal/diagnose"
 )
 
 // Quantity is one thing that is measured in each run.
@@ -64,9 +66,9 @@ type Arm struct {
 	Expect Verdict `json:"expected,omitempty"`
 	// Within are numbers that the mechanism lets expect.
 	Within []Bound `json:"within,omitempty"`
-	// Names are what a diagnosis has to name, as Run.Named has it without the severity; what
-	// else it names is information at most. Empty and not nil: it has to name nothing.
-	Names []string `json:"names,omitempty"`
+	// Names are what a diagnosis has to name, of whatever severity; what else it names is
+	// information at most. Empty and not nil: it has to name nothing.
+	Names []Name `json:"names,omitempty"`
 	// Note says what the numbers alone do not: the mechanism.
 	Note string `json:"note,omitempty"`
 }
@@ -91,10 +93,29 @@ type Run struct {
 	Series []Series `json:"series,omitempty"`
 	// Ladders are the segments that passed, for who wants to see them.
 	Ladders []Ladder `json:"ladders,omitempty"`
-	// Named are the problems that a diagnosis of the namespaces named, the first first:
-	// connection-churn at the backend (info).
-	Named []string `json:"named,omitempty"`
+	// Named are the problems that a diagnosis of the namespaces named, the first first.
+	Named []Name `json:"named,omitempty"`
 }
+
+// Name is a problem that a diagnosis names at one of the hosts of an experiment.
+type Name struct {
+	Problem diagnose.Slug
+	At      string
+	// Severity is empty where any will do.
+	Severity diagnose.Severity
+}
+
+// String is the name in words: connection-churn at the backend (info).
+func (n Name) String() string {
+	text := string(n.Problem) + " at the " + n.At
+	if n.Severity != "" {
+		text += " (" + string(n.Severity) + ")"
+	}
+	return text
+}
+
+// MarshalText is String: a name is one word of the JSON output.
+func (n Name) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
 
 // Series is a curve of points, in the order of X.
 type Series struct {
@@ -251,27 +272,36 @@ func (r *Result) holdNames() {
 	}
 }
 
-func namedAs(want, got []string) bool {
+func namedAs(want, got []Name) bool {
 	if len(want) == 0 {
 		return len(got) == 0
 	}
 	missing := slices.Clone(want)
 	for _, name := range got {
-		at := slices.IndexFunc(missing, func(w string) bool { return strings.HasPrefix(name, w+" ") })
+		at := slices.IndexFunc(missing, func(w Name) bool { return w.Problem == name.Problem && w.At == name.At })
 		if at >= 0 {
 			missing = slices.Delete(missing, at, at+1)
-		} else if !strings.HasSuffix(name, "(info)") {
+		} else if name.Severity != diagnose.Info {
 			return false
 		}
 	}
 	return len(missing) == 0
 }
 
-func orNothing(names []string) string {
+func orNothing(names []Name) string {
 	if len(names) == 0 {
 		return "nothing"
 	}
-	return strings.Join(names, ", ")
+	return Names(names)
+}
+
+// Names writes several names in a row.
+func Names(names []Name) string {
+	words := make([]string, len(names))
+	for i, n := range names {
+		words[i] = n.String()
+	}
+	return strings.Join(words, ", ")
 }
 
 func (r *Result) holdBounds() {

@@ -1,6 +1,7 @@
 package proof_test
 
 import (
+	"encoding/json"
 	"math"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"linger/internal/diagnose"
 	"linger/internal/proof"
 )
 
@@ -148,7 +150,9 @@ func TestVerdictsAreSymmetric(t *testing.T) {
 }
 
 func TestNumber(t *testing.T) {
-	for v, want := range map[float64]string{0: "0", 12345678: "12,345,678", -1500: "-1,500", 60.04: "60.0", 1.234: "1.23", 0.05: "0.05", 999.6: "1,000"} {
+	for v, want := range map[float64]string{
+		0: "0", 12345678: "12,345,678", -1500: "-1,500", 60.04: "60.0", 1.234: "1.23", 0.05: "0.05", 999.6: "1,000",
+	} {
 		if got := proof.Number(v); got != want {
 			t.Errorf("%v is written %s, want %s", v, got, want)
 		}
@@ -157,25 +161,37 @@ func TestNumber(t *testing.T) {
 
 // What a diagnosis has to name, it names in every run, and nothing graver beside it.
 func TestNames(t *testing.T) {
+	reuse := func(s diagnose.Severity) proof.Name {
+		return proof.Name{Problem: diagnose.TWReuse, At: "proxy", Severity: s}
+	}
+	churn := func(at string, s diagnose.Severity) proof.Name {
+		return proof.Name{Problem: diagnose.ConnectionChurn, At: at, Severity: s}
+	}
+	type names = []proof.Name
+	want := names{churn("backend", "")}
 	for _, c := range []struct {
-		want, got []string
+		want, got names
 		as        bool
 	}{
-		{nil, []string{"tw-reuse at the proxy (critical)"}, true}, // nobody asked
-		{[]string{}, nil, true},
-		{[]string{}, []string{"tw-reuse at the proxy (info)"}, false},
-		{[]string{"churn at the backend"}, []string{"churn at the backend (info)"}, true},
-		{[]string{"churn at the backend"}, []string{"tw-reuse at the proxy (info)", "churn at the backend (warning)"}, true},
-		{[]string{"churn at the backend"}, []string{"tw-reuse at the proxy (warning)", "churn at the backend (info)"}, false},
-		{[]string{"churn at the backend"}, []string{"churn at the proxy (info)"}, false},
-		{[]string{"churn at the backend"}, nil, false},
+		{nil, names{reuse(diagnose.Critical)}, true}, // nobody asked
+		{names{}, nil, true},
+		{names{}, names{reuse(diagnose.Info)}, false},
+		{want, names{churn("backend", diagnose.Info)}, true},
+		{want, names{reuse(diagnose.Info), churn("backend", diagnose.Warning)}, true},
+		{want, names{reuse(diagnose.Warning), churn("backend", diagnose.Info)}, false},
+		{want, names{churn("proxy", diagnose.Info)}, false},
+		{want, nil, false},
 	} {
 		base := runs([3]float64{1})
 		base.Names, base.Runs[0].Named = c.want, c.got
 		p := proof.Proof{Quantities: []proof.Quantity{held}, Base: base}
 		p.Judge()
 		if p.AsExpected() != c.as {
-			t.Errorf("%q where %q is expected: %q", c.got, c.want, p.Base.Unexpected)
+			t.Errorf("%v where %v is expected: %q", c.got, c.want, p.Base.Unexpected)
 		}
+	}
+	told, err := json.Marshal(names{churn("backend", diagnose.Info), churn("backend", "")})
+	if want := `["connection-churn at the backend (info)","connection-churn at the backend"]`; err != nil || string(told) != want {
+		t.Errorf("in JSON %s, %v, want %s", told, err, want)
 	}
 }

@@ -109,7 +109,8 @@ func (t Truth) first(f diagnose.Finding) string {
 	case f.Netns.Inode != t.Netns:
 		return "named in another namespace: " + f.Summary
 	case t.Subject.Role != "" && subject != t.Subject:
-		return fmt.Sprintf("named of %s %s → %s, not of %s %s → %s", subject.Role, subject.Local, subject.Remote, t.Subject.Role, t.Subject.Local, t.Subject.Remote)
+		return fmt.Sprintf("named of %s %s → %s, not of %s %s → %s",
+			subject.Role, subject.Local, subject.Remote, t.Subject.Role, t.Subject.Local, t.Subject.Remote)
 	case t.Owner != "" && !slices.ContainsFunc(f.Owners, func(o snapshot.Owner) bool { return o.Process == t.Owner && o.PID > 0 }):
 		return fmt.Sprintf("%s is not named as its owner", t.Owner)
 	}

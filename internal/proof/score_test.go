@@ -50,13 +50,25 @@ func TestTruthHolds(t *testing.T) {
 		{"with information", truth(), []diagnose.Finding{root, named("connection-churn", diagnose.Info, 3, 9000, "by-pool-1")}, ""},
 		{"nothing", truth(), nil, "nothing was named"},
 		{"another first", truth(), []diagnose.Finding{follows, root}, "fin-wait2-pileup was named first"},
-		{"another namespace", truth(), []diagnose.Finding{named("close-wait-leak", diagnose.Warning, 1, 8080, "lab-server")}, "another namespace"},
+		{
+			"another namespace", truth(),
+			[]diagnose.Finding{named("close-wait-leak", diagnose.Warning, 1, 8080, "lab-server")}, "another namespace",
+		},
 		{"another service", truth(), []diagnose.Finding{named("close-wait-leak", diagnose.Warning, 2, 8081, "lab-server")}, "named of acceptor"},
 		{"another process", truth(), []diagnose.Finding{named("close-wait-leak", diagnose.Warning, 2, 8080, "init")}, "lab-server is not named"},
 		{"what does not follow", truth(), []diagnose.Finding{with(named("tw-reuse", diagnose.Warning, 1, 8080, ""))}, "tw-reuse does not follow"},
-		{"a bystander's process", truth(), []diagnose.Finding{root, named("close-wait-leak", diagnose.Warning, 2, 8080, "by-pool-1")}, "by-pool-1 is blamed"},
-		{"a bystander's connections", truth(), []diagnose.Finding{root, named("fin-wait2-pileup", diagnose.Warning, 1, 9000, "")}, "healthy connections"},
-		{"a bystander's namespace", truth(), []diagnose.Finding{root, named("close-wait-leak", diagnose.Warning, 3, 8080, "")}, "healthy namespace"},
+		{
+			"a bystander's process", truth(),
+			[]diagnose.Finding{root, named("close-wait-leak", diagnose.Warning, 2, 8080, "by-pool-1")}, "by-pool-1 is blamed",
+		},
+		{
+			"a bystander's connections", truth(),
+			[]diagnose.Finding{root, named("fin-wait2-pileup", diagnose.Warning, 1, 9000, "")}, "healthy connections",
+		},
+		{
+			"a bystander's namespace", truth(),
+			[]diagnose.Finding{root, named("close-wait-leak", diagnose.Warning, 3, 8080, "")}, "healthy namespace",
+		},
 		{"health", proof.Truth{}, nil, ""},
 		{"health, and information", proof.Truth{}, []diagnose.Finding{named("tw-reuse", diagnose.Info, 1, 1, "")}, ""},
 		{"a false alarm", proof.Truth{}, []diagnose.Finding{named("tw-reuse", diagnose.Warning, 1, 1, "")}, "where nothing is wrong"},
@@ -77,7 +89,12 @@ func TestNobodyIsNamed(t *testing.T) {
 	for _, c := range []struct {
 		finding diagnose.Finding
 		want    bool
-	}{{nobody, true}, {elsewhere, false}, {named("close-wait-leak", diagnose.Warning, 2, 8080, "init"), false}, {named("close-wait-leak", diagnose.Warning, 2, 8080, "lab-server"), false}} {
+	}{
+		{nobody, true},
+		{elsewhere, false},
+		{named("close-wait-leak", diagnose.Warning, 2, 8080, "init"), false},
+		{named("close-wait-leak", diagnose.Warning, 2, 8080, "lab-server"), false},
+	} {
 		if got := truth().Holds([]diagnose.Finding{c.finding}); got.Nobody != c.want {
 			t.Errorf("%+v", got)
 		}

@@ -144,8 +144,8 @@ func restartProcess(at *site) Remedy {
 
 // leaked is how many sockets a finding on a leak is about.
 func leaked(at *site) float64 {
-	if at.f.Problem == diagnose.CloseWaitLeak && len(at.f.Evidence) > 0 {
-		return at.f.Evidence[0].Value
+	if e, told := at.f.Measured(diagnose.LeakedSockets); told {
+		return e.Value
 	}
 	if at.group != nil {
 		return float64(at.group.States[tcp.CloseWait])

@@ -46,7 +46,7 @@ func (at *site) reusing(changed diagnose.Budgets) string {
 	b, _ := changed.Of(at.group)
 	forEver := fmt.Sprintf("%s closes/s for ever in place of %s", figure.Rate(b.Sustainable), figure.Rate(at.budget.Sustainable))
 	if t := at.group.Takeover; t != nil {
-		freed := fmt.Sprintf("exactly %s of %s ports in TIME_WAIT now", figure.Count(at.budget.Held()-b.Held()), figure.Count(at.budget.Held()))
+		freed := fmt.Sprintf("exactly %s of %s ports in TIME_WAIT now", figure.Count(at.budget.Occupied()-b.Occupied()), figure.Count(at.budget.Occupied()))
 		if t.Never() > 0 {
 			freed += fmt.Sprintf(" (%s are bound, %s lack time stamps)", figure.Count(t.Bound), figure.Count(t.NoTimestamps))
 		}
@@ -54,10 +54,10 @@ func (at *site) reusing(changed diagnose.Budgets) string {
 	}
 	if !at.budgets.Timestamps() {
 		return fmt.Sprintf("none of the %s ports in TIME_WAIT now, which have no time stamps; from then on %s",
-			figure.Count(at.budget.Held()), forEver)
+			figure.Count(at.budget.Occupied()), forEver)
 	}
 	return fmt.Sprintf("about %s of %s ports in TIME_WAIT now; %s",
-		figure.Count(at.budget.Held()-b.Held()), figure.Count(at.budget.Held()), forEver)
+		figure.Count(at.budget.Occupied()-b.Occupied()), figure.Count(at.budget.Occupied()), forEver)
 }
 
 func reuseDelayDefault(at *site) Remedy {
@@ -172,7 +172,7 @@ func finTimeoutDefault(at *site) Remedy {
 	}
 	if at.ns != nil {
 		r.Now, r.Sets = at.set(key, value), []Assignment{{key, value}}
-		if own := at.ns.Label.Kind; own != "host" {
+		if own := at.ns.Label.Kind; own != snapshot.LabelHost {
 			r.Change = "Nothing needs to keep it: a new namespace starts with 60. Take out what sets another value."
 			return r
 		}

@@ -155,8 +155,8 @@ func note() diagnose.Finding {
 	}
 }
 
-func held() []diagnose.Held {
-	return []diagnose.Held{
+func held() []diagnose.Absent {
+	return []diagnose.Absent{
 		{Problem: "time-wait-overflow", Because: "27,310 of 131,072 time-wait sockets, and none was refused"},
 		{Problem: "fin-timeout", Because: "net.ipv4.tcp_fin_timeout is 60"},
 		{Problem: "close-wait-leak", Because: "0 sockets in CLOSE_WAIT"},
@@ -164,7 +164,7 @@ func held() []diagnose.Held {
 }
 
 func document(s *snapshot.Snapshot, findings ...diagnose.Finding) *Document {
-	return &Document{Snapshot: s, Diagnosis: diagnose.Diagnosis{Findings: findings, Held: held()}, Remedies: remedies, Elapsed: 1240 * time.Millisecond}
+	return &Document{Snapshot: s, Diagnosis: diagnose.Diagnosis{Findings: findings, Absent: held()}, Remedies: remedies, Elapsed: 1240 * time.Millisecond}
 }
 
 // incident is one critical problem.
@@ -250,7 +250,7 @@ func unread() *Document {
 	ns := &d.Snapshot.Namespaces[0]
 	ns.Label = snapshot.Label{Kind: snapshot.LabelContainer, Name: "3f2a9c01d2e4"}
 	ns.SocketsRead, ns.SocketsComplete, ns.States, ns.Groups = false, false, tcp.States{}, nil
-	d.Diagnosis.Held = nil
+	d.Diagnosis.Absent = nil
 	d.Diagnosis.Unknown = []diagnose.Unknown{{Problem: "port-exhaustion", Needs: "sockets of the namespace"}}
 	d.Snapshot.Gaps = []snapshot.Gap{{What: "sockets", Cause: "permission denied\nread again: no\nand again: no", Needs: "CAP_NET_ADMIN"}}
 	return d

@@ -40,7 +40,7 @@ func (JSON) Print(w io.Writer, d *Document) error {
 				s.element(d.tell(f))
 			}
 		})
-		elements(s, "held", d.Diagnosis.Held)
+		elements(s, "held", d.Diagnosis.Absent)
 		elements(s, "unknown", d.Diagnosis.Unknown)
 		elements(s, "gaps", d.Snapshot.Gaps)
 	})

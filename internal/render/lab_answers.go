@@ -151,5 +151,5 @@ func said(r proof.Result) string {
 	case len(r.Runs[0].Named) == 0:
 		return "nothing is wrong"
 	}
-	return strings.Join(r.Runs[0].Named, ", ")
+	return proof.Names(r.Runs[0].Named)
 }

@@ -20,7 +20,7 @@ func aRun() Lab {
 			r.Runs = append(r.Runs, proof.Run{
 				Values: map[string]float64{"left": v},
 				Series: []proof.Series{{Name: "left", XUnit: "s", YUnit: "sockets", X: []float64{0, 60, 61}, Y: []float64{50, 50, 0}}},
-				Named:  []string{"connection-churn at the backend"},
+				Named:  []proof.Name{{Problem: "connection-churn", At: "backend"}},
 			})
 		}
 		return r
@@ -62,7 +62,9 @@ func TestLabJSONFollowsItsSchema(t *testing.T) {
 	if err := follows(t, "lab", text); err != nil {
 		t.Errorf("%v\n%s", err, text)
 	}
-	var back Lab
+	var back struct {
+		Proofs []struct{ Variants []struct{ Verdict proof.Verdict } }
+	}
 	if err := json.Unmarshal([]byte(text), &back); err != nil || back.Proofs[0].Variants[0].Verdict != proof.Works {
 		t.Errorf("read back: %v", err)
 	}

@@ -28,7 +28,7 @@ func (Markdown) Print(w io.Writer, d *Document) error {
 	for i := range d.Diagnosis.Findings {
 		m.finding(d, &d.Diagnosis.Findings[i], "##")
 	}
-	bullets(m, "What was looked for and is absent", d.Diagnosis.Held, func(h diagnose.Held) string {
+	bullets(m, "What was looked for and is absent", d.Diagnosis.Absent, func(h diagnose.Absent) string {
 		return "**" + escape(string(h.Problem)) + "**: " + escape(h.Because)
 	})
 	bullets(m, "What cannot be told", d.Diagnosis.Unknown, func(u diagnose.Unknown) string {

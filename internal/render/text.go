@@ -161,7 +161,7 @@ func (t Text) everything(d *Document, problems, notes []diagnose.Finding) []stri
 	}
 	b.blank()
 	b.section("HELD")
-	for _, h := range d.Diagnosis.Held {
+	for _, h := range d.Diagnosis.Absent {
 		b.paragraph("", plain, string(h.Problem)+": "+h.Because)
 	}
 	b.section("UNSURE")
@@ -209,7 +209,7 @@ func (t Text) end(d *Document, problems int, gaps gapsForm) []string {
 		figure.Of(states.Total(), "socket", "sockets"),
 		figure.Count(states[tcp.TimeWait]) + " TIME_WAIT",
 		figure.Of(problems, "problem", "problems"),
-		figure.Count(len(d.Diagnosis.Held)) + " held",
+		figure.Count(len(d.Diagnosis.Absent)) + " held",
 	}
 	if n := len(d.Snapshot.Gaps); n > 0 && gaps != gapsCounted {
 		counts = append(counts, figure.Of(n, "gap", "gaps"))

@@ -75,13 +75,16 @@ func NewTable(s *snapshot.Snapshot, q Query) Table {
 		}
 	}
 	if byClient > 0 {
-		t.Notes = append(t.Notes, fmt.Sprintf("services that count all of their clients, of which --remote chose some: %d; --list shows those alone", byClient))
+		t.Notes = append(t.Notes, fmt.Sprintf("services that count all of their clients, of which --remote chose some: %d; "+
+			"--list shows those alone", byClient))
 	}
 	if undecidable > 0 {
-		t.Notes = append(t.Notes, fmt.Sprintf("services left out, for they have more clients than were kept: %d; --list looks at each socket", undecidable))
+		t.Notes = append(t.Notes, fmt.Sprintf("services left out, for they have more clients than were kept: %d; "+
+			"--list looks at each socket", undecidable))
 	}
 	if t.Other.Groups > 0 {
-		t.Notes = append(t.Notes, fmt.Sprintf("small groups that were folded, whatever was asked for: %d, with %d sockets; --list looks at each socket",
+		t.Notes = append(t.Notes, fmt.Sprintf("small groups that were folded, whatever was asked for: %d, with %d sockets; "+
+			"--list looks at each socket",
 			t.Other.Groups, t.Other.States.Total()))
 	}
 	for _, row := range rows {
