@@ -28,7 +28,10 @@ var arrows = map[string][]string{
 	"internal/remedy":   {"internal/figure", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/plan":     {"internal/figure", "internal/remedy", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/kernel/*": {"internal/tcp"},
-	"internal/change":   {"internal/plan", "internal/diagnose", "internal/kernel/*", "internal/tcp"},
+	"internal/deed":     {"internal/plan", "internal/diagnose", "internal/tcp"},
+	"internal/journal":  {},
+	"internal/change":   {"internal/journal", "internal/deed", "internal/plan", "internal/diagnose", "internal/snapshot", "internal/kernel/*"},
+	"internal/reap":     {"internal/journal", "internal/deed", "internal/kernel/*", "internal/tcp"},
 	"internal/collect":  {"internal/kernel/*", "internal/snapshot", "internal/tcp"},
 	"internal/lab/wire": {"internal/kernel/*"},
 	"internal/proof":    {"internal/snapshot", "internal/diagnose"},
@@ -36,7 +39,7 @@ var arrows = map[string][]string{
 	"internal/render":   {"internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/explain":  {},
 	"docs":              {},
-	"internal/cli":      {"internal/figure", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/plan", "internal/change", "internal/lab", "internal/proof", "internal/render", "internal/snapshot", "internal/tcp"},
+	"internal/cli":      {"internal/figure", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/plan", "internal/deed", "internal/journal", "internal/change", "internal/reap", "internal/lab", "internal/proof", "internal/render", "internal/snapshot", "internal/tcp"},
 	"cmd/linger":        {"internal/cli", "internal/lab"},
 	"scripts/man":       {"internal/cli"},
 	"kernels":           {},
@@ -45,7 +48,7 @@ var arrows = map[string][]string{
 
 // pure rooms compute: they read no host, no file and no clock, and so import
 // nothing that could.
-var pure = []string{"internal/figure", "internal/tcp", "internal/capacity", "internal/snapshot", "internal/diagnose", "internal/sockets", "internal/remedy", "internal/plan", "internal/proof"}
+var pure = []string{"internal/figure", "internal/tcp", "internal/capacity", "internal/snapshot", "internal/diagnose", "internal/sockets", "internal/remedy", "internal/plan", "internal/deed", "internal/proof"}
 
 var impure = []string{"os", "os/exec", "net", "net/http", "syscall", "log", "log/slog", "golang.org/x/sys/unix"}
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"linger/internal/deed"
 	"linger/internal/kernel/netns"
 )
 
@@ -136,8 +137,8 @@ func (s *systemd) inside(arguments ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"-t", fmt.Sprint(s.pid), "-m", "-p", "-n", "-i", "-u", "-C", "--"}, arguments...)...)
 }
 
-// do does a deed there, and returns the id of its change.
-func (s *systemd) do(d deed) string {
+// do does an errand there, and returns the id of its change.
+func (s *systemd) do(d errand) string {
 	s.t.Helper()
 	text, err := json.Marshal(d)
 	if err != nil {
@@ -175,7 +176,7 @@ func TestWatcherUnderARealSystemd(t *testing.T) {
 	units := func(id string) string {
 		return s.systemctl("list-units", "--all", "--plain", "--no-legend", "linger-*"+id+"*")
 	}
-	d := deed{What: "apply", Dir: w.dir, Plan: w.plan, Within: 5 * time.Second}
+	d := errand{What: "apply", Dir: w.dir, Plan: w.plan, Within: 5 * time.Second}
 
 	// Killed before its deadline, the timer stands in.
 	id := s.do(d)
@@ -188,7 +189,7 @@ func TestWatcherUnderARealSystemd(t *testing.T) {
 	if w.values() != newValues {
 		t.Errorf("values %v before the deadline", w.values())
 	}
-	w.await("the old values", func() bool { return w.values() == oldValues && w.entry(id).State == Undone })
+	w.await("the old values", func() bool { return w.values() == oldValues && w.entry(id).State == deed.Undone })
 	w.await("systemd to forget the units", func() bool { return units(id) == "" })
 
 	// The next start of linger starts another watcher for one that was killed, with a
@@ -198,14 +199,14 @@ func TestWatcherUnderARealSystemd(t *testing.T) {
 	service, timer = "linger-watch-"+id+"-*.service", timerName+id+"-*.timer"
 	s.systemctl("kill", "--signal=KILL", service)
 	w.await("the watcher's end", func() bool { return !isWatched(w.dir, id) })
-	s.do(deed{What: "recover", Dir: w.dir})
+	s.do(errand{What: "recover", Dir: w.dir})
 	if s.systemctl("is-active", service) != "active" || s.systemctl("is-active", timer) != "active" {
 		t.Fatalf("units:\n%s", units(id))
 	}
 
 	// Confirmed, and taken back at once: by the watcher that has not left, or a new one.
-	s.do(deed{What: "confirm", Dir: w.dir, ID: id})
-	s.do(deed{What: "rollback", Dir: w.dir, ID: id})
+	s.do(errand{What: "confirm", Dir: w.dir, ID: id})
+	s.do(errand{What: "rollback", Dir: w.dir, ID: id})
 	if w.values() != oldValues {
 		t.Errorf("values %v", w.values())
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"linger/internal/deed"
 )
 
 // Once the state directory is gone nobody can confirm: the watcher takes back what it
@@ -87,7 +89,7 @@ setsid "$@" >/dev/null 2>&1 </dev/null &
 			t.Errorf("systemd-run was not asked for %s:\n%s", want, asked)
 		}
 	}
-	w.await("the deadline", func() bool { return w.entry(e.ID).State == Undone })
+	w.await("the deadline", func() bool { return w.entry(e.ID).State == deed.Undone })
 
 	systemdRun = "/bin/false"
 	_, err = Apply(t.Context(), w.plan, Options{StateDir: w.dir, Within: time.Minute, Live: true})

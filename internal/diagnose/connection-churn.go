@@ -45,7 +45,7 @@ func (sc *scene) acceptorChurn(p *place, g *snapshot.Group, c churn, v *verdict)
 		top := g.Clients[0]
 		f.Evidence = append(f.Evidence, Evidence{
 			Name: "from " + top.Addr.String(), Value: float64(top.Sockets), Limit: limit(float64(c.total)), Unit: "sockets",
-			Source: "sock_diag: the busiest client", Check: p.in("ss -Htan" + filter(g) + " dst " + quote(ssAddress(tcp.Endpoint{Addr: top.Addr})) + " | wc -l"),
+			Source: "sock_diag: the busiest client", Check: p.in("ss -Htan" + filter(g) + " dst " + Quote(ssAddress(tcp.Endpoint{Addr: top.Addr})) + " | wc -l"),
 		})
 	}
 	f.RuledOut = sc.acquit(p, g, accused)

@@ -82,7 +82,7 @@ func recycleInFile(file string, line int, value string, exists bool) finding {
 		f.Why = recycleWhy
 	}
 	f.Evidence = []Evidence{{
-		Name: "line of " + file, Value: float64(line), Unit: "line", Source: file, Check: fmt.Sprintf("sed -n %dp %s", line, quote(file)),
+		Name: "line of " + file, Value: float64(line), Unit: "line", Source: file, Check: fmt.Sprintf("sed -n %dp %s", line, Quote(file)),
 	}}
 	f.Remedies = []RemedyID{RecycleOff}
 	f.WillNotHelp = []Folklore{noRecycle}

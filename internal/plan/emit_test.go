@@ -8,7 +8,7 @@ import (
 )
 
 func TestEmit(t *testing.T) {
-	pod := Scope{Cookie: 7, Label: "pod shop/cart"}
+	pod := Scope{Cookie: 7, Label: labelled("pod shop/cart")}
 	changes := []Change{
 		{Scope: pod, Key: KeyReuse, New: "1"},
 		{Scope: pod, Key: KeyReserved, New: "8080,9090"},
@@ -63,7 +63,7 @@ func TestEmit(t *testing.T) {
 }
 
 func TestCompose(t *testing.T) {
-	text := Compose([]Change{{Scope: Scope{Label: "container web"}, Key: KeyReuse, New: "1"}, {Scope: Scope{Label: "container web"}, Key: KeyRange, New: "20000 60999"}})
+	text := Compose([]Change{{Scope: Scope{Label: labelled("container web")}, Key: KeyReuse, New: "1"}, {Scope: Scope{Label: labelled("container web")}, Key: KeyRange, New: "20000 60999"}})
 	var file struct {
 		Services map[string]struct{ Sysctls map[string]string }
 	}
@@ -73,8 +73,8 @@ func TestCompose(t *testing.T) {
 }
 
 func TestEmitRefusesWhatTheFormCannotSay(t *testing.T) {
-	host := Change{Scope: Scope{HostWide: true, Label: "host"}, Key: "net.ipv4.tcp_max_orphans", New: "9"}
-	a, b := Change{Scope: Scope{Label: "pod a"}, Key: KeyReuse, New: "1"}, Change{Scope: Scope{Label: "pod b"}, Key: KeyReuse, New: "1"}
+	host := Change{Scope: Scope{HostWide: true, Label: labelled("host")}, Key: "net.ipv4.tcp_max_orphans", New: "9"}
+	a, b := Change{Scope: Scope{Label: labelled("pod a")}, Key: KeyReuse, New: "1"}, Change{Scope: Scope{Label: labelled("pod b")}, Key: KeyReuse, New: "1"}
 	for _, c := range []struct {
 		form    string
 		changes []Change

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"linger/internal/diagnose"
+	"linger/internal/snapshot"
 )
 
 // Schema names the form of a plan's JSON (docs/plan.schema.json).
@@ -75,7 +76,7 @@ type Scope struct {
 	// where Inode has to do, which is used again.
 	Cookie uint64 `json:"cookie"`
 	Inode  uint64 `json:"inode"`
-	Label  string `json:"label"`
+	Label  Label  `json:"label"`
 	// Path opened the namespace when the plan was made. It is a hint: the cookie tells
 	// whether it still does.
 	Path string `json:"path"`
@@ -96,7 +97,19 @@ func (s Scope) String() string {
 	if s.HostWide {
 		return "the whole host"
 	}
-	return s.Label
+	return s.Label.String()
+}
+
+// Label says what a namespace belongs to. A plan's JSON has it as people read it.
+type Label struct{ snapshot.Label }
+
+// MarshalText is the label as people read it.
+func (l Label) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText takes what MarshalText writes.
+func (l *Label) UnmarshalText(text []byte) error {
+	l.Label = snapshot.ParseLabel(string(text))
+	return nil
 }
 
 // Effect is a number that a change moves: what it is now, and what it should become.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"linger/internal/diagnose"
+	"linger/internal/snapshot"
 )
 
 // sample is a plan of one change.
@@ -18,7 +19,7 @@ func sample() *Plan {
 		Host:     Host{Name: "web1", Kernel: "6.18.0", BootID: "b"},
 		Problems: []diagnose.Slug{}, Notes: []string{}, Counters: []Counters{},
 		Changes: []Change{{
-			Scope: Scope{Cookie: 7, Inode: 4026531840, Label: "netns shop", Path: "/run/netns/shop"},
+			Scope: Scope{Cookie: 7, Inode: 4026531840, Label: labelled("netns shop"), Path: "/run/netns/shop"},
 			Key:   KeyReuse, Old: "2", New: "1", Effects: []Effect{}, Dependents: []string{},
 		}},
 	}
@@ -57,7 +58,7 @@ func TestParseRefuses(t *testing.T) {
 		"a value out of bounds":    {func(p *Plan) { p.Changes[0].New = "3" }, "want a number from 0 to 2"},
 		"a value that is none":     {func(p *Plan) { p.Changes[0].New = "yes" }, "want a number from 0 to 2"},
 		"no old value":             {func(p *Plan) { p.Changes[0].Old = "" }, "no old value"},
-		"no namespace":             {func(p *Plan) { p.Changes[0].Scope = Scope{Label: "host"} }, "names no namespace"},
+		"no namespace":             {func(p *Plan) { p.Changes[0].Scope = Scope{Label: labelled("host")} }, "names no namespace"},
 		"a scope that is wrong":    {func(p *Plan) { p.Changes[0].Scope.HostWide = true }, "for each namespace"},
 		"a key twice":              {func(p *Plan) { p.Changes = append(p.Changes, p.Changes[0]) }, "changed twice"},
 		"a range that is reversed": {func(p *Plan) { p.Changes[0].Key, p.Changes[0].New = KeyRange, "60000 1024" }, "the lower first"},
@@ -146,3 +147,5 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func labelled(text string) Label { return Label{snapshot.ParseLabel(text)} }
