@@ -92,14 +92,17 @@ func TestApplyRefuses(t *testing.T) {
 		"another host":      {func(w *world, _ *Options) { w.plan.Host.Name = "elsewhere" }, "the plan is of host elsewhere"},
 		"another boot":      {func(w *world, _ *Options) { w.plan.Host.BootID = "b" }, "another boot"},
 		"another namespace": {func(w *world, _ *Options) { w.plan.Changes[1].Scope.Cookie++ }, "gone"},
-		"another value":     {func(w *world, _ *Options) { w.set(keyTwo, "1100 2101") }, `is "1100 2101", and was "32768 60999" when the plan was made: plan again`},
-		"not live":          {func(_ *world, o *Options) { o.Live = false }, "--live"},
-		"no time":           {func(_ *world, o *Options) { o.Within = 999 * time.Millisecond }, "want a second at least"},
-		"too much time":     {func(_ *world, o *Options) { o.Within = 1 << 62 }, "want a year at most"},
-		"no change":         {func(w *world, _ *Options) { w.plan.Changes = nil }, "changes nothing"},
-		"a key by hand":     {func(w *world, _ *Options) { w.plan.Changes[0].Key = "kernel.panic" }, "no key that linger changes"},
-		"a value by hand":   {func(w *world, _ *Options) { w.plan.Changes[0].New = "7" }, "want a number from 0 to 2"},
-		"an old by hand":    {func(w *world, _ *Options) { w.plan.Changes[0].Old = "0" }, `is "2", and was "0"`},
+		"another value": {
+			func(w *world, _ *Options) { w.set(keyTwo, "1100 2101") },
+			`is "1100 2101", and was "32768 60999" when the plan was made: plan again`,
+		},
+		"not live":        {func(_ *world, o *Options) { o.Live = false }, "--live"},
+		"no time":         {func(_ *world, o *Options) { o.Within = 999 * time.Millisecond }, "want a second at least"},
+		"too much time":   {func(_ *world, o *Options) { o.Within = 1 << 62 }, "want a year at most"},
+		"no change":       {func(w *world, _ *Options) { w.plan.Changes = nil }, "changes nothing"},
+		"a key by hand":   {func(w *world, _ *Options) { w.plan.Changes[0].Key = "kernel.panic" }, "no key that linger changes"},
+		"a value by hand": {func(w *world, _ *Options) { w.plan.Changes[0].New = "7" }, "want a number from 0 to 2"},
+		"an old by hand":  {func(w *world, _ *Options) { w.plan.Changes[0].Old = "0" }, `is "2", and was "0"`},
 		"no state directory": {func(w *world, o *Options) {
 			o.StateDir = filepath.Join(w.dir, "file", "state")
 			if err := os.WriteFile(filepath.Join(w.dir, "file"), nil, 0o600); err != nil {
@@ -326,7 +329,8 @@ func TestAKeyOfTheWholeHost(t *testing.T) {
 	}}
 	e := w.apply(time.Minute)
 	records, err := journal.Read(w.dir)
-	if err != nil || !slices.ContainsFunc(records, func(r journal.Record) bool { return r.Kind == kindWritten && strings.Contains(string(r.Detail), key) }) {
+	isWritten := func(r journal.Record) bool { return r.Kind == kindWritten && strings.Contains(string(r.Detail), key) }
+	if err != nil || !slices.ContainsFunc(records, isWritten) {
 		t.Errorf("the journal has %d records, %v, and none that it was written", len(records), err)
 	}
 	// It is pending for all namespaces, whichever it is planned in.
@@ -465,7 +469,8 @@ func TestReportBeginsWithTheID(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(text), `{"id":"`+e.ID+`"`) {
 		t.Errorf("%s, %v", text, err)
 	}
-	if r.State != deed.Pending || r.SecondsLeft == nil || !strings.Contains(r.Confirm, "confirm "+e.ID+" --state-dir "+w.dir) || !r.Values[0].InForce() {
+	confirm := "confirm " + e.ID + " --state-dir " + w.dir
+	if r.State != deed.Pending || r.SecondsLeft == nil || !strings.Contains(r.Confirm, confirm) || !r.Values[0].InForce() {
 		t.Errorf("%+v", r)
 	}
 	if id, err := Last(w.dir); err != nil || id != e.ID {

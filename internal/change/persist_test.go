@@ -45,17 +45,21 @@ var roots = map[string]struct {
 	files map[string]string
 	wins  string
 }{
-	"no file at all":                 {nil, "90-linger-7"},
-	"an earlier file":                {map[string]string{"/etc/sysctl.d/10-net.conf": keyReuse + "=0\n"}, "90-linger-7"},
-	"a distribution's, later":        {map[string]string{"/usr/lib/sysctl.d/95-net.conf": keyReuse + "=2\n"}, "99-linger-7"},
-	"an administrator's, last":       {map[string]string{"/etc/sysctl.d/99-net.conf": keyReuse + "=0\n"}, "99-zz-linger-7"},
-	"one that wants to be last":      {map[string]string{"/etc/sysctl.d/zz-last.conf": keyReuse + "=0\n"}, "zz-linger-7"},
-	"run":                            {map[string]string{"/run/sysctl.d/91.conf": keyReuse + "=0\n"}, "99-linger-7"},
-	"a pattern, later":               {map[string]string{"/etc/sysctl.d/99-net.conf": "net.ipv4.tcp_tw_reus?=0\n"}, "90-linger-7"},
-	"sysctl.conf says the same":      {map[string]string{"/etc/sysctl.conf": keyReuse + "=1\n"}, "90-linger-7"},
-	"sysctl.conf about other things": {map[string]string{"/etc/sysctl.conf": "net.ipv4.tcp_syncookies=1\n", "/etc/sysctl.d/99-sysctl.conf": "-> ../sysctl.conf"}, "90-linger-7"},
-	"sysctl.conf":                    {map[string]string{"/etc/sysctl.conf": "\n" + keyReuse + "=0\n"}, ""},
-	"sysctl.conf, linked":            {map[string]string{"/etc/sysctl.conf": keyReuse + "=0\n", "/etc/sysctl.d/99-sysctl.conf": "-> ../sysctl.conf"}, ""},
+	"no file at all":            {nil, "90-linger-7"},
+	"an earlier file":           {map[string]string{"/etc/sysctl.d/10-net.conf": keyReuse + "=0\n"}, "90-linger-7"},
+	"a distribution's, later":   {map[string]string{"/usr/lib/sysctl.d/95-net.conf": keyReuse + "=2\n"}, "99-linger-7"},
+	"an administrator's, last":  {map[string]string{"/etc/sysctl.d/99-net.conf": keyReuse + "=0\n"}, "99-zz-linger-7"},
+	"one that wants to be last": {map[string]string{"/etc/sysctl.d/zz-last.conf": keyReuse + "=0\n"}, "zz-linger-7"},
+	"run":                       {map[string]string{"/run/sysctl.d/91.conf": keyReuse + "=0\n"}, "99-linger-7"},
+	"a pattern, later":          {map[string]string{"/etc/sysctl.d/99-net.conf": "net.ipv4.tcp_tw_reus?=0\n"}, "90-linger-7"},
+	"sysctl.conf says the same": {map[string]string{"/etc/sysctl.conf": keyReuse + "=1\n"}, "90-linger-7"},
+	"sysctl.conf about other things": {map[string]string{
+		"/etc/sysctl.conf": "net.ipv4.tcp_syncookies=1\n", "/etc/sysctl.d/99-sysctl.conf": "-> ../sysctl.conf",
+	}, "90-linger-7"},
+	"sysctl.conf": {map[string]string{"/etc/sysctl.conf": "\n" + keyReuse + "=0\n"}, ""},
+	"sysctl.conf, linked": {map[string]string{
+		"/etc/sysctl.conf": keyReuse + "=0\n", "/etc/sysctl.d/99-sysctl.conf": "-> ../sysctl.conf",
+	}, ""},
 }
 
 func TestPlanDropIn(t *testing.T) {
@@ -99,7 +103,8 @@ func TestKeptValuesAreInForceAfterTheRealLoaders(t *testing.T) {
 				// What it says of the mend is true: with that line out, a file wins.
 				var outvoted *outvotedError
 				errors.As(err, &outvoted)
-				if out, err := exec.Command("sed", "-i", fmt.Sprintf("%ds/^/# /", outvoted.by.Line), filepath.Join(root, outvoted.by.File)).CombinedOutput(); err != nil {
+				mend := exec.Command("sed", "-i", fmt.Sprintf("%ds/^/# /", outvoted.by.Line), filepath.Join(root, outvoted.by.File))
+				if out, err := mend.CombinedOutput(); err != nil {
 					t.Fatalf("%v: %s", err, out)
 				}
 				d, err = planDropIn(root, "7", reuseOn)
@@ -229,15 +234,21 @@ func TestOwnersAreNamed(t *testing.T) {
 		want  string // "" for none
 	}{
 		{"nobody", map[string]string{"/etc/sysctl.d/10.conf": "# by hand\n" + keyReuse + "=0\n"}, ""},
-		{"Ansible", map[string]string{"/etc/sysctl.d/10.conf": "# Ansible managed\n" + keyReuse + "=0\n"}, "Ansible seems to write /etc/sysctl.d/10.conf"},
+		{"Ansible", map[string]string{
+			"/etc/sysctl.d/10.conf": "# Ansible managed\n" + keyReuse + "=0\n",
+		}, "Ansible seems to write /etc/sysctl.d/10.conf"},
 		{"Salt", map[string]string{"/etc/sysctl.d/99-salt.conf": keyReuse + "=0\n"}, "Salt seems to write"},
 		{"tuned", map[string]string{
 			"/etc/tuned/active_profile": "mine\n", "/etc/tuned/mine/tuned.conf": "[main]\ninclude=net\n",
 			"/usr/lib/tuned/net/tuned.conf": "[sysctl]\n" + keyReuse + "=1\n",
 		}, "tuned's active profile sets " + keyReuse + " (/usr/lib/tuned/net/tuned.conf)"},
-		{"tuned, about another key", map[string]string{"/etc/tuned/active_profile": "mine\n", "/etc/tuned/mine/tuned.conf": "[sysctl]\nvm.swappiness=1\n"}, ""},
+		{"tuned, about another key", map[string]string{
+			"/etc/tuned/active_profile": "mine\n", "/etc/tuned/mine/tuned.conf": "[sysctl]\nvm.swappiness=1\n",
+		}, ""},
 		{"cloud-init", map[string]string{"/etc/cloud/cloud.cfg.d/50.cfg": "runcmd:\n - sysctl -w " + keyReuse + "=0\n"}, "cloud-init may set"},
-		{"Puppet", map[string]string{"/opt/puppetlabs/puppet/cache/client_data/catalog/a.json": `{"title":"` + keyReuse + `"}`}, "Puppet's catalogue"},
+		{"Puppet", map[string]string{
+			"/opt/puppetlabs/puppet/cache/client_data/catalog/a.json": `{"title":"` + keyReuse + `"}`,
+		}, "Puppet's catalogue"},
 	} {
 		d, err := planDropIn(disk(t, c.files), "7", reuseOn)
 		if err != nil {
@@ -343,7 +354,8 @@ func TestConfirmAndKeep(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := w.apply(time.Minute)
-	if _, _, err := ConfirmAndKeep(w.dir, root, e.ID); err == nil || !strings.Contains(err.Error(), "nothing is confirmed: ") || w.entry(e.ID).State != deed.Pending {
+	_, _, err := ConfirmAndKeep(w.dir, root, e.ID)
+	if err == nil || !strings.Contains(err.Error(), "nothing is confirmed: ") || w.entry(e.ID).State != deed.Pending {
 		t.Errorf("state %s, %v", w.entry(e.ID).State, err)
 	}
 	if err := os.Remove(conf); err != nil {

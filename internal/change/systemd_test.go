@@ -47,11 +47,13 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount --bind /proc/sys /proc/sys
 mount --rbind /proc/sys/net /proc/sys/net
 mount -o remount,bind,ro /proc/sys
-exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_UNIT_PATH="$1" "$0" --system --unit=linger-test.target --log-target=console`
+exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_UNIT_PATH="$1" \
+	"$0" --system --unit=linger-test.target --log-target=console`
 	c := exec.Command("sh", "-c", script, program, units)
 	group := newCgroup(t)
 	c.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWNET | syscall.CLONE_NEWCGROUP,
+		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS |
+			syscall.CLONE_NEWNET | syscall.CLONE_NEWCGROUP,
 		UseCgroupFD: true, CgroupFD: int(group.Fd()),
 	}
 	said, err := os.Create(filepath.Join(units, "said"))

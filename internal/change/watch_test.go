@@ -84,7 +84,10 @@ setsid "$@" >/dev/null 2>&1 </dev/null &
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"--unit=linger-watch-" + e.ID, "--unit=linger-deadline-" + e.ID, "--timer-property=AccuracySec=100ms", "--on-active=", "watch --state-dir " + w.dir + " " + e.ID} {
+	for _, want := range []string{
+		"--unit=linger-watch-" + e.ID, "--unit=linger-deadline-" + e.ID, "--timer-property=AccuracySec=100ms", "--on-active=",
+		"watch --state-dir " + w.dir + " " + e.ID,
+	} {
 		if !strings.Contains(string(asked), want) {
 			t.Errorf("systemd-run was not asked for %s:\n%s", want, asked)
 		}
