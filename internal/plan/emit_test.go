@@ -63,11 +63,13 @@ func TestEmit(t *testing.T) {
 }
 
 func TestCompose(t *testing.T) {
-	text := Compose([]Change{{Scope: Scope{Label: labelled("container web")}, Key: KeyReuse, New: "1"}, {Scope: Scope{Label: labelled("container web")}, Key: KeyRange, New: "20000 60999"}})
+	scope := Scope{Label: labelled("container web\n  OTHER: {}")} // a name may be anything
+	text := Compose([]Change{{Scope: scope, Key: KeyReuse, New: "1"}, {Scope: scope, Key: KeyRange, New: "20000 60999"}})
 	var file struct {
 		Services map[string]struct{ Sysctls map[string]string }
 	}
-	if err := yaml.Unmarshal([]byte(text), &file); err != nil || file.Services["SERVICE"].Sysctls[KeyRange] != "20000 60999" || file.Services["SERVICE"].Sysctls[KeyReuse] != "1" {
+	err := yaml.Unmarshal([]byte(text), &file)
+	if got := file.Services["SERVICE"].Sysctls; err != nil || len(file.Services) != 1 || got[KeyRange] != "20000 60999" || got[KeyReuse] != "1" {
 		t.Errorf("%v: %+v of:\n%s", err, file, text)
 	}
 }

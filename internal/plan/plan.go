@@ -213,6 +213,9 @@ func (c *Change) check() error {
 	if c.Old == "" && c.Key != KeyReserved {
 		return fmt.Errorf("%s: the plan has no old value, which a rollback needs", c.Key)
 	}
+	if strings.ContainsAny(c.New, "\n\r") { // the kernel takes it, and a file of sysctl.d does not
+		return fmt.Errorf("%s: %q has more than one line", c.Key, c.New)
+	}
 	if err := k.valid(c.New); err != nil {
 		return fmt.Errorf("%s: %w", c.Key, err)
 	}

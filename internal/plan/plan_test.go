@@ -57,6 +57,7 @@ func TestParseRefuses(t *testing.T) {
 		"a path in a key":          {func(p *Plan) { p.Changes[0].Key = "net.ipv4.tcp_tw_reuse/../x" }, "is no key that linger changes"},
 		"a value out of bounds":    {func(p *Plan) { p.Changes[0].New = "3" }, "want a number from 0 to 2"},
 		"a value that is none":     {func(p *Plan) { p.Changes[0].New = "yes" }, "want a number from 0 to 2"},
+		"a value of two lines":     {func(p *Plan) { p.Changes[0].Key, p.Changes[0].New = KeyRange, "20000\n60999" }, "more than one line"},
 		"no old value":             {func(p *Plan) { p.Changes[0].Old = "" }, "no old value"},
 		"no namespace":             {func(p *Plan) { p.Changes[0].Scope = Scope{Label: labelled("host")} }, "names no namespace"},
 		"a scope that is wrong":    {func(p *Plan) { p.Changes[0].Scope.HostWide = true }, "for each namespace"},
