@@ -252,8 +252,8 @@ func writeAll(j *journal.Journal, e *Entry, places []*netns.Handle, program, dir
 // takeBack undoes what a failed apply wrote, and says so where it could not.
 func takeBack(j *journal.Journal, e *Entry, reason deed.Reason) error {
 	outcomes, err := undo(j, e, reason, false)
-	if failed := failures(outcomes); failed != "" {
-		return fmt.Errorf("and %s", failed)
+	if left := failed(outcomes); left != nil {
+		return fmt.Errorf("and %w", left)
 	}
 	if err != nil {
 		return fmt.Errorf("all values are the old ones again; and %w", err)

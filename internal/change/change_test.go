@@ -70,7 +70,7 @@ func TestRollbackKeepsWhatOthersChanged(t *testing.T) {
 	if want := [2]string{oldOne, "20000 50000"}; w.values() != want {
 		t.Errorf("values %v, want %v", w.values(), want)
 	}
-	if e.Outcomes[0].Result != deed.Kept || e.Outcomes[0].Now != "20000 50000" || e.Outcomes[1].Result != deed.Restored {
+	if e.Outcomes[0].Result != deed.Theirs || e.Outcomes[0].Now != "20000 50000" || e.Outcomes[1].Result != deed.Restored {
 		t.Errorf("outcomes %+v", e.Outcomes)
 	}
 

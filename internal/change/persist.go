@@ -91,7 +91,7 @@ func planDropIn(root, id string, lines []line) (dropIn, error) {
 		return d, fmt.Errorf("keep settings: who has the last word is not known: %w", errors.Join(problems...))
 	}
 	d.Displaces = before
-	d.Warnings = owners(root, keys, before)
+	d.Warnings = managed(root, keys, before)
 
 	var outvoted error
 	for _, name := range names(id) {

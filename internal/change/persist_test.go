@@ -227,7 +227,7 @@ func TestWriteLooksAgain(t *testing.T) {
 	}
 }
 
-func TestOwnersAreNamed(t *testing.T) {
+func TestManagersAreNamed(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		files map[string]string

@@ -167,10 +167,10 @@ func undo(j *journal.Journal, e *Entry, reason deed.Reason, force bool) ([]deed.
 	}
 	outcomes := restore(e.Plan, e.force)
 	var left error
-	if failures(outcomes) == "" {
+	if failed(outcomes) == nil {
 		left = e.forget(j)
 	}
-	if failures(outcomes) != "" || left != nil {
+	if failed(outcomes) != nil || left != nil {
 		if !e.stuck {
 			unwritten = errors.Join(unwritten, record(j, kindStuck, e.ID, outcomesDetail{outcomes}))
 		}
@@ -210,7 +210,7 @@ func restoreOne(c *plan.Change, force bool) (result deed.Result, now, cause stri
 	case plan.Same(now, c.Old):
 		return deed.Unwritten, now, ""
 	case !plan.Same(now, c.New) && !force:
-		return deed.Kept, now, ""
+		return deed.Theirs, now, ""
 	}
 	if err := write(h, c.Key, c.Old); err != nil {
 		return deed.Failed, now, err.Error()
@@ -218,15 +218,18 @@ func restoreOne(c *plan.Change, force bool) (result deed.Result, now, cause stri
 	return deed.Restored, c.Old, ""
 }
 
-// failures names the values that could not be written back, empty for none.
-func failures(outcomes []deed.Outcome) string {
-	var failed []string
+// failed is an error that names the values that could not be written back, nil for none.
+func failed(outcomes []deed.Outcome) error {
+	var all []string
 	for _, o := range outcomes {
 		if o.Result == deed.Failed {
-			failed = append(failed, fmt.Sprintf("%s in %s could not be written back: %s", o.Key, o.Scope, o.Cause))
+			all = append(all, fmt.Sprintf("%s in %s could not be written back: %s", o.Key, o.Scope, o.Cause))
 		}
 	}
-	return strings.Join(failed, "; ")
+	if len(all) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(all, "; "))
 }
 
 // Recover settles what a process that was killed has left: what is past its deadline,
@@ -353,8 +356,8 @@ func (e *Entry) settle(j *journal.Journal, reason deed.Reason, force bool) error
 		return e.keep(j)
 	}
 	outcomes, err := undo(j, e, reason, force)
-	if failed := failures(outcomes); failed != "" {
-		err = errors.Join(err, fmt.Errorf("change %s: %s", e.ID, failed))
+	if left := failed(outcomes); left != nil {
+		err = errors.Join(err, fmt.Errorf("change %s: %w", e.ID, left))
 	}
 	return err
 }

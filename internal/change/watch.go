@@ -454,7 +454,7 @@ func (w *watcher) settleUnrecorded(reason deed.Reason, why error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil // the directory is gone, and who removed it wants no more files
 	}
-	if err = errors.Join(err, failuresError(outcomes)); err != nil {
+	if err = errors.Join(err, failed(outcomes)); err != nil {
 		return err
 	}
 	return w.leave()
@@ -462,10 +462,3 @@ func (w *watcher) settleUnrecorded(reason deed.Reason, why error) error {
 
 // errNotYet: the process that changes was not killed, but had not ended.
 var errNotYet = errors.New("not due yet")
-
-func failuresError(outcomes []deed.Outcome) error {
-	if failed := failures(outcomes); failed != "" {
-		return errors.New(failed)
-	}
-	return nil
-}

@@ -93,14 +93,16 @@ failed, and then nothing is changed; 64 for a wrong command line.`,
 	}
 	o.add(c)
 	o.flags(c.Flags())
-	choose(c, &o.guard, "guard", "", "what to do when more connections fail than before", string(deed.GuardWarn), string(deed.GuardRollback), string(deed.GuardOff))
+	choose(c, &o.guard, "guard", "", "what to do when more connections fail than before",
+		string(deed.GuardWarn), string(deed.GuardRollback), string(deed.GuardOff))
 	return c
 }
 
 func (o *applyOptions) flags(flags *pflag.FlagSet) {
 	flags.DurationVar(&o.within, "confirm-within", 10*time.Minute, "`TIME` to confirm, from 1s on")
 	flags.BoolVar(&o.live, "live", false, "change namespaces other than this shell's, while their programs run")
-	flags.StringArrayVar(&o.plan.netns, "netns", nil, "plan for a problem in this namespace alone: a `NAME` under /run/netns, a process id, or a path; repeatable")
+	flags.StringArrayVar(&o.plan.netns, "netns", nil,
+		"plan for a problem in this namespace alone: a `NAME` under /run/netns, a process id, or a path; repeatable")
 }
 
 func (o *applyOptions) run(ctx context.Context, streams Streams, what string) error {
@@ -128,7 +130,8 @@ func (o *applyOptions) load(ctx context.Context, streams Streams, what string) (
 		return o.plan.make(ctx, streams)
 	}
 	if len(o.plan.netns) > 0 {
-		return nil, usagef("it says where to plan for a problem; `linger plan --netns` makes another plan", "--netns: the plan names its namespaces")
+		return nil, usagef("it says where to plan for a problem; `linger plan --netns` makes another plan",
+			"--netns: the plan names its namespaces")
 	}
 	if what == "-" {
 		p, err := plan.Parse(streams.In)

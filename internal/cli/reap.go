@@ -155,7 +155,8 @@ func (o *reapOptions) selection() (s reap.Selection, err error) {
 			*list.into = append(*list.into, m)
 		}
 	}
-	if slices.Contains(s.States, tcp.Established) && o.process == "" && !slices.ContainsFunc(s.Remote, func(m tcp.Match) bool { return m.Prefix.IsValid() }) {
+	withAddress := func(m tcp.Match) bool { return m.Prefix.IsValid() }
+	if slices.Contains(s.States, tcp.Established) && o.process == "" && !slices.ContainsFunc(s.Remote, withAddress) {
 		return s, usagef("add --process NAME or --remote ADDRESS", "--states established alone would end the connections of everyone")
 	}
 	if o.netns != "" {

@@ -88,8 +88,8 @@ func wantTold(t *testing.T, what, text string) {
 	}
 }
 
-// run is a command line, its output and its errors.
-func run(t *testing.T, args ...string) (out, errs string) {
+// typed is a command line: its output and its errors.
+func typed(t *testing.T, args ...string) (out, errs string) {
 	t.Helper()
 	var o, e bytes.Buffer
 	Run(t.Context(), args, Streams{In: strings.NewReader(""), Out: &o, Err: &e, Getenv: func(name string) string {
@@ -169,7 +169,7 @@ func TestAPlanIsMadeClean(t *testing.T) {
 		if err := os.WriteFile(file, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, errs := run(t, "apply", file, "--state-dir", state)
+		out, errs := typed(t, "apply", file, "--state-dir", state)
 		if out != "" || errs == "" {
 			t.Errorf("%s: it was applied: %q", member, out)
 		}
@@ -246,14 +246,14 @@ func TestAJournalIsMadeClean(t *testing.T) {
 	for _, args := range [][]string{
 		{"status"}, {"history"}, {"diff"}, {"rollback", taken}, {"confirm", taken}, {"rollback", "none" + unclean},
 	} {
-		out, errs := run(t, append(args, "--state-dir", dir)...)
+		out, errs := typed(t, append(args, "--state-dir", dir)...)
 		if out+errs == "" {
 			t.Errorf("%v says nothing", args)
 		}
 		wantTold(t, args[0], out)
 		wantTold(t, args[0]+"'s errors", errs)
 	}
-	if out, _ := run(t, "history", "--state-dir", dir); !strings.Contains(out, "REAPED") || strings.Count(out, "FORGED") < 40 {
+	if out, _ := typed(t, "history", "--state-dir", dir); !strings.Contains(out, "REAPED") || strings.Count(out, "FORGED") < 40 {
 		t.Errorf("history tells too little: %s", out)
 	}
 }

@@ -101,13 +101,13 @@ type Outcome struct {
 // Result is what became of a value.
 type Result string
 
-// Restored: the old value was written back. Unwritten: it was there already. Kept:
+// Restored: the old value was written back. Unwritten: it was there already. Theirs:
 // others had changed the value since, so that it is not linger's to take back. Gone:
 // the namespace is, and its values with it. Failed: it could not be written.
 const (
 	Restored  Result = "restored"
 	Unwritten Result = "unwritten"
-	Kept      Result = "kept"
+	Theirs    Result = "kept"
 	Gone      Result = "gone"
 	Failed    Result = "failed"
 )

@@ -38,11 +38,11 @@ var (
 	}
 )
 
-// owners name who sets the keys besides the administrator, as far as it can be read
+// managed tells who sets the keys besides the administrator, as far as it can be read
 // on disk: tuned's active profile, what cloud-init was given, Puppet's last
 // catalogue, and the files of sysctl.d that say who writes them. A manager that keeps
 // nothing on this host, such as Ansible without its customary header, is not seen.
-func owners(root string, keys []string, boot []sysctl.BootValue) []deed.Note {
+func managed(root string, keys []string, boot []sysctl.BootValue) []deed.Note {
 	var notes []deed.Note
 	for _, b := range boot {
 		text, err := os.ReadFile(filepath.Join("/", root, b.File))
