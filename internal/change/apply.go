@@ -1,16 +1,18 @@
+// Package change applies plans to the running host: it journals before it writes,
+// verifies after, and takes back what nobody confirms. It is the only room of linger
+// that changes a host, and it refuses to when the world is not the plan's.
 package change
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
+	"linger/internal/deed"
+	"linger/internal/journal"
 	"linger/internal/kernel/netns"
 	"linger/internal/plan"
 )
@@ -20,11 +22,11 @@ type Options struct {
 	StateDir string
 	// Within is how long there is to confirm, a second at least.
 	Within time.Duration
-	Guard  GuardMode
+	Guard  deed.GuardMode
 	// Live allows namespaces other than the caller's.
 	Live bool
-	// Wait is told why Apply waits before it begins.
-	Wait func(why string)
+	// Wait is told for how long Apply waits before it begins, for the guard's base line.
+	Wait func(left time.Duration)
 }
 
 // leastWithin and mostWithin bound the time to confirm: the sum with the time since boot
@@ -67,12 +69,12 @@ func Apply(ctx context.Context, p *plan.Plan, o Options) (*Entry, error) {
 		return nil, err
 	}
 
-	j, err := OpenJournal(o.StateDir)
+	j, err := journal.Open(o.StateDir)
 	if err != nil {
 		return nil, err
 	}
 	defer j.Close()
-	if err := recoverAll(j, o.StateDir); errors.Is(err, ErrCorrupt) {
+	if err := recoverAll(j, o.StateDir); errors.Is(err, journal.ErrCorrupt) {
 		return nil, err // what is stuck of other changes holds its keys, and is told by status
 	}
 	if err := isFree(j, p); err != nil {
@@ -81,12 +83,12 @@ func Apply(ctx context.Context, p *plan.Plan, o Options) (*Entry, error) {
 	if err := areOld(p, places); err != nil {
 		return nil, err
 	}
-	return apply(j, p, places, base, o)
+	return begin(j, p, places, base, o)
 }
 
 // isThisHost refuses the plan of another host, or of a boot that is over.
 func isThisHost(h plan.Host) error {
-	boot, _, err := clock()
+	boot, _, err := journal.Clock()
 	if err != nil {
 		return err
 	}
@@ -132,7 +134,7 @@ func closeAll(places []*netns.Handle) {
 // time before.
 func takeBaseLine(ctx context.Context, p *plan.Plan, o Options) (sighting, error) {
 	base := planned(p)
-	if o.Guard != GuardRollback {
+	if o.Guard != deed.GuardRollback {
 		return base, nil
 	}
 	f := follow(p)
@@ -148,7 +150,7 @@ func takeBaseLine(ctx context.Context, p *plan.Plan, o Options) (sighting, error
 	left = min(left, baseLine) // the wall clock may have been set back
 	if left > 0 {
 		if o.Wait != nil {
-			o.Wait(fmt.Sprintf("%d s more, for the guard's base line", int(left.Seconds())+1))
+			o.Wait(left)
 		}
 		select {
 		case <-ctx.Done():
@@ -160,8 +162,8 @@ func takeBaseLine(ctx context.Context, p *plan.Plan, o Options) (sighting, error
 }
 
 // isFree refuses keys that another change has not settled.
-func isFree(j *Journal, p *plan.Plan) error {
-	entries, err := Entries(j.Records())
+func isFree(j *journal.Journal, p *plan.Plan) error {
+	entries, err := entriesOf(j.Records())
 	if err != nil {
 		return err
 	}
@@ -172,7 +174,8 @@ func isFree(j *Journal, p *plan.Plan) error {
 		for i := range p.Changes {
 			c := &p.Changes[i]
 			if slices.ContainsFunc(e.Plan.Changes, func(o plan.Change) bool { return o.Key == c.Key && o.Scope.Same(c.Scope) }) {
-				return fmt.Errorf("%s in %s is pending in change %s: `linger confirm %s` or `linger rollback %s` first", c.Key, c.Scope, e.ID, e.ID, e.ID)
+				return fmt.Errorf("%s in %s is pending in change %s: `linger confirm %s` or `linger rollback %s` first",
+					c.Key, c.Scope, e.ID, e.ID, e.ID)
 			}
 		}
 	}
@@ -195,10 +198,10 @@ func areOld(p *plan.Plan, places []*netns.Handle) error {
 	return errors.Join(problems...)
 }
 
-// apply writes the values. The journal says what will be done, and a watcher lives,
+// begin writes the values. The journal says what will be done, and a watcher lives,
 // before the first is written; the watcher waits for the journal's lock, so that it
 // takes over at once if this process dies.
-func apply(j *Journal, p *plan.Plan, places []*netns.Handle, base sighting, o Options) (*Entry, error) {
+func begin(j *journal.Journal, p *plan.Plan, places []*netns.Handle, base sighting, o Options) (*Entry, error) {
 	program, err := installWatcher(o.StateDir)
 	if err != nil {
 		return nil, err
@@ -207,15 +210,15 @@ func apply(j *Journal, p *plan.Plan, places []*netns.Handle, base sighting, o Op
 	if err := j.Reserve(); err != nil {
 		return nil, err
 	}
-	_, now, err := clock()
+	_, now, err := journal.Clock()
 	if err != nil {
 		return nil, err
 	}
-	id := newID()
+	id := journal.NewID()
 	deadline := now + o.Within
-	err = record(j, Pending, id, pendingDetail{
+	err = record(j, kindBegun, id, begunDetail{
 		Plan: p, DeadlineNS: int64(deadline), Deadline: time.Now().Add(o.Within).UTC().Truncate(time.Millisecond),
-		Guard: o.Guard, Counters: counters(p), Traced: base, User: user(),
+		Guard: o.Guard, Counters: counters(p), Traced: base, User: journal.User(),
 	})
 	if err != nil {
 		return nil, err
@@ -225,12 +228,12 @@ func apply(j *Journal, p *plan.Plan, places []*netns.Handle, base sighting, o Op
 		return nil, err
 	}
 	if err := writeAll(j, e, places, program, o.StateDir); err != nil {
-		return nil, errors.Join(err, takeBack(j, e, "it could not be applied: "+err.Error()))
+		return nil, errors.Join(err, takeBack(j, e, deed.Reason{Kind: deed.NotApplied, Detail: err.Error()}))
 	}
 	return entryOf(j.Records(), id)
 }
 
-func writeAll(j *Journal, e *Entry, places []*netns.Handle, program, dir string) error {
+func writeAll(j *journal.Journal, e *Entry, places []*netns.Handle, program, dir string) error {
 	if err := startWatcher(program, dir, e.ID, time.Duration(e.deadlineNS)); err != nil {
 		return err
 	}
@@ -239,18 +242,18 @@ func writeAll(j *Journal, e *Entry, places []*netns.Handle, program, dir string)
 		if err := write(places[i], c.Key, c.New); err != nil {
 			return fmt.Errorf("%s: %w", c.Scope, err)
 		}
-		if err := record(j, Written, e.ID, writtenDetail{c.Key, c.Scope, c.New}); err != nil {
+		if err := record(j, kindWritten, e.ID, writtenDetail{c.Key, c.Scope, c.New}); err != nil {
 			return err
 		}
 	}
-	return record(j, Applied, e.ID, nil)
+	return record(j, kindComplete, e.ID, nil)
 }
 
 // takeBack undoes what a failed apply wrote, and says so where it could not.
-func takeBack(j *Journal, e *Entry, reason string) error {
+func takeBack(j *journal.Journal, e *Entry, reason deed.Reason) error {
 	outcomes, err := undo(j, e, reason, false)
-	if failed := failures(outcomes); failed != "" {
-		return fmt.Errorf("and %s", failed)
+	if left := failed(outcomes); left != nil {
+		return fmt.Errorf("and %w", left)
 	}
 	if err != nil {
 		return fmt.Errorf("all values are the old ones again; and %w", err)
@@ -259,23 +262,9 @@ func takeBack(j *Journal, e *Entry, reason string) error {
 }
 
 // record is Append, at moments at which a test may end the process.
-func record(j *Journal, kind Kind, id string, detail any) error {
+func record(j *journal.Journal, kind journal.Kind, id string, detail any) error {
 	step("before " + string(kind))
 	err := j.Append(kind, id, detail)
 	step("after " + string(kind))
 	return err
-}
-
-// newID names a change by the day, so that a history can be read, and by chance.
-func newID() string {
-	random := make([]byte, 4)
-	rand.Read(random)
-	return time.Now().UTC().Format("20060102") + "-" + hex.EncodeToString(random)
-}
-
-func user() string {
-	if name := os.Getenv("SUDO_USER"); name != "" && !strings.ContainsAny(name, "\n\x1b") {
-		return name
-	}
-	return fmt.Sprintf("uid %d", os.Getuid())
 }

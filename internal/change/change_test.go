@@ -1,9 +1,11 @@
 package change
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"linger/internal/deed"
+	"linger/internal/journal"
 	"linger/internal/kernel/netns"
 	"linger/internal/plan"
 )
@@ -20,14 +26,14 @@ func TestConfirmedStays(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	e := w.apply(time.Minute)
-	if w.values() != newValues || e.State != Applied {
+	if w.values() != newValues || e.State != deed.Pending {
 		t.Fatalf("values %v, state %s", w.values(), e.State)
 	}
 	if _, err := Confirm(w.dir, e.ID); err != nil {
 		t.Fatal(err)
 	}
 	w.await("the watcher's end", func() bool { return !isWatched(w.dir, e.ID) })
-	if w.values() != newValues || w.entry(e.ID).State != Confirmed {
+	if w.values() != newValues || w.entry(e.ID).State != deed.Confirmed {
 		t.Errorf("values %v, state %s", w.values(), w.entry(e.ID).State)
 	}
 	if _, err := Rollback(w.dir, e.ID, false); err != nil || w.values() != oldValues {
@@ -42,9 +48,9 @@ func TestUnconfirmedIsTakenBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	e := w.apply(time.Second)
-	w.await("the deadline", func() bool { return w.entry(e.ID).State == Undone })
-	if w.values() != oldValues || !strings.Contains(w.entry(e.ID).Reason, "not confirmed in time") {
-		t.Errorf("values %v, reason %q", w.values(), w.entry(e.ID).Reason)
+	w.await("the deadline", func() bool { return w.entry(e.ID).State == deed.Undone })
+	if w.values() != oldValues || w.entry(e.ID).Reason.Kind != deed.Deadline {
+		t.Errorf("values %v, reason %v", w.values(), w.entry(e.ID).Reason)
 	}
 	if _, err := Confirm(w.dir, e.ID); err == nil || !strings.Contains(err.Error(), "not confirmed in time") {
 		t.Errorf("confirmed after the deadline: %v", err)
@@ -64,7 +70,7 @@ func TestRollbackKeepsWhatOthersChanged(t *testing.T) {
 	if want := [2]string{oldOne, "20000 50000"}; w.values() != want {
 		t.Errorf("values %v, want %v", w.values(), want)
 	}
-	if e.Outcomes[0].Result != Kept || e.Outcomes[0].Now != "20000 50000" || e.Outcomes[1].Result != Restored {
+	if e.Outcomes[0].Result != deed.Theirs || e.Outcomes[0].Now != "20000 50000" || e.Outcomes[1].Result != deed.Restored {
 		t.Errorf("outcomes %+v", e.Outcomes)
 	}
 
@@ -86,14 +92,17 @@ func TestApplyRefuses(t *testing.T) {
 		"another host":      {func(w *world, _ *Options) { w.plan.Host.Name = "elsewhere" }, "the plan is of host elsewhere"},
 		"another boot":      {func(w *world, _ *Options) { w.plan.Host.BootID = "b" }, "another boot"},
 		"another namespace": {func(w *world, _ *Options) { w.plan.Changes[1].Scope.Cookie++ }, "gone"},
-		"another value":     {func(w *world, _ *Options) { w.set(keyTwo, "1100 2101") }, `is "1100 2101", and was "32768 60999" when the plan was made: plan again`},
-		"not live":          {func(_ *world, o *Options) { o.Live = false }, "--live"},
-		"no time":           {func(_ *world, o *Options) { o.Within = 999 * time.Millisecond }, "want a second at least"},
-		"too much time":     {func(_ *world, o *Options) { o.Within = 1 << 62 }, "want a year at most"},
-		"no change":         {func(w *world, _ *Options) { w.plan.Changes = nil }, "changes nothing"},
-		"a key by hand":     {func(w *world, _ *Options) { w.plan.Changes[0].Key = "kernel.panic" }, "no key that linger changes"},
-		"a value by hand":   {func(w *world, _ *Options) { w.plan.Changes[0].New = "7" }, "want a number from 0 to 2"},
-		"an old by hand":    {func(w *world, _ *Options) { w.plan.Changes[0].Old = "0" }, `is "2", and was "0"`},
+		"another value": {
+			func(w *world, _ *Options) { w.set(keyTwo, "1100 2101") },
+			`is "1100 2101", and was "32768 60999" when the plan was made: plan again`,
+		},
+		"not live":        {func(_ *world, o *Options) { o.Live = false }, "--live"},
+		"no time":         {func(_ *world, o *Options) { o.Within = 999 * time.Millisecond }, "want a second at least"},
+		"too much time":   {func(_ *world, o *Options) { o.Within = 1 << 62 }, "want a year at most"},
+		"no change":       {func(w *world, _ *Options) { w.plan.Changes = nil }, "changes nothing"},
+		"a key by hand":   {func(w *world, _ *Options) { w.plan.Changes[0].Key = "kernel.panic" }, "no key that linger changes"},
+		"a value by hand": {func(w *world, _ *Options) { w.plan.Changes[0].New = "7" }, "want a number from 0 to 2"},
+		"an old by hand":  {func(w *world, _ *Options) { w.plan.Changes[0].Old = "0" }, `is "2", and was "0"`},
 		"no state directory": {func(w *world, o *Options) {
 			o.StateDir = filepath.Join(w.dir, "file", "state")
 			if err := os.WriteFile(filepath.Join(w.dir, "file"), nil, 0o600); err != nil {
@@ -101,14 +110,14 @@ func TestApplyRefuses(t *testing.T) {
 			}
 		}, "state directory"},
 		"a damaged journal": {func(w *world, _ *Options) {
-			if err := os.WriteFile(filepath.Join(w.dir, journalName), []byte("nonsense\n"), 0o600); err != nil {
+			if err := os.WriteFile(journal.Path(w.dir), []byte("nonsense\n"), 0o600); err != nil {
 				w.t.Fatal(err)
 			}
 		}, "the journal is damaged: line 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			o := Options{StateDir: w.dir, Within: time.Minute, Guard: GuardWarn, Live: true}
+			o := Options{StateDir: w.dir, Within: time.Minute, Guard: deed.GuardWarn, Live: true}
 			test.edit(w, &o)
 			before := w.values()
 			_, err := Apply(t.Context(), w.plan, o)
@@ -132,7 +141,7 @@ func TestTwoAppliesAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range many {
 		all.Go(func() {
-			ids[i], _, errs[i] = deed{What: "apply", Dir: w.dir, Plan: w.plan, Within: time.Minute}.run()
+			ids[i], _, errs[i] = errand{What: "apply", Dir: w.dir, Plan: w.plan, Within: time.Minute}.run()
 		})
 	}
 	all.Wait()
@@ -160,22 +169,22 @@ func TestTwoAppliesAtOnce(t *testing.T) {
 func TestReadOnlySysctls(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	_, _, err := deed{What: "apply", Dir: w.dir, Plan: w.plan, Within: time.Minute}.run(roEnv + "=1")
+	_, _, err := errand{What: "apply", Dir: w.dir, Plan: w.plan, Within: time.Minute}.run(roEnv + "=1")
 	if err == nil || !strings.Contains(err.Error(), "read-only file system") {
 		t.Fatalf("got %v", err)
 	}
-	w.settledAs(Undone, "read-only")
+	w.settledAs(deed.Undone, "read-only")
 }
 
 // settledAs wants one change in the journal, the old values, and no watcher.
-func (w *world) settledAs(state Kind, reason string) {
+func (w *world) settledAs(state deed.State, reason string) {
 	w.t.Helper()
-	records, err := ReadJournal(w.dir)
+	records, err := journal.Read(w.dir)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	entries, err := Entries(records)
-	if err != nil || len(entries) != 1 || entries[0].State != state || !strings.Contains(entries[0].Reason, reason) {
+	entries, err := entriesOf(records)
+	if err != nil || len(entries) != 1 || entries[0].State != state || !strings.Contains(entries[0].Reason.String(), reason) {
 		w.t.Fatalf("journal %+v, %v", entries, err)
 	}
 	if w.values() != oldValues {
@@ -196,7 +205,7 @@ func TestAFullDisk(t *testing.T) {
 	applied, refused := 0, 0
 	for _, room := range []int64{0, 4 << 10, self.Size() / 2, self.Size() + 4<<10, self.Size() + 32<<10, self.Size() + 1<<20} {
 		dir := tinyDisk(t, fmt.Sprint(room+8<<10))
-		id, _, err := deed{What: "apply", Dir: dir, Plan: w.plan, Within: time.Minute}.run()
+		id, _, err := errand{What: "apply", Dir: dir, Plan: w.plan, Within: time.Minute}.run()
 		if err == nil {
 			applied++
 			if _, err := Rollback(dir, id, false); err != nil {
@@ -223,7 +232,7 @@ func TestDamageWhilePending(t *testing.T) {
 	t.Run("damaged", func(t *testing.T) {
 		w := newWorld(t)
 		e := w.apply(2 * time.Second)
-		path := filepath.Join(w.dir, journalName)
+		path := journal.Path(w.dir)
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -233,7 +242,7 @@ func TestDamageWhilePending(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.Close()
-		if _, err := Confirm(w.dir, e.ID); !errors.Is(err, ErrCorrupt) {
+		if _, err := Confirm(w.dir, e.ID); !errors.Is(err, journal.ErrCorrupt) {
 			t.Errorf("confirmed: %v", err)
 		}
 		w.await("the old values", func() bool { return w.values() == oldValues })
@@ -246,7 +255,7 @@ func TestDamageWhilePending(t *testing.T) {
 	t.Run("cut", func(t *testing.T) {
 		w := newWorld(t)
 		e := w.apply(2 * time.Second)
-		path := filepath.Join(w.dir, journalName)
+		path := journal.Path(w.dir)
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
@@ -255,7 +264,7 @@ func TestDamageWhilePending(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.await("the old values", func() bool { return w.values() == oldValues })
-		w.await("the journal", func() bool { return w.entry(e.ID).State == Undone })
+		w.await("the journal", func() bool { return w.entry(e.ID).State == deed.Undone })
 	})
 }
 
@@ -270,14 +279,14 @@ func TestAClockThatJumps(t *testing.T) {
 			w := newWorld(t)
 			begin := func(id string, within time.Duration) {
 				t.Helper()
-				j, err := OpenJournal(w.dir)
+				j, err := journal.Open(w.dir)
 				if err != nil {
 					t.Fatal(err)
 				}
-				_, now, err := clock()
-				err = errors.Join(err, j.Append(Pending, id, pendingDetail{
-					Plan: w.plan, DeadlineNS: int64(now + within), Deadline: time.Now().Add(within - jump), Guard: GuardOff,
-				}), j.Append(Applied, id, nil), j.Close())
+				_, now, err := journal.Clock()
+				err = errors.Join(err, j.Append(kindBegun, id, begunDetail{
+					Plan: w.plan, DeadlineNS: int64(now + within), Deadline: time.Now().Add(within - jump), Guard: deed.GuardOff,
+				}), j.Append(kindComplete, id, nil), j.Close())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -290,8 +299,8 @@ func TestAClockThatJumps(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer w.endWatcher("later")
-			w.await("the deadline", func() bool { return w.entry("soon").State == Undone })
-			if w.values() != oldValues || w.entry("later").State != Applied || !isWatched(w.dir, "later") {
+			w.await("the deadline", func() bool { return w.entry("soon").State == deed.Undone })
+			if w.values() != oldValues || w.entry("later").State != deed.Pending || !isWatched(w.dir, "later") {
 				t.Errorf("values %v, the other is %s", w.values(), w.entry("later").State)
 			}
 		})
@@ -316,22 +325,23 @@ func TestAKeyOfTheWholeHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.plan.Changes = []plan.Change{{
-		Scope: plan.Scope{HostWide: true, Cookie: cookie, Inode: h.Inode(), Label: "host"}, Key: key, Old: value, New: value,
+		Scope: plan.Scope{HostWide: true, Cookie: cookie, Inode: h.Inode(), Label: labelled("host")}, Key: key, Old: value, New: value,
 	}}
 	e := w.apply(time.Minute)
-	records, err := ReadJournal(w.dir)
-	if err != nil || !slices.ContainsFunc(records, func(r Record) bool { return r.Kind == Written && strings.Contains(string(r.Detail), key) }) {
+	records, err := journal.Read(w.dir)
+	isWritten := func(r journal.Record) bool { return r.Kind == kindWritten && strings.Contains(string(r.Detail), key) }
+	if err != nil || !slices.ContainsFunc(records, isWritten) {
 		t.Errorf("the journal has %d records, %v, and none that it was written", len(records), err)
 	}
 	// It is pending for all namespaces, whichever it is planned in.
 	other := *w.plan
 	other.Changes = slices.Clone(w.plan.Changes)
-	other.Changes[0].Scope.Label = "netns other"
+	other.Changes[0].Scope.Label = labelled("netns other")
 	_, err = Apply(t.Context(), &other, Options{StateDir: w.dir, Within: time.Minute, Live: true})
 	if err == nil || !strings.Contains(err.Error(), key+" in the whole host is pending") {
 		t.Errorf("applied twice: %v", err)
 	}
-	if e, err = Rollback(w.dir, e.ID, false); err != nil || e.Outcomes[0].Result != Unwritten {
+	if e, err = Rollback(w.dir, e.ID, false); err != nil || e.Outcomes[0].Result != deed.Unwritten {
 		t.Errorf("%+v, %v", e, err)
 	}
 	if now, err := read(h, key); err != nil || now != value {
@@ -343,28 +353,28 @@ func TestAKeyOfTheWholeHost(t *testing.T) {
 func TestABootEndsAChange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	j, err := OpenJournal(w.dir)
+	j, err := journal.Open(w.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	j.now = func() (string, time.Duration, error) { return "another boot", time.Hour, nil }
-	err = j.Append(Pending, "a", pendingDetail{Plan: w.plan, DeadlineNS: int64(2 * time.Hour)})
+	err = j.Append(kindBegun, "a", begunDetail{Plan: w.plan, DeadlineNS: int64(2 * time.Hour)})
 	// b was confirmed, c is to be kept as well, and nobody came to write its file.
 	root := t.TempDir()
-	file, planned := PlanDropIn(root, "c", reuseOn)
+	file, planned := planDropIn(root, "c", reuseOn)
 	for _, id := range []string{"b", "c"} {
-		err = errors.Join(err, j.Append(Pending, id, pendingDetail{Plan: w.plan, DeadlineNS: int64(2 * time.Hour)}))
+		err = errors.Join(err, j.Append(kindBegun, id, begunDetail{Plan: w.plan, DeadlineNS: int64(2 * time.Hour)}))
 	}
-	err = errors.Join(err, planned, j.Append(Applied, "a", nil), j.Append(Keeping, "c", file),
-		j.Append(Confirmed, "b", nil), j.Append(Confirmed, "c", nil), j.Close())
+	err = errors.Join(err, planned, j.Append(kindComplete, "a", nil), j.Append(kindKeeping, "c", file),
+		j.Append(kindConfirmed, "b", nil), j.Append(kindConfirmed, "c", nil), j.Close())
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.boot()
 	w.set(keyOne, newOne) // as a file of sysctl.d may
 	if err := Recover(w.dir); err != nil {
 		t.Fatal(err)
 	}
-	for id, want := range map[string]Kind{"a": Lost, "b": Lost, "c": Confirmed} {
+	for id, want := range map[string]deed.State{"a": deed.Lost, "b": deed.Lost, "c": deed.Confirmed} {
 		if e := w.entry(id); e.State != want || !e.Settled() {
 			t.Errorf("%s: state %s, want %s", id, e.State, want)
 		}
@@ -375,6 +385,39 @@ func TestABootEndsAChange(t *testing.T) {
 	if one := w.values()[0]; one != newOne {
 		t.Errorf("%s was written: %s", keyOne, one)
 	}
+}
+
+// boot has the journal be that of another boot of this host.
+func (w *world) boot() {
+	w.t.Helper()
+	text, err := os.ReadFile(journal.Path(w.dir))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	now, _, err := journal.Clock()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var before []byte
+	for line := range bytes.Lines(text) {
+		_, record, _ := bytes.Cut(bytes.TrimSpace(line), []byte(" "))
+		record = bytes.Replace(record, []byte(`"boot":"`+now+`"`), []byte(`"boot":"another boot"`), 1)
+		before = fmt.Appendf(before, "%08x %s\n", crc32.Checksum(record, crc32.MakeTable(crc32.Castagnoli)), record)
+	}
+	if err := os.WriteFile(journal.Path(w.dir), before, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// tinyDisk mounts a tmpfs of that size, and takes it away with the test.
+func tinyDisk(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Skipf("mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
 }
 
 // A namespace that vanishes takes its values with it; whoever has its inode number
@@ -389,9 +432,9 @@ func TestANamespaceThatVanishes(t *testing.T) {
 	again := w.planFor(victim)
 	e := w.apply(2 * time.Second)
 	victim.Close()
-	w.await("the deadline", func() bool { return w.entry(e.ID).State == Undone })
+	w.await("the deadline", func() bool { return w.entry(e.ID).State == deed.Undone })
 	for _, o := range w.entry(e.ID).Outcomes {
-		if o.Result != Gone {
+		if o.Result != deed.Gone {
 			t.Errorf("outcome %+v", o)
 		}
 	}
@@ -409,7 +452,7 @@ func TestANamespaceThatVanishes(t *testing.T) {
 		s.Inode, s.Path = heir.Inode(), fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), heir.FD())
 	}
 	_, err = Apply(t.Context(), again, Options{StateDir: w.dir, Within: time.Minute, Live: true})
-	if !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "another one has its inode number") {
+	if !errors.Is(err, errGone) || !strings.Contains(err.Error(), "another one has its inode number") {
 		t.Errorf("got %v", err)
 	}
 	if value, err := read(heir, keyOne); err != nil || value != oldOne {
@@ -426,7 +469,8 @@ func TestReportBeginsWithTheID(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(text), `{"id":"`+e.ID+`"`) {
 		t.Errorf("%s, %v", text, err)
 	}
-	if r.State != StatePending || r.SecondsLeft == nil || !strings.Contains(r.Confirm, "confirm "+e.ID+" --state-dir "+w.dir) || !r.Values[0].InForce() {
+	confirm := "confirm " + e.ID + " --state-dir " + w.dir
+	if r.State != deed.Pending || r.SecondsLeft == nil || !strings.Contains(r.Confirm, confirm) || !r.Values[0].InForce() {
 		t.Errorf("%+v", r)
 	}
 	if id, err := Last(w.dir); err != nil || id != e.ID {

@@ -1,22 +1,11 @@
 package change
 
 import (
-	"fmt"
 	"math"
 
+	"linger/internal/deed"
 	"linger/internal/kernel/procnet"
 	"linger/internal/plan"
-)
-
-// GuardMode is what is done when more connections fail than before.
-type GuardMode string
-
-// GuardWarn says so, GuardRollback takes the change back as well, GuardOff looks at
-// nothing.
-const (
-	GuardWarn     GuardMode = "warn"
-	GuardRollback GuardMode = "rollback"
-	GuardOff      GuardMode = "off"
 )
 
 const (
@@ -28,24 +17,18 @@ const (
 	guardChance = 0.01
 )
 
-// Tally is what the guard compares: connections opened, and those that failed.
-type Tally struct {
-	Opened uint64 `json:"opened"`
-	Failed uint64 `json:"failed"`
-}
-
 // tallyOf counts as failed the connections that were reset, and connects that failed
 // (RFC 4022).
-func tallyOf(c map[string]uint64) Tally {
-	return Tally{
+func tallyOf(c map[string]uint64) deed.Tally {
+	return deed.Tally{
 		Opened: c["TcpActiveOpens"] + c["TcpPassiveOpens"],
 		Failed: c["TcpEstabResets"] + c["TcpAttemptFails"],
 	}
 }
 
 // rise is how much was counted between two readings of the same namespaces.
-func rise(from, to []plan.Counters) Tally {
-	var sum Tally
+func rise(from, to []plan.Counters) deed.Tally {
+	var sum deed.Tally
 	for _, first := range from {
 		for _, second := range to {
 			if first.Cookie != second.Cookie || first.Inode != second.Inode {
@@ -68,7 +51,7 @@ func rise(from, to []plan.Counters) Tally {
 // of them, with the share r·n₁/(r·n₁+n₀) where r is the ratio. The 99 % lower bound of
 // the ratio is over 2 where so many, or more, would come with a chance under 1 % if it
 // were 2 (Clopper and Pearson, 1934).
-func worse(before, since Tally) bool {
+func worse(before, since deed.Tally) bool {
 	if before.Opened == 0 || since.Failed < guardEvents {
 		return false
 	}
@@ -138,44 +121,20 @@ func known(list []plan.Counters, s plan.Scope) bool {
 	return false
 }
 
-// Watched is what the guard knows of a change.
-type Watched struct {
-	// Before and Since are the connections opened, and those that were reset or failed,
-	// while the base line was taken and after the change.
-	OpenedBefore uint64 `json:"opened_before"`
-	FailedBefore uint64 `json:"failed_before"`
-	OpenedSince  uint64 `json:"opened_since"`
-	FailedSince  uint64 `json:"failed_since"`
-	// NoPort is what tracing sees, and no counter tells.
-	NoPort NoPort `json:"no_port"`
-	// Worse is the verdict on both; Unknown says why there is none on the counters.
-	Worse   bool   `json:"worse"`
-	Unknown string `json:"unknown,omitempty"`
-}
-
 // watched compares the present with the base line of a change; since is what tracing saw
 // of it so far.
-func (e *Entry) watched(since sighting) Watched {
+func (e *Entry) watched(since sighting) deed.Watched {
 	before, now := rise(e.Plan.Counters, e.counters), rise(e.counters, counters(e.Plan))
-	w := Watched{
+	w := deed.Watched{
 		OpenedBefore: before.Opened, FailedBefore: before.Failed, OpenedSince: now.Opened, FailedSince: now.Failed,
 		NoPort: noPort(e.base, since),
 	}
 	switch {
 	case before.Opened == 0:
-		w.Unknown = "no connection was opened between plan and apply, so that there is no base line"
+		w.Unknown = deed.Unknown{Kind: deed.NoBaseLine}
 	case now.Failed < guardEvents:
-		w.Unknown = fmt.Sprintf("%d resets and failed connects: the guard judges from %d on", now.Failed, guardEvents)
+		w.Unknown = deed.Unknown{Kind: deed.TooFew, Few: now.Failed, Least: guardEvents}
 	}
 	w.Worse = worse(before, now) || w.NoPort.Worse
 	return w
-}
-
-func (w Watched) String() string {
-	return w.Counted() + "; " + w.NoPort.String()
-}
-
-// Counted tells of the counters alone.
-func (w Watched) Counted() string {
-	return fmt.Sprintf("%d of %d connections were reset or failed since, %d of %d before", w.FailedSince, w.OpenedSince, w.FailedBefore, w.OpenedBefore)
 }

@@ -15,18 +15,20 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"linger/internal/deed"
 )
 
 // TestTheGuard: connects that are refused after a change, and were not before, make
 // the guard take it back.
 func TestTheGuard(t *testing.T) {
 	t.Parallel()
-	for mode, want := range map[GuardMode]Kind{GuardWarn: Applied, GuardRollback: Undone} {
+	for mode, want := range map[deed.GuardMode]deed.State{deed.GuardWarn: deed.Pending, deed.GuardRollback: deed.Undone} {
 		t.Run(string(mode), func(t *testing.T) { guarded(t, mode, want) })
 	}
 }
 
-func guarded(t *testing.T, mode GuardMode, want Kind) {
+func guarded(t *testing.T, mode deed.GuardMode, want deed.State) {
 	w := newWorld(t)
 	connect := func(times int) {
 		t.Helper()
@@ -88,9 +90,9 @@ func guarded(t *testing.T, mode GuardMode, want Kind) {
 	refused(guardEvents * 3)
 	w.await("the guard", func() bool {
 		now := w.entry(e.ID)
-		return now.State == want && (now.Warning != "" || strings.HasPrefix(now.Reason, "the guard: "))
+		return now.State == want && (now.Warning != "" || now.Reason.Kind == deed.Guarded)
 	})
-	if mode == GuardRollback && w.values() != oldValues {
+	if mode == deed.GuardRollback && w.values() != oldValues {
 		t.Errorf("values %v", w.values())
 	}
 }
@@ -105,7 +107,7 @@ func TestTheGuardOnPorts(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go w.keepConnecting(ctx)
-	e, err := Apply(t.Context(), w.plan, Options{StateDir: w.dir, Within: time.Hour, Guard: GuardRollback, Live: true})
+	e, err := Apply(t.Context(), w.plan, Options{StateDir: w.dir, Within: time.Hour, Guard: deed.GuardRollback, Live: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,9 +115,9 @@ func TestTheGuardOnPorts(t *testing.T) {
 	if e.base.Traced == nil || e.base.Traced.Opened == 0 || e.base.Traced.NoPort != 0 {
 		t.Errorf("the base line is %+v", e.base)
 	}
-	w.await("the guard", func() bool { return w.entry(e.ID).State == Undone })
-	if e := w.entry(e.ID); !strings.HasPrefix(e.Reason, "the guard: ") || !strings.Contains(e.Reason, "found no source port") {
-		t.Errorf("reason %q", e.Reason)
+	w.await("the guard", func() bool { return w.entry(e.ID).State == deed.Undone })
+	if e := w.entry(e.ID); e.Reason.Kind != deed.Guarded || !strings.Contains(e.Reason.Detail, "found no source port") {
+		t.Errorf("reason %v", e.Reason)
 	}
 	if value, err := read(w.ns, keyTwo); err != nil || value != oldTwo {
 		t.Errorf("the range is %s, %v", value, err)
@@ -149,15 +151,15 @@ func (w *world) keepConnecting(ctx context.Context) {
 func TestTheGuardWithoutTracing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	id, _, err := deed{What: "apply", Dir: w.dir, Plan: w.plan, Within: time.Hour, Guard: GuardWarn}.run(noBPFEnv + "=1")
+	id, _, err := errand{What: "apply", Dir: w.dir, Plan: w.plan, Within: time.Hour, Guard: deed.GuardWarn}.run(noBPFEnv + "=1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.endWatcher(id)
-	seen := Watched{}
+	seen := deed.Watched{}
 	w.await("the watcher to tell", func() bool {
 		seen = *w.entry(id).Report(w.dir).Watched
-		return strings.Contains(seen.NoPort.Unknown, "BPF is not allowed")
+		return strings.Contains(seen.NoPort.Unknown.Cause, "BPF is not allowed")
 	})
 	if seen.NoPort.Since != nil || seen.NoPort.Worse || !strings.Contains(seen.String(), "found no source port: unknown since") {
 		t.Errorf("%+v: %s", seen, seen)
@@ -190,7 +192,7 @@ func TestAKilledWatcherTracesNoMore(t *testing.T) {
 			return !errors.Is(err, os.ErrNotExist)
 		})
 	})
-	if s := sighted(w.dir, e.ID); s.Traced != nil || !strings.Contains(s.Unknown, "no watcher") {
+	if s := sighted(w.dir, e.ID); s.Traced != nil || s.Unknown.Kind != deed.NoWatcher {
 		t.Errorf("it tells %+v", s)
 	}
 }
@@ -210,20 +212,21 @@ func programsOf(pid string) (ids []ebpf.ProgramID) {
 }
 
 func TestWorse(t *testing.T) {
+	tally := func(opened, failed uint64) deed.Tally { return deed.Tally{Opened: opened, Failed: failed} }
 	for _, test := range []struct {
 		name          string
-		before, since Tally
+		before, since deed.Tally
 		want          bool
 	}{
-		{"nothing", Tally{}, Tally{}, false},
-		{"no base line", Tally{}, Tally{100, 100}, false},
-		{"too few", Tally{1000, 0}, Tally{1000, 19}, false},
-		{"twenty out of nothing", Tally{1000, 0}, Tally{1000, 20}, true},
-		{"twice as many", Tally{1000, 100}, Tally{1000, 200}, false},
-		{"three times as many, of few", Tally{1000, 7}, Tally{1000, 21}, false},
-		{"three times as many, of many", Tally{10_000, 100}, Tally{10_000, 300}, true},
-		{"as many, of more connections", Tally{1000, 100}, Tally{10_000, 1000}, false},
-		{"as many, of fewer connections", Tally{10_000, 100}, Tally{1000, 100}, true},
+		{"nothing", deed.Tally{}, deed.Tally{}, false},
+		{"no base line", deed.Tally{}, tally(100, 100), false},
+		{"too few", tally(1000, 0), tally(1000, 19), false},
+		{"twenty out of nothing", tally(1000, 0), tally(1000, 20), true},
+		{"twice as many", tally(1000, 100), tally(1000, 200), false},
+		{"three times as many, of few", tally(1000, 7), tally(1000, 21), false},
+		{"three times as many, of many", tally(10_000, 100), tally(10_000, 300), true},
+		{"as many, of more connections", tally(1000, 100), tally(10_000, 1000), false},
+		{"as many, of fewer connections", tally(10_000, 100), tally(1000, 100), true},
 	} {
 		if got := worse(test.before, test.since); got != test.want {
 			t.Errorf("%s: %t, want %t", test.name, got, test.want)

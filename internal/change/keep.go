@@ -3,19 +3,11 @@ package change
 import (
 	"errors"
 	"fmt"
-	"strings"
 
+	"linger/internal/deed"
+	"linger/internal/journal"
 	"linger/internal/plan"
-)
-
-// The kinds of record about a file that keeps a change over a boot.
-const (
-	// Keeping: the file is to be written when the change is confirmed. The journal knows
-	// of it before, so that whoever goes on after a crash finds it. Filed: it is there.
-	Keeping Kind = "keeping"
-	Filed   Kind = "filed"
-	// Forgotten: it was taken away, or could not be written.
-	Forgotten Kind = "forgotten"
+	"linger/internal/snapshot"
 )
 
 // Keeps is how a change outlives a boot.
@@ -25,7 +17,7 @@ type Keeps struct {
 	// Manifest is the patch of a pod's or container's manifest, which no file of this
 	// host can replace.
 	Manifest string
-	Notes    []string
+	Notes    []deed.Note
 }
 
 // ConfirmAndKeep is Confirm, and keeps the values over a boot: those of the host in a
@@ -33,8 +25,8 @@ type Keeps struct {
 // confirmed. Values of other namespaces are not this host's files to keep: it says
 // whose they are.
 func ConfirmAndKeep(dir, root, id string) (*Entry, *Keeps, error) {
-	k := &Keeps{Notes: []string{}}
-	e, err := confirm(dir, id, func(e *Entry) (*DropIn, error) {
+	k := &Keeps{Notes: []deed.Note{}}
+	e, err := confirmWith(dir, id, func(e *Entry) (*dropIn, error) {
 		file, err := k.plan(root, e)
 		if err != nil {
 			return nil, fmt.Errorf("nothing is confirmed: %w", err)
@@ -48,19 +40,21 @@ func ConfirmAndKeep(dir, root, id string) (*Entry, *Keeps, error) {
 }
 
 // plan finds what keeps the values of a change, each at its place.
-func (k *Keeps) plan(root string, e *Entry) (*DropIn, error) {
-	var settings []Setting
+func (k *Keeps) plan(root string, e *Entry) (*dropIn, error) {
+	var lines []line
 	var pods, containers []plan.Change
 	for _, c := range e.Plan.Changes {
-		switch kind, _, _ := strings.Cut(c.Scope.Label, " "); {
-		case c.Scope.HostWide || kind == "host":
-			settings = append(settings, Setting{Key: c.Key, Value: c.New})
-		case kind == "pod":
+		switch kind := c.Scope.Label.Kind; {
+		case c.Scope.HostWide || kind == snapshot.LabelHost:
+			lines = append(lines, line{Key: c.Key, Value: c.New})
+		case kind == snapshot.LabelPod:
 			pods = append(pods, c)
-		case kind == "container":
+		case kind == snapshot.LabelContainer:
 			containers = append(containers, c)
 		case c.Persist != nil:
-			k.Notes = append(k.Notes, fmt.Sprintf("%s in %s is kept by %s: %s", c.Key, c.Scope, c.Persist.File, c.Persist.Line))
+			k.Notes = append(k.Notes, deed.Note{
+				Kind: deed.KeptElsewhere, Key: c.Key, Scope: c.Scope, File: c.Persist.File, Detail: c.Persist.Line,
+			})
 		}
 	}
 	if len(pods) > 0 {
@@ -72,10 +66,10 @@ func (k *Keeps) plan(root string, e *Entry) (*DropIn, error) {
 	if len(containers) > 0 {
 		k.Manifest += plan.Compose(containers)
 	}
-	if len(settings) == 0 {
+	if len(lines) == 0 {
 		return nil, nil
 	}
-	file, err := PlanDropIn(root, e.ID, settings)
+	file, err := planDropIn(root, e.ID, lines)
 	if err != nil {
 		return nil, err
 	}
@@ -85,40 +79,40 @@ func (k *Keeps) plan(root string, e *Entry) (*DropIn, error) {
 
 // keep writes the file of a confirmed change. Where it cannot, the change stays
 // confirmed until the next boot, and the journal says why.
-func (e *Entry) keep(j *Journal) error {
+func (e *Entry) keep(j *journal.Journal) error {
 	step("before file")
-	err := e.file.Write()
+	err := e.file.write()
 	step("after file")
 	if err == nil {
 		e.filed = true
-		return record(j, Filed, e.ID, nil)
+		return record(j, kindFiled, e.ID, nil)
 	}
-	why := e.file.Path + " could not be written: " + err.Error()
+	fate := deed.Note{Kind: deed.FileFailed, File: e.file.Path, Detail: err.Error()}
 	e.file = nil
 	return errors.Join(fmt.Errorf("change %s is confirmed until the next boot, and not kept beyond it: %w", e.ID, err),
-		record(j, Forgotten, e.ID, reasonDetail{Reason: why}))
+		record(j, kindForgotten, e.ID, sentenceDetail{fate.String()}))
 }
 
 // forget takes the file of a change away, where it still says what linger wrote, or
 // else if forced. One that others changed stays, and that is told and is no error.
-func (e *Entry) forget(j *Journal) error {
+func (e *Entry) forget(j *journal.Journal) error {
 	if e.file == nil {
 		return nil
 	}
 	step("before file")
-	removed, err := e.file.Remove(e.force)
+	removed, err := e.file.remove(e.force)
 	step("after file")
-	fate := e.file.Path + " is taken away"
+	fate := deed.Note{Kind: deed.FileTaken, File: e.file.Path}
 	switch {
-	case errors.Is(err, ErrNotOurs):
-		fate = err.Error()
+	case errors.Is(err, errNotOurs):
+		fate.Kind = deed.FileLeft
 	case err != nil:
 		return err
 	case !removed && !e.filed:
-		fate = e.file.Path + " was not written yet"
+		fate.Kind = deed.FileUnwritten
 	case !removed:
-		fate = e.file.Path + " was gone already"
+		fate.Kind = deed.FileVanished
 	}
 	e.file, e.filed, e.fate = nil, false, fate
-	return record(j, Forgotten, e.ID, reasonDetail{Reason: fate})
+	return record(j, kindForgotten, e.ID, sentenceDetail{fate.String()})
 }

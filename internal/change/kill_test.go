@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"linger/internal/deed"
+	"linger/internal/journal"
 )
 
 // within is long enough for a command to do its work, and short enough to wait for.
@@ -56,7 +59,7 @@ func killAt(t *testing.T, who string, n int) (came bool) {
 		what = "rollback"
 	}
 	kill := fmt.Sprintf("%s=%s:%d", killEnv, what, n)
-	d := deed{What: "apply", Dir: w.dir, Plan: w.plan, Within: within, Guard: GuardOff}
+	d := errand{What: "apply", Dir: w.dir, Plan: w.plan, Within: within, Guard: deed.GuardOff}
 	must := func(id string, killed bool, err error) string {
 		t.Helper()
 		if err != nil {
@@ -72,10 +75,10 @@ func killAt(t *testing.T, who string, n int) (came bool) {
 		_, _, _ = d.run(kill)
 	case "confirm", "keep":
 		d.Within = 3 * within
-		must(deed{What: what, Dir: w.dir, Root: root, ID: must(d.run())}.run(kill))
+		must(errand{What: what, Dir: w.dir, Root: root, ID: must(d.run())}.run(kill))
 	case "rollback":
 		d.Within = 3 * within
-		must(deed{What: what, Dir: w.dir, ID: must(d.run())}.run(kill))
+		must(errand{What: what, Dir: w.dir, ID: must(d.run())}.run(kill))
 	case "undo":
 		d.Within = time.Minute
 		id := must(d.run())
@@ -85,24 +88,24 @@ func killAt(t *testing.T, who string, n int) (came bool) {
 		if n%2 == 0 { // with the watcher that has not left yet, and with a new one
 			w.await("the watcher's end", func() bool { return len(w.watchers()) == 0 })
 		}
-		must(deed{What: what, Dir: w.dir, ID: id}.run(kill))
+		must(errand{What: what, Dir: w.dir, ID: id}.run(kill))
 	}
 
 	e := w.awaitSettled()
 	want, files := oldValues, 0
-	if e != nil && e.State == Confirmed {
+	if e != nil && e.State == deed.Confirmed {
 		want = newValues
 		if e.filed {
 			files = 1
 		}
 	}
-	if e != nil && e.State == Undone && (e.Reason == "" || len(e.Outcomes) != 2) {
+	if e != nil && e.State == deed.Undone && (e.Reason == (deed.Reason{}) || len(e.Outcomes) != 2) {
 		t.Errorf("the journal does not explain: %+v", e)
 	}
 	if w.values() != want || len(w.files(root)) != files {
 		t.Errorf("values %v, want %v; files %v, want %d; the journal says %+v", w.values(), want, w.files(root), files, e)
 	}
-	if e != nil && e.State == Confirmed && who != "confirm" && !e.filed {
+	if e != nil && e.State == deed.Confirmed && who != "confirm" && !e.filed {
 		t.Errorf("confirmed, to be kept, and not kept: %+v", e)
 	}
 	_, err := os.Stat(filepath.Join(w.dir, killedName))
@@ -120,11 +123,11 @@ func (w *world) awaitSettled() (e *Entry) {
 		if err := Recover(w.dir); err != nil {
 			w.t.Fatal(err)
 		}
-		records, err := ReadJournal(w.dir)
+		records, err := journal.Read(w.dir)
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		entries, err := Entries(records)
+		entries, err := entriesOf(records)
 		if err != nil {
 			w.t.Fatal(err)
 		}

@@ -18,41 +18,42 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"linger/internal/deed"
+	"linger/internal/journal"
 	"linger/internal/kernel/netns"
 	"linger/internal/kernel/sysctl"
-	"linger/internal/lab"
 	"linger/internal/plan"
 	"linger/internal/setting"
+	"linger/internal/snapshot"
 )
 
 // This program is also what it tests: the watcher that Apply starts is a copy of it,
 // and commands that are to be killed run in it.
 const (
-	doEnv   = "LINGER_TEST_DO"   // a JSON of deed
+	doEnv   = "LINGER_TEST_DO"   // a JSON of errand
 	killEnv = "LINGER_TEST_KILL" // who:n dies by SIGKILL at its n-th step
 	roEnv   = "LINGER_TEST_RO"   // /proc/sys is read-only
 
 	noBPFEnv = "LINGER_TEST_NOBPF" // bpf(2) is forbidden
 )
 
-// deed is one command that runs in a process of its own.
-type deed struct {
+// errand is one command that runs in a process of its own.
+type errand struct {
 	What, Dir, ID string
 	Root          string // what files of sysctl.d are below
 	Plan          *plan.Plan
 	Within        time.Duration
-	Guard         GuardMode
+	Guard         deed.GuardMode
 }
 
 func TestMain(m *testing.M) {
-	lab.Worker()
 	if len(os.Args) > 1 && os.Args[1] == WatchCommand {
 		dieAtStep("watch", os.Args[3])
 		finish(Watch(context.Background(), os.Args[3], os.Args[4]))
 	}
 	if text, ok := os.LookupEnv(doEnv); ok {
 		os.Unsetenv(doEnv)
-		var d deed
+		var d errand
 		if err := json.Unmarshal([]byte(text), &d); err != nil {
 			finish(err)
 		}
@@ -80,7 +81,7 @@ func finish(err error) {
 	os.Exit(0)
 }
 
-func (d deed) do() error {
+func (d errand) do() error {
 	var e *Entry
 	var err error
 	switch d.What {
@@ -95,7 +96,7 @@ func (d deed) do() error {
 	case "recover":
 		return Recover(d.Dir)
 	default:
-		err = errors.New("no such deed")
+		err = errors.New("no such errand")
 	}
 	if err == nil {
 		fmt.Print(e.ID)
@@ -121,8 +122,8 @@ func dieAtStep(who, dir string) {
 	}
 }
 
-// run does a deed in a process of its own; killed tells that it died by SIGKILL.
-func (d deed) run(env ...string) (id string, killed bool, err error) {
+// run does an errand in a process of its own; killed tells that it died by SIGKILL.
+func (d errand) run(env ...string) (id string, killed bool, err error) {
 	text, err := json.Marshal(d)
 	if err != nil {
 		return "", false, err
@@ -193,7 +194,7 @@ func (w *world) planFor(h *netns.Handle) *plan.Plan {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	boot, _, err := clock()
+	boot, _, err := journal.Clock()
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -202,7 +203,7 @@ func (w *world) planFor(h *netns.Handle) *plan.Plan {
 		w.t.Fatal(err)
 	}
 	scope := plan.Scope{
-		Cookie: cookie, Inode: h.Inode(), Label: "netns test", Path: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.FD()),
+		Cookie: cookie, Inode: h.Inode(), Label: labelled("netns test"), Path: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.FD()),
 	}
 	p := &plan.Plan{
 		Schema: plan.Schema, MadeAt: time.Now(), Host: plan.Host{Name: name, BootID: boot},
@@ -219,7 +220,7 @@ func (w *world) planFor(h *netns.Handle) *plan.Plan {
 // are kept in a file, below the root that it returns.
 func (w *world) ofTheHost() (root string) {
 	for i := range w.plan.Changes {
-		w.plan.Changes[i].Scope.Label = "host"
+		w.plan.Changes[i].Scope.Label = labelled("host")
 	}
 	return w.t.TempDir()
 }
@@ -227,12 +228,14 @@ func (w *world) ofTheHost() (root string) {
 // files are those of sysctl.d below a root.
 func (w *world) files(root string) []string {
 	w.t.Helper()
-	found, err := filepath.Glob(filepath.Join(root, dropIns, "*"))
+	found, err := filepath.Glob(filepath.Join(root, etcSysctl, "*"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return found
 }
+
+func labelled(text string) plan.Label { return plan.Label{Label: snapshot.ParseLabel(text)} }
 
 func (w *world) set(key, value string) {
 	w.t.Helper()
@@ -259,7 +262,7 @@ var (
 
 func (w *world) apply(within time.Duration) *Entry {
 	w.t.Helper()
-	e, err := Apply(context.Background(), w.plan, Options{StateDir: w.dir, Within: within, Guard: GuardWarn, Live: true})
+	e, err := Apply(context.Background(), w.plan, Options{StateDir: w.dir, Within: within, Guard: deed.GuardWarn, Live: true})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -277,7 +280,7 @@ func (w *world) endWatcher(id string) {
 }
 
 func (w *world) entry(id string) *Entry {
-	records, err := ReadJournal(w.dir)
+	records, err := journal.Read(w.dir)
 	if err != nil {
 		return nil
 	}
@@ -315,7 +318,7 @@ func (w *world) await(what string, done func() bool) {
 	w.t.Helper()
 	for deadline := time.Now().Add(patience); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			text, _ := os.ReadFile(filepath.Join(w.dir, journalName))
+			text, _ := os.ReadFile(journal.Path(w.dir))
 			w.t.Fatalf("waited in vain for %s; values %v; journal:\n%s", what, w.values(), text)
 		}
 	}
@@ -344,7 +347,8 @@ func forbidBPF() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP,
+		unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
 	if errno != 0 {
 		return errno
 	}

@@ -12,12 +12,14 @@ import (
 	"testing"
 	"time"
 
+	"linger/internal/deed"
+	"linger/internal/journal"
 	"linger/internal/kernel/sysctl"
 )
 
 const keyReuse = "net.ipv4.tcp_tw_reuse"
 
-var reuseOn = []Setting{{keyReuse, "1"}, {"net.ipv4.ip_local_port_range", "20000 60999"}}
+var reuseOn = []line{{keyReuse, "1"}, {"net.ipv4.ip_local_port_range", "20000 60999"}}
 
 // disk makes a root. A content that begins with -> is a link.
 func disk(t *testing.T, files map[string]string) string {
@@ -43,26 +45,30 @@ var roots = map[string]struct {
 	files map[string]string
 	wins  string
 }{
-	"no file at all":                 {nil, "90-linger-7"},
-	"an earlier file":                {map[string]string{"/etc/sysctl.d/10-net.conf": keyReuse + "=0\n"}, "90-linger-7"},
-	"a distribution's, later":        {map[string]string{"/usr/lib/sysctl.d/95-net.conf": keyReuse + "=2\n"}, "99-linger-7"},
-	"an administrator's, last":       {map[string]string{"/etc/sysctl.d/99-net.conf": keyReuse + "=0\n"}, "99-zz-linger-7"},
-	"one that wants to be last":      {map[string]string{"/etc/sysctl.d/zz-last.conf": keyReuse + "=0\n"}, "zz-linger-7"},
-	"run":                            {map[string]string{"/run/sysctl.d/91.conf": keyReuse + "=0\n"}, "99-linger-7"},
-	"a pattern, later":               {map[string]string{"/etc/sysctl.d/99-net.conf": "net.ipv4.tcp_tw_reus?=0\n"}, "90-linger-7"},
-	"sysctl.conf says the same":      {map[string]string{"/etc/sysctl.conf": keyReuse + "=1\n"}, "90-linger-7"},
-	"sysctl.conf about other things": {map[string]string{"/etc/sysctl.conf": "net.ipv4.tcp_syncookies=1\n", "/etc/sysctl.d/99-sysctl.conf": "-> ../sysctl.conf"}, "90-linger-7"},
-	"sysctl.conf":                    {map[string]string{"/etc/sysctl.conf": "\n" + keyReuse + "=0\n"}, ""},
-	"sysctl.conf, linked":            {map[string]string{"/etc/sysctl.conf": keyReuse + "=0\n", "/etc/sysctl.d/99-sysctl.conf": "-> ../sysctl.conf"}, ""},
+	"no file at all":            {nil, "90-linger-7"},
+	"an earlier file":           {map[string]string{"/etc/sysctl.d/10-net.conf": keyReuse + "=0\n"}, "90-linger-7"},
+	"a distribution's, later":   {map[string]string{"/usr/lib/sysctl.d/95-net.conf": keyReuse + "=2\n"}, "99-linger-7"},
+	"an administrator's, last":  {map[string]string{"/etc/sysctl.d/99-net.conf": keyReuse + "=0\n"}, "99-zz-linger-7"},
+	"one that wants to be last": {map[string]string{"/etc/sysctl.d/zz-last.conf": keyReuse + "=0\n"}, "zz-linger-7"},
+	"run":                       {map[string]string{"/run/sysctl.d/91.conf": keyReuse + "=0\n"}, "99-linger-7"},
+	"a pattern, later":          {map[string]string{"/etc/sysctl.d/99-net.conf": "net.ipv4.tcp_tw_reus?=0\n"}, "90-linger-7"},
+	"sysctl.conf says the same": {map[string]string{"/etc/sysctl.conf": keyReuse + "=1\n"}, "90-linger-7"},
+	"sysctl.conf about other things": {map[string]string{
+		"/etc/sysctl.conf": "net.ipv4.tcp_syncookies=1\n", "/etc/sysctl.d/99-sysctl.conf": "-> ../sysctl.conf",
+	}, "90-linger-7"},
+	"sysctl.conf": {map[string]string{"/etc/sysctl.conf": "\n" + keyReuse + "=0\n"}, ""},
+	"sysctl.conf, linked": {map[string]string{
+		"/etc/sysctl.conf": keyReuse + "=0\n", "/etc/sysctl.d/99-sysctl.conf": "-> ../sysctl.conf",
+	}, ""},
 }
 
 func TestPlanDropIn(t *testing.T) {
 	for name, c := range roots {
 		t.Run(name, func(t *testing.T) {
-			d, err := PlanDropIn(disk(t, c.files), "7", reuseOn)
+			d, err := planDropIn(disk(t, c.files), "7", reuseOn)
 			if c.wins == "" {
-				var outvoted *OutvotedError
-				if !errors.As(err, &outvoted) || outvoted.By.File != "/etc/sysctl.conf" || !strings.Contains(err.Error(), "sed -i") {
+				var outvoted *outvotedError
+				if !errors.As(err, &outvoted) || outvoted.by.File != "/etc/sysctl.conf" || !strings.Contains(err.Error(), "sed -i") {
 					t.Errorf("%v", err)
 				}
 				return
@@ -89,23 +95,24 @@ func TestKeptValuesAreInForceAfterTheRealLoaders(t *testing.T) {
 	for name, c := range roots {
 		t.Run(name, func(t *testing.T) {
 			root := disk(t, c.files)
-			d, err := PlanDropIn(root, "7", reuseOn)
+			d, err := planDropIn(root, "7", reuseOn)
 			if c.wins == "" {
 				if err == nil {
 					t.Fatal("planned")
 				}
 				// What it says of the mend is true: with that line out, a file wins.
-				var outvoted *OutvotedError
+				var outvoted *outvotedError
 				errors.As(err, &outvoted)
-				if out, err := exec.Command("sed", "-i", fmt.Sprintf("%ds/^/# /", outvoted.By.Line), filepath.Join(root, outvoted.By.File)).CombinedOutput(); err != nil {
+				mend := exec.Command("sed", "-i", fmt.Sprintf("%ds/^/# /", outvoted.by.Line), filepath.Join(root, outvoted.by.File))
+				if out, err := mend.CombinedOutput(); err != nil {
 					t.Fatalf("%v: %s", err, out)
 				}
-				d, err = PlanDropIn(root, "7", reuseOn)
+				d, err = planDropIn(root, "7", reuseOn)
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := d.Write(); err != nil {
+			if err := d.write(); err != nil {
 				t.Fatal(err)
 			}
 			for loader, argv := range loaders {
@@ -146,14 +153,14 @@ cat /proc/sys/net/ipv4/tcp_tw_reuse /proc/sys/net/ipv4/ip_local_port_range`
 
 func TestDropInIsRemovedOnlyWhileItIsLingers(t *testing.T) {
 	root := disk(t, nil)
-	d, err := PlanDropIn(root, "7", reuseOn)
+	d, err := planDropIn(root, "7", reuseOn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Write(); err != nil {
+	if err := d.write(); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Write(); err != nil {
+	if err := d.write(); err != nil {
 		t.Errorf("again: %v", err)
 	}
 	file := filepath.Join(root, d.Path)
@@ -167,33 +174,33 @@ func TestDropInIsRemovedOnlyWhileItIsLingers(t *testing.T) {
 	}
 
 	// A later change has the last word while it is there.
-	later, err := PlanDropIn(root, "8", []Setting{{keyReuse, "0"}})
+	later, err := planDropIn(root, "8", []line{{keyReuse, "0"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := later.Write(); err != nil {
+	if err := later.write(); err != nil {
 		t.Fatal(err)
 	}
-	if removed, err := later.Remove(false); err != nil || !removed {
+	if removed, err := later.remove(false); err != nil || !removed {
 		t.Errorf("%t, %v", removed, err)
 	}
 
 	if err := os.WriteFile(file, append(text, "net.ipv4.tcp_syncookies = 1\n"...), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if removed, err := d.Remove(false); removed || !errors.Is(err, ErrNotOurs) {
+	if removed, err := d.remove(false); removed || !errors.Is(err, errNotOurs) {
 		t.Errorf("%t, %v", removed, err)
 	}
-	if err := d.Write(); !errors.Is(err, ErrNotOurs) {
+	if err := d.write(); !errors.Is(err, errNotOurs) {
 		t.Errorf("written over: %v", err)
 	}
 	if err := os.WriteFile(file, text, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if removed, err := d.Remove(false); err != nil || !removed {
+	if removed, err := d.remove(false); err != nil || !removed {
 		t.Errorf("%t, %v", removed, err)
 	}
-	if removed, err := d.Remove(false); err != nil || removed {
+	if removed, err := d.remove(false); err != nil || removed {
 		t.Errorf("%t, %v", removed, err)
 	}
 }
@@ -201,7 +208,7 @@ func TestDropInIsRemovedOnlyWhileItIsLingers(t *testing.T) {
 // Someone who writes a later file between plan and write is not overruled in silence.
 func TestWriteLooksAgain(t *testing.T) {
 	root := disk(t, nil)
-	d, err := PlanDropIn(root, "7", reuseOn)
+	d, err := planDropIn(root, "7", reuseOn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,8 +218,8 @@ func TestWriteLooksAgain(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root, "etc/sysctl.conf"), []byte(keyReuse+" = 0\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	var outvoted *OutvotedError
-	if err := d.Write(); !errors.As(err, &outvoted) {
+	var outvoted *outvotedError
+	if err := d.write(); !errors.As(err, &outvoted) {
 		t.Errorf("%v", err)
 	}
 	if _, err := os.Stat(filepath.Join(root, d.Path)); !errors.Is(err, os.ErrNotExist) {
@@ -220,29 +227,37 @@ func TestWriteLooksAgain(t *testing.T) {
 	}
 }
 
-func TestOwnersAreNamed(t *testing.T) {
+func TestManagersAreNamed(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		files map[string]string
 		want  string // "" for none
 	}{
 		{"nobody", map[string]string{"/etc/sysctl.d/10.conf": "# by hand\n" + keyReuse + "=0\n"}, ""},
-		{"Ansible", map[string]string{"/etc/sysctl.d/10.conf": "# Ansible managed\n" + keyReuse + "=0\n"}, "Ansible seems to write /etc/sysctl.d/10.conf"},
+		{"Ansible", map[string]string{
+			"/etc/sysctl.d/10.conf": "# Ansible managed\n" + keyReuse + "=0\n",
+		}, "Ansible seems to write /etc/sysctl.d/10.conf"},
 		{"Salt", map[string]string{"/etc/sysctl.d/99-salt.conf": keyReuse + "=0\n"}, "Salt seems to write"},
 		{"tuned", map[string]string{
 			"/etc/tuned/active_profile": "mine\n", "/etc/tuned/mine/tuned.conf": "[main]\ninclude=net\n",
 			"/usr/lib/tuned/net/tuned.conf": "[sysctl]\n" + keyReuse + "=1\n",
 		}, "tuned's active profile sets " + keyReuse + " (/usr/lib/tuned/net/tuned.conf)"},
-		{"tuned, about another key", map[string]string{"/etc/tuned/active_profile": "mine\n", "/etc/tuned/mine/tuned.conf": "[sysctl]\nvm.swappiness=1\n"}, ""},
+		{"tuned, about another key", map[string]string{
+			"/etc/tuned/active_profile": "mine\n", "/etc/tuned/mine/tuned.conf": "[sysctl]\nvm.swappiness=1\n",
+		}, ""},
 		{"cloud-init", map[string]string{"/etc/cloud/cloud.cfg.d/50.cfg": "runcmd:\n - sysctl -w " + keyReuse + "=0\n"}, "cloud-init may set"},
-		{"Puppet", map[string]string{"/opt/puppetlabs/puppet/cache/client_data/catalog/a.json": `{"title":"` + keyReuse + `"}`}, "Puppet's catalogue"},
+		{"Puppet", map[string]string{
+			"/opt/puppetlabs/puppet/cache/client_data/catalog/a.json": `{"title":"` + keyReuse + `"}`,
+		}, "Puppet's catalogue"},
 	} {
-		d, err := PlanDropIn(disk(t, c.files), "7", reuseOn)
+		d, err := planDropIn(disk(t, c.files), "7", reuseOn)
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}
-		if got := strings.Join(d.Warnings, "\n"); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
-			t.Errorf("%s: %q", c.name, got)
+		if len(d.Warnings) > 1 || (c.want == "") != (len(d.Warnings) == 0) {
+			t.Errorf("%s: %v", c.name, d.Warnings)
+		} else if c.want != "" && !strings.Contains(d.Warnings[0].String(), c.want) {
+			t.Errorf("%s: %v", c.name, d.Warnings)
 		}
 	}
 }
@@ -268,9 +283,13 @@ func TestRollbackOfAFileThatOthersChanged(t *testing.T) {
 		if err != nil || w.values() != oldValues {
 			t.Fatalf("values %v, %v", w.values(), err)
 		}
-		notes := strings.Join(e.Report(w.dir).Notes, "; ")
-		if left := len(w.files(root)) == 1; left == force || force != strings.Contains(notes, "is taken away") || left != strings.Contains(notes, "is left") {
-			t.Errorf("forced %t: left %t, notes %q", force, left, notes)
+		want := deed.FileLeft
+		if force {
+			want = deed.FileTaken
+		}
+		notes := e.Report(w.dir).Notes
+		if left := len(w.files(root)) == 1; left == force || len(notes) != 1 || notes[0].Kind != want {
+			t.Errorf("forced %t: left %t, notes %v", force, left, notes)
 		}
 	}
 }
@@ -281,12 +300,12 @@ func TestKeptByNobody(t *testing.T) {
 	w := newWorld(t)
 	root := w.ofTheHost()
 	e := w.apply(time.Minute)
-	j, err := OpenJournal(w.dir)
+	j, err := journal.Open(w.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := PlanDropIn(root, e.ID, reuseOn)
-	if err := errors.Join(err, j.Append(Keeping, e.ID, file), j.Close()); err != nil {
+	file, err := planDropIn(root, e.ID, reuseOn)
+	if err := errors.Join(err, j.Append(kindKeeping, e.ID, file), j.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if e, err = Confirm(w.dir, e.ID); err != nil || !e.Settled() || len(w.files(root)) != 0 {
@@ -305,11 +324,11 @@ func TestKeptElsewhere(t *testing.T) {
 		w := newWorld(t)
 		root := w.ofTheHost()
 		for i := range w.plan.Changes {
-			w.plan.Changes[i].Scope.Label = label
+			w.plan.Changes[i].Scope.Label = labelled(label)
 		}
 		e := w.apply(time.Minute)
 		e, kept, err := ConfirmAndKeep(w.dir, root, e.ID)
-		if err != nil || e.State != Confirmed || kept.File != "" || len(w.files(root)) != 0 {
+		if err != nil || e.State != deed.Confirmed || kept.File != "" || len(w.files(root)) != 0 {
 			t.Fatalf("%s: %+v, %v", label, kept, err)
 		}
 		for _, want := range wants {
@@ -335,14 +354,15 @@ func TestConfirmAndKeep(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := w.apply(time.Minute)
-	if _, _, err := ConfirmAndKeep(w.dir, root, e.ID); err == nil || !strings.Contains(err.Error(), "nothing is confirmed: ") || w.entry(e.ID).State != Applied {
+	_, _, err := ConfirmAndKeep(w.dir, root, e.ID)
+	if err == nil || !strings.Contains(err.Error(), "nothing is confirmed: ") || w.entry(e.ID).State != deed.Pending {
 		t.Errorf("state %s, %v", w.entry(e.ID).State, err)
 	}
 	if err := os.Remove(conf); err != nil {
 		t.Fatal(err)
 	}
 	_, kept, err := ConfirmAndKeep(w.dir, root, e.ID)
-	if err != nil || w.entry(e.ID).State != Confirmed {
+	if err != nil || w.entry(e.ID).State != deed.Confirmed {
 		t.Fatalf("state %s, %v", w.entry(e.ID).State, err)
 	}
 	text, err := os.ReadFile(filepath.Join(root, kept.File))
@@ -359,7 +379,7 @@ func TestConfirmAndKeep(t *testing.T) {
 	if len(w.processes()) > 1 {
 		t.Errorf("watchers %v", w.processes())
 	}
-	if r := e.Report(w.dir); r.File != "" || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], kept.File+" is taken away") {
-		t.Errorf("the history tells of %q, %q", r.File, r.Notes)
+	if r := e.Report(w.dir); r.File != "" || len(r.Notes) != 1 || r.Notes[0].String() != kept.File+" is taken away" {
+		t.Errorf("the history tells of %q, %v", r.File, r.Notes)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"linger/internal/plan"
 )
 
-// ErrGone means that nothing leads to a namespace any more: no process, no name.
-var ErrGone = errors.New("the network namespace is gone")
+// errGone means that nothing leads to a namespace any more: no process, no name.
+var errGone = errors.New("the network namespace is gone")
 
 // open finds the namespace of a scope, by its cookie: the inode number may have been
 // used again, and so may the path. Own tells whether it is the caller's.
@@ -27,10 +27,10 @@ func open(s plan.Scope) (h *netns.Handle, own bool, err error) {
 	if s.Path != "" {
 		paths = append(paths, s.Path)
 	}
-	found, _ := netns.Discover("/proc")
-	for _, f := range found {
-		if f.Inode == s.Inode {
-			paths = append(paths, f.Path)
+	all, _ := netns.Discover("/proc")
+	for _, other := range all {
+		if other.Inode == s.Inode {
+			paths = append(paths, other.Path)
 		}
 	}
 	again := false
@@ -47,9 +47,9 @@ func open(s plan.Scope) (h *netns.Handle, own bool, err error) {
 		h.Close()
 	}
 	if again {
-		return nil, false, fmt.Errorf("%s: %w: another one has its inode number %d now", s, ErrGone, s.Inode)
+		return nil, false, fmt.Errorf("%s: %w: another one has its inode number %d now", s, errGone, s.Inode)
 	}
-	return nil, false, fmt.Errorf("%s: %w (cookie %d)", s, ErrGone, s.Cookie)
+	return nil, false, fmt.Errorf("%s: %w (cookie %d)", s, errGone, s.Cookie)
 }
 
 func isPlace(h *netns.Handle, s plan.Scope) (bool, error) {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"linger/internal/deed"
 	"linger/internal/kernel/trace"
 	"linger/internal/plan"
 )
@@ -20,7 +20,7 @@ import (
 // sighting is what tracing saw in the namespaces of a plan, or why it saw nothing.
 type sighting struct {
 	Traced  *plan.Traced `json:"traced,omitempty"`
-	Unknown string       `json:"unknown,omitempty"`
+	Unknown deed.Unknown `json:"unknown,omitzero"`
 }
 
 // add is the sum of two sightings, one after the other.
@@ -40,7 +40,7 @@ func (s sighting) add(other sighting) sighting {
 
 // planned is what was seen while the plan was made.
 func planned(p *plan.Plan) sighting {
-	sum := sighting{Unknown: "nothing was traced while the plan was made"}
+	sum := sighting{Unknown: deed.Unknown{Kind: deed.Untraced}}
 	for _, c := range p.Counters {
 		if c.Traced == nil {
 			continue
@@ -65,7 +65,7 @@ type follower struct {
 	stop     context.CancelFunc
 	told     sync.WaitGroup
 	// missing is why nothing is followed, or no more.
-	missing atomic.Pointer[string]
+	missing atomic.Pointer[deed.Unknown]
 }
 
 func follow(p *plan.Plan) *follower {
@@ -97,8 +97,7 @@ func follow(p *plan.Plan) *follower {
 }
 
 func (f *follower) miss(err error) {
-	why := err.Error()
-	f.missing.Store(&why)
+	f.missing.Store(&deed.Unknown{Kind: deed.NotSeen, Cause: err.Error()})
 }
 
 // close ends it. What it does not close, the end of the process does.
@@ -146,27 +145,17 @@ func sighted(dir, id string) sighting {
 	}
 	switch {
 	case !isWatched(dir, id):
-		return sighting{Unknown: "no watcher lives that would trace"}
+		return sighting{Unknown: deed.Unknown{Kind: deed.NoWatcher}}
 	case errors.Is(err, os.ErrNotExist):
-		return sighting{Unknown: "the watcher has told nothing yet"}
+		return sighting{Unknown: deed.Unknown{Kind: deed.NothingYet}}
 	case err != nil:
-		return sighting{Unknown: err.Error()}
+		return sighting{Unknown: deed.Unknown{Kind: deed.NotSeen, Cause: err.Error()}}
 	}
 	return s
 }
 
-// NoPort are the connects that found no source port, and the connections that were
-// opened meanwhile, before the change and since; nil for what is unknown.
-type NoPort struct {
-	Before *Tally `json:"before"`
-	Since  *Tally `json:"since"`
-	Worse  bool   `json:"worse"`
-	// Unknown says why one of them is.
-	Unknown string `json:"unknown,omitempty"`
-}
-
-func noPort(before, since sighting) NoPort {
-	n := NoPort{Before: before.tally(), Since: since.tally()}
+func noPort(before, since sighting) deed.NoPort {
+	n := deed.NoPort{Before: before.tally(), Since: since.tally()}
 	if n.Before != nil && n.Since != nil {
 		n.Worse = worse(*n.Before, *n.Since)
 	} else {
@@ -175,23 +164,9 @@ func noPort(before, since sighting) NoPort {
 	return n
 }
 
-func (s sighting) tally() *Tally {
+func (s sighting) tally() *deed.Tally {
 	if s.Traced == nil {
 		return nil
 	}
-	return &Tally{Opened: s.Traced.Opened, Failed: s.Traced.NoPort}
-}
-
-func (n NoPort) String() string {
-	part := func(t *Tally) string {
-		if t == nil {
-			return "unknown"
-		}
-		return fmt.Sprint(t.Failed)
-	}
-	text := fmt.Sprintf("connects that found no source port: %s since, %s before", part(n.Since), part(n.Before))
-	if n.Unknown != "" {
-		text += " (" + n.Unknown + ")"
-	}
-	return text
+	return &deed.Tally{Opened: s.Traced.Opened, Failed: s.Traced.NoPort}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"linger/internal/deed"
 	"linger/internal/kernel/netns"
 )
 
@@ -46,11 +47,13 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount --bind /proc/sys /proc/sys
 mount --rbind /proc/sys/net /proc/sys/net
 mount -o remount,bind,ro /proc/sys
-exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_UNIT_PATH="$1" "$0" --system --unit=linger-test.target --log-target=console`
+exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_UNIT_PATH="$1" \
+	"$0" --system --unit=linger-test.target --log-target=console`
 	c := exec.Command("sh", "-c", script, program, units)
 	group := newCgroup(t)
 	c.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWNET | syscall.CLONE_NEWCGROUP,
+		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS |
+			syscall.CLONE_NEWNET | syscall.CLONE_NEWCGROUP,
 		UseCgroupFD: true, CgroupFD: int(group.Fd()),
 	}
 	said, err := os.Create(filepath.Join(units, "said"))
@@ -136,8 +139,8 @@ func (s *systemd) inside(arguments ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"-t", fmt.Sprint(s.pid), "-m", "-p", "-n", "-i", "-u", "-C", "--"}, arguments...)...)
 }
 
-// do does a deed there, and returns the id of its change.
-func (s *systemd) do(d deed) string {
+// do does an errand there, and returns the id of its change.
+func (s *systemd) do(d errand) string {
 	s.t.Helper()
 	text, err := json.Marshal(d)
 	if err != nil {
@@ -175,7 +178,7 @@ func TestWatcherUnderARealSystemd(t *testing.T) {
 	units := func(id string) string {
 		return s.systemctl("list-units", "--all", "--plain", "--no-legend", "linger-*"+id+"*")
 	}
-	d := deed{What: "apply", Dir: w.dir, Plan: w.plan, Within: 5 * time.Second}
+	d := errand{What: "apply", Dir: w.dir, Plan: w.plan, Within: 5 * time.Second}
 
 	// Killed before its deadline, the timer stands in.
 	id := s.do(d)
@@ -188,7 +191,7 @@ func TestWatcherUnderARealSystemd(t *testing.T) {
 	if w.values() != newValues {
 		t.Errorf("values %v before the deadline", w.values())
 	}
-	w.await("the old values", func() bool { return w.values() == oldValues && w.entry(id).State == Undone })
+	w.await("the old values", func() bool { return w.values() == oldValues && w.entry(id).State == deed.Undone })
 	w.await("systemd to forget the units", func() bool { return units(id) == "" })
 
 	// The next start of linger starts another watcher for one that was killed, with a
@@ -198,14 +201,14 @@ func TestWatcherUnderARealSystemd(t *testing.T) {
 	service, timer = "linger-watch-"+id+"-*.service", timerName+id+"-*.timer"
 	s.systemctl("kill", "--signal=KILL", service)
 	w.await("the watcher's end", func() bool { return !isWatched(w.dir, id) })
-	s.do(deed{What: "recover", Dir: w.dir})
+	s.do(errand{What: "recover", Dir: w.dir})
 	if s.systemctl("is-active", service) != "active" || s.systemctl("is-active", timer) != "active" {
 		t.Fatalf("units:\n%s", units(id))
 	}
 
 	// Confirmed, and taken back at once: by the watcher that has not left, or a new one.
-	s.do(deed{What: "confirm", Dir: w.dir, ID: id})
-	s.do(deed{What: "rollback", Dir: w.dir, ID: id})
+	s.do(errand{What: "confirm", Dir: w.dir, ID: id})
+	s.do(errand{What: "rollback", Dir: w.dir, ID: id})
 	if w.values() != oldValues {
 		t.Errorf("values %v", w.values())
 	}

@@ -17,6 +17,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"linger/internal/deed"
+	"linger/internal/journal"
 )
 
 // WatchCommand is the hidden command of linger that a watcher runs:
@@ -88,8 +91,8 @@ func copyProgram(from io.Reader, path string) (err error) {
 
 // removeOldWatchers takes the copies of earlier programs away where no change is pending
 // that may need one. What cannot be removed takes room, and no harm.
-func removeOldWatchers(j *Journal, program string) {
-	entries, err := Entries(j.Records())
+func removeOldWatchers(j *journal.Journal, program string) {
+	entries, err := entriesOf(j.Records())
 	if err != nil || slices.ContainsFunc(entries, func(e *Entry) bool { return !e.Settled() }) {
 		return
 	}
@@ -157,7 +160,7 @@ func startChild(arguments []string) (*exec.Cmd, error) {
 // again at the deadline, should the service have been killed. Their names are new with
 // each start: those of a watcher before may not be gone yet.
 func startServices(arguments []string, id string, deadline time.Duration) error {
-	_, now, err := clock()
+	_, now, err := journal.Clock()
 	if err != nil {
 		return err
 	}
@@ -212,7 +215,7 @@ func isWatched(dir, id string) bool {
 		return false
 	}
 	defer f.Close()
-	return errors.Is(flock(f, unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
 // Watch takes a change back at its deadline, or when the guard wants it, unless it is
@@ -236,7 +239,7 @@ func lockWatch(dir, id string) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		if flock(f, unix.LOCK_EX|unix.LOCK_NB) == nil {
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 			// The one before may have removed it since it was opened.
 			opened, err := f.Stat()
 			if named, missing := os.Stat(watchLock(dir, id)); err == nil && missing == nil && os.SameFile(opened, named) {
@@ -262,9 +265,9 @@ type watcher struct {
 func (w *watcher) run(ctx context.Context) error {
 	var stuckUntil time.Time
 	for {
-		due, err := w.look()
-		if err == nil && due != "" {
-			err = w.settle(due)
+		due, reason, err := w.look()
+		if err == nil && due {
+			err = w.settle(reason)
 			if err == nil {
 				return nil
 			}
@@ -294,7 +297,7 @@ func (w *watcher) run(ctx context.Context) error {
 
 // nap is until the deadline, and a tick at most.
 func (w *watcher) nap() time.Duration {
-	_, now, err := clock()
+	_, now, err := journal.Clock()
 	if err != nil || w.entry == nil {
 		return tick
 	}
@@ -305,14 +308,14 @@ func (w *watcher) nap() time.Duration {
 	return min(left, tick)
 }
 
-// look reads the journal where it has grown, and returns why something is to be done
-// about the change, empty if nothing is.
-func (w *watcher) look() (due string, err error) {
-	info, err := os.Stat(filepath.Join(w.dir, journalName))
+// look reads the journal where it has grown, and tells whether something is to be done
+// about the change, and why it is to be taken back, if it is.
+func (w *watcher) look() (due bool, why deed.Reason, err error) {
+	info, err := os.Stat(journal.Path(w.dir))
 	if err == nil && (w.entry == nil || info.Size() != w.size) {
 		// Of a damaged journal, what stands before the damage still counts.
-		var records []Record
-		records, err = ReadJournal(w.dir)
+		var records []journal.Record
+		records, err = journal.Read(w.dir)
 		e, unknown := entryOf(records, w.id)
 		if unknown == nil {
 			w.entry = e
@@ -321,29 +324,30 @@ func (w *watcher) look() (due string, err error) {
 			w.size = info.Size()
 		}
 	}
-	if e := w.entry; e != nil && e.Guard != GuardOff && w.follower == nil && (e.applying() || e.State == Applied) {
+	if e := w.entry; e != nil && e.Guard != deed.GuardOff && w.follower == nil && (e.State == deed.Applying || e.State == deed.Pending) {
 		w.follower = follow(e.Plan) // from before the first value is written, where apply is at work
 	}
 	switch late, clockErr := w.isLate(); {
 	case errors.Is(err, fs.ErrNotExist):
-		return "the journal was removed, so that nobody can confirm it", nil
+		return true, deed.Reason{Kind: deed.JournalGone}, nil
 	case w.entry == nil:
-		return "", err
+		return false, why, err
 	case clockErr != nil:
-		return "", clockErr
+		return false, why, clockErr
 	case err != nil && late:
 		// The journal is damaged, so that nobody can have confirmed since.
-		return notInTime + ", and the journal cannot be read", nil
+		return true, deed.Reason{Kind: deed.Unreadable}, nil
 	case err != nil:
-		return "", err
+		return false, why, err
 	case w.entry.Settled():
-		return "it is settled", nil
-	case w.entry.State != Applied:
-		return wasKilled, nil
+		return true, why, nil
+	case w.entry.State != deed.Pending:
+		return true, deed.Reason{Kind: deed.Killed}, nil
 	case late:
-		return notInTime, nil
+		return true, deed.Reason{Kind: deed.Deadline}, nil
 	}
-	return w.guard(), nil
+	due, why = w.guard()
+	return due, why, nil
 }
 
 func (w *watcher) isLate() (bool, error) {
@@ -354,34 +358,34 @@ func (w *watcher) isLate() (bool, error) {
 }
 
 // guard looks whether more connections fail than before.
-func (w *watcher) guard() (due string) {
+func (w *watcher) guard() (due bool, why deed.Reason) {
 	e := w.entry
-	if e.State != Applied || w.follower == nil {
-		return ""
+	if e.State != deed.Pending || w.follower == nil {
+		return false, why
 	}
 	sight := w.follower.see()
 	_ = sight.tell(w.dir, w.id) // it is unknown then to who asks for the status
 	seen := e.watched(sight)
 	if !seen.Worse || e.Warning != "" || w.warned {
-		return ""
+		return false, why
 	}
-	if e.Guard == GuardRollback {
-		return "the guard: " + seen.String()
+	if e.Guard == deed.GuardRollback {
+		return true, deed.Reason{Kind: deed.Guarded, Detail: seen.String()}
 	}
 	w.warned = true
-	if j, err := OpenJournal(w.dir); err == nil {
+	if j, err := journal.Open(w.dir); err == nil {
 		defer j.Close()
-		if now, err := entryOf(j.Records(), w.id); err == nil && now.State == Applied {
-			_ = record(j, Warned, w.id, reasonDetail{Reason: seen.String()}) // a warning that is lost hinders nothing
+		if now, err := entryOf(j.Records(), w.id); err == nil && now.State == deed.Pending {
+			_ = record(j, kindWarned, w.id, sentenceDetail{seen.String()}) // a warning that is lost hinders nothing
 		}
 	}
-	return ""
+	return false, why
 }
 
 // settle brings the change to its end, unless that has been decided otherwise while this
 // waited for the journal. A watcher leaves only while it holds the journal: who holds it
 // and sees a watcher knows that his next record will be seen.
-func (w *watcher) settle(reason string) error {
+func (w *watcher) settle(reason deed.Reason) error {
 	j, err := openExisting(w.dir)
 	if err != nil {
 		return w.settleUnrecorded(reason, err)
@@ -398,11 +402,11 @@ func (w *watcher) settle(reason string) error {
 	}
 	switch {
 	case e.Settled():
-	case e.State == Applied && !late && !strings.HasPrefix(reason, "the guard"):
+	case e.State == deed.Pending && !late && reason.Kind != deed.Guarded:
 		w.entry = e
 		return errNotYet
-	case e.State == Applied && late:
-		reason = notInTime
+	case e.State == deed.Pending && late:
+		reason = deed.Reason{Kind: deed.Deadline}
 		fallthrough
 	default:
 		if err := e.settle(j, reason, e.force); err != nil {
@@ -433,15 +437,15 @@ func (w *watcher) leave() error {
 // settleUnrecorded takes the change back by what this process remembers: nobody can have
 // confirmed in a journal that cannot be opened. One that is damaged may be mended until
 // the deadline; one that is gone is not waited for.
-func (w *watcher) settleUnrecorded(reason string, why error) error {
+func (w *watcher) settleUnrecorded(reason deed.Reason, why error) error {
 	if w.entry == nil {
 		return w.leave()
 	}
-	gone := errors.Is(why, ErrUnknownID)
+	gone := errors.Is(why, errUnknownID)
 	if late, err := w.isLate(); !gone && (err != nil || !late) {
 		return why
 	}
-	if w.entry.Settled() || w.entry.State == Confirmed {
+	if w.entry.Settled() || w.entry.State == deed.Confirmed {
 		return w.leave()
 	}
 	outcomes := restore(w.entry.Plan, w.entry.force)
@@ -450,7 +454,7 @@ func (w *watcher) settleUnrecorded(reason string, why error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil // the directory is gone, and who removed it wants no more files
 	}
-	if err = errors.Join(err, failuresError(outcomes)); err != nil {
+	if err = errors.Join(err, failed(outcomes)); err != nil {
 		return err
 	}
 	return w.leave()
@@ -458,10 +462,3 @@ func (w *watcher) settleUnrecorded(reason string, why error) error {
 
 // errNotYet: the process that changes was not killed, but had not ended.
 var errNotYet = errors.New("not due yet")
-
-func failuresError(outcomes []Outcome) error {
-	if failed := failures(outcomes); failed != "" {
-		return errors.New(failed)
-	}
-	return nil
-}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"linger/internal/deed"
 )
 
 // Once the state directory is gone nobody can confirm: the watcher takes back what it
@@ -82,12 +84,15 @@ setsid "$@" >/dev/null 2>&1 </dev/null &
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"--unit=linger-watch-" + e.ID, "--unit=linger-deadline-" + e.ID, "--timer-property=AccuracySec=100ms", "--on-active=", "watch --state-dir " + w.dir + " " + e.ID} {
+	for _, want := range []string{
+		"--unit=linger-watch-" + e.ID, "--unit=linger-deadline-" + e.ID, "--timer-property=AccuracySec=100ms", "--on-active=",
+		"watch --state-dir " + w.dir + " " + e.ID,
+	} {
 		if !strings.Contains(string(asked), want) {
 			t.Errorf("systemd-run was not asked for %s:\n%s", want, asked)
 		}
 	}
-	w.await("the deadline", func() bool { return w.entry(e.ID).State == Undone })
+	w.await("the deadline", func() bool { return w.entry(e.ID).State == deed.Undone })
 
 	systemdRun = "/bin/false"
 	_, err = Apply(t.Context(), w.plan, Options{StateDir: w.dir, Within: time.Minute, Live: true})

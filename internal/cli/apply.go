@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"linger/internal/change"
+	"linger/internal/deed"
+	"linger/internal/journal"
 	"linger/internal/plan"
 	"linger/internal/render"
 )
@@ -27,7 +29,7 @@ type changeOptions struct {
 }
 
 func (o *changeOptions) add(c *cobra.Command) {
-	c.Flags().StringVar(&o.stateDir, "state-dir", change.DefaultStateDir, "keep the journal in this `DIRECTORY`")
+	c.Flags().StringVar(&o.stateDir, "state-dir", journal.DefaultDir, "keep the journal in this `DIRECTORY`")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
 }
@@ -91,14 +93,16 @@ failed, and then nothing is changed; 64 for a wrong command line.`,
 	}
 	o.add(c)
 	o.flags(c.Flags())
-	choose(c, &o.guard, "guard", "", "what to do when more connections fail than before", string(change.GuardWarn), string(change.GuardRollback), string(change.GuardOff))
+	choose(c, &o.guard, "guard", "", "what to do when more connections fail than before",
+		string(deed.GuardWarn), string(deed.GuardRollback), string(deed.GuardOff))
 	return c
 }
 
 func (o *applyOptions) flags(flags *pflag.FlagSet) {
 	flags.DurationVar(&o.within, "confirm-within", 10*time.Minute, "`TIME` to confirm, from 1s on")
 	flags.BoolVar(&o.live, "live", false, "change namespaces other than this shell's, while their programs run")
-	flags.StringArrayVar(&o.plan.netns, "netns", nil, "plan for a problem in this namespace alone: a `NAME` under /run/netns, a process id, or a path; repeatable")
+	flags.StringArrayVar(&o.plan.netns, "netns", nil,
+		"plan for a problem in this namespace alone: a `NAME` under /run/netns, a process id, or a path; repeatable")
 }
 
 func (o *applyOptions) run(ctx context.Context, streams Streams, what string) error {
@@ -110,8 +114,8 @@ func (o *applyOptions) run(ctx context.Context, streams Streams, what string) er
 		return err
 	}
 	e, err := change.Apply(ctx, p, change.Options{
-		StateDir: o.stateDir, Within: o.within, Guard: change.GuardMode(o.guard), Live: o.live,
-		Wait: func(why string) { fmt.Fprintln(streams.Err, "linger: waiting", why) },
+		StateDir: o.stateDir, Within: o.within, Guard: deed.GuardMode(o.guard), Live: o.live,
+		Wait: func(left time.Duration) { fmt.Fprintln(streams.Err, "linger: "+waiting(left)) },
 	})
 	if err != nil {
 		return &failedError{needsRoot(err)}
@@ -126,7 +130,8 @@ func (o *applyOptions) load(ctx context.Context, streams Streams, what string) (
 		return o.plan.make(ctx, streams)
 	}
 	if len(o.plan.netns) > 0 {
-		return nil, usagef("it says where to plan for a problem; `linger plan --netns` makes another plan", "--netns: the plan names its namespaces")
+		return nil, usagef("it says where to plan for a problem; `linger plan --netns` makes another plan",
+			"--netns: the plan names its namespaces")
 	}
 	if what == "-" {
 		p, err := plan.Parse(streams.In)
@@ -267,6 +272,6 @@ func newWatch() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringVar(&dir, "state-dir", change.DefaultStateDir, "`DIRECTORY` of the journal")
+	c.Flags().StringVar(&dir, "state-dir", journal.DefaultDir, "`DIRECTORY` of the journal")
 	return c
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"linger/internal/change"
+	"linger/internal/journal"
 	"linger/internal/render"
 )
 
@@ -83,13 +84,13 @@ func resume(c *cobra.Command, streams Streams) {
 	if c.Name() == change.WatchCommand || strings.HasPrefix(c.Name(), "__") {
 		return
 	}
-	dir := change.DefaultStateDir
+	dir := journal.DefaultDir
 	if flag := c.Flags().Lookup("state-dir"); flag != nil {
 		dir = flag.Value.String()
 	}
-	settled, err := change.Resume(dir)
-	for _, e := range settled {
-		fmt.Fprintln(streams.Err, render.Clean("linger: "+e.Story()))
+	left, err := change.Resume(dir)
+	for _, e := range left {
+		fmt.Fprintln(streams.Err, render.Clean("linger: "+settled(e.ID, e.State, e.Reason)))
 	}
 	if err != nil {
 		fmt.Fprintln(streams.Err, render.Clean("linger: "+err.Error()))

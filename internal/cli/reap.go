@@ -13,8 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"linger/internal/change"
 	"linger/internal/collect"
+	"linger/internal/deed"
+	"linger/internal/journal"
+	"linger/internal/reap"
 	"linger/internal/render"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
@@ -71,7 +73,7 @@ a wrong command line.`,
 	flags.IntVar(&o.rate, "rate", 0, "`N` a second at the most; 0 is no limit")
 	flags.BoolVar(&o.yes, "yes", false, "do not ask")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "show what would go, and do nothing")
-	flags.StringVar(&o.stateDir, "state-dir", change.DefaultStateDir, "`DIR` of the journal")
+	flags.StringVar(&o.stateDir, "state-dir", journal.DefaultDir, "`DIR` of the journal")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell each group of sockets")
@@ -83,7 +85,7 @@ func (o *reapOptions) run(ctx context.Context, streams Streams) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	catch, err := change.Find(ctx, selection)
+	catch, err := reap.Find(ctx, selection)
 	if err != nil {
 		return 0, &failedError{withRights(err)}
 	}
@@ -126,7 +128,7 @@ func (o *reapOptions) run(ctx context.Context, streams Streams) (int, error) {
 // reapable are the states that may be named.
 var reapable = []tcp.State{tcp.TimeWait, tcp.FinWait2, tcp.FinWait2TimeWait, tcp.CloseWait, tcp.Established}
 
-func (o *reapOptions) selection() (s change.Selection, err error) {
+func (o *reapOptions) selection() (s reap.Selection, err error) {
 	if len(o.local)+len(o.remote) == 0 {
 		return s, usagef("see `linger reap --help`", "which sockets? want --remote or --local")
 	}
@@ -153,7 +155,8 @@ func (o *reapOptions) selection() (s change.Selection, err error) {
 			*list.into = append(*list.into, m)
 		}
 	}
-	if slices.Contains(s.States, tcp.Established) && o.process == "" && !slices.ContainsFunc(s.Remote, func(m tcp.Match) bool { return m.Prefix.IsValid() }) {
+	withAddress := func(m tcp.Match) bool { return m.Prefix.IsValid() }
+	if slices.Contains(s.States, tcp.Established) && o.process == "" && !slices.ContainsFunc(s.Remote, withAddress) {
 		return s, usagef("add --process NAME or --remote ADDRESS", "--states established alone would end the connections of everyone")
 	}
 	if o.netns != "" {
@@ -165,47 +168,16 @@ func (o *reapOptions) selection() (s change.Selection, err error) {
 	return s, nil
 }
 
-// hazards are what each state's end may do.
-var hazards = map[tcp.State]string{
-	tcp.TimeWait: "Without TIME_WAIT a late segment of the old connection may enter or end a new one with the same four numbers " +
-		"(RFC 1337), and a peer whose FIN was lost is answered by a reset. Nothing is sent now.",
-	tcp.FinWait2:    "The peer has not closed: what it still sends is answered by a reset.",
-	tcp.CloseWait:   "The peer gets a reset, and what was not sent yet is lost. The program keeps its descriptors: the leak stays.",
-	tcp.Established: "Both programs lose the connection: ECONNABORTED here, ECONNRESET there, and what is on the way is lost.",
-}
-
-func (o *reapOptions) tell(ctx context.Context, c *change.Catch) *render.Reap {
-	netns := "linger's own namespace"
-	if o.netns != "" {
-		netns = "namespace " + o.netns
-	}
-	told := &render.Reap{Netns: netns, Matched: c.Matched, Sockets: c.Len(), Groups: []render.ReapedGroup{}, Hazards: []string{}}
-	for _, s := range reapable {
-		if text := hazards[s]; text != "" && slices.Contains(c.Selection.States, s) {
-			told.Hazards = append(told.Hazards, text)
-		}
-	}
-	makers := o.makers(ctx, c)
-	for _, g := range c.Groups {
-		out := render.ReapedGroup{State: g.State.String(), Local: g.Local.String(), Sockets: g.Sockets, Owners: g.Owners}
-		if g.Local.Port == 0 {
-			out.Remote = g.Remote.String()
-		}
-		if len(out.Owners) == 0 {
-			out.Owners = makersOf(makers, g)
-			out.Inferred = len(out.Owners) > 0
-		}
-		if out.Owners == nil {
-			out.Owners = []string{}
-		}
-		told.Groups = append(told.Groups, out)
-	}
+// tell is what a catch is, for a person and for a program.
+func (o *reapOptions) tell(ctx context.Context, c *reap.Catch) *render.Reap {
+	told := toldReap(o.netns, c.Selection.States, c.Groups, o.makers(ctx, c))
+	told.Matched, told.Sockets = c.Matched, c.Len()
 	return told
 }
 
 // makers looks who opens connections like these, for the kernel has forgotten who
 // made a time-wait socket. It takes a second, so that --yes does without.
-func (o *reapOptions) makers(ctx context.Context, c *change.Catch) []snapshot.Group {
+func (o *reapOptions) makers(ctx context.Context, c *reap.Catch) []snapshot.Group {
 	if o.yes || c.Len() == 0 {
 		return nil
 	}
@@ -218,20 +190,6 @@ func (o *reapOptions) makers(ctx context.Context, c *change.Catch) []snapshot.Gr
 		return nil // whose they are stays unknown
 	}
 	return s.Namespaces[0].Groups
-}
-
-func makersOf(groups []snapshot.Group, c change.Caught) (names []string) {
-	for _, g := range groups {
-		asAcceptor := g.Role == tcp.Acceptor && g.Local == c.Local
-		asConnector := g.Role != tcp.Acceptor && g.Local.Addr == c.Local.Addr && g.Remote == c.Remote
-		if !asAcceptor && !asConnector {
-			continue
-		}
-		for _, owner := range g.Owners {
-			names = append(names, fmt.Sprintf("%s (pid %d)", owner.Process, owner.PID))
-		}
-	}
-	return names
 }
 
 // agreed asks on a terminal.
@@ -254,8 +212,8 @@ func (o *reapOptions) agreed(streams Streams) error {
 }
 
 // reap destroys, and tells on a terminal how far it is.
-func (o *reapOptions) reap(ctx context.Context, catch *change.Catch, streams Streams) (*change.ReapResult, error) {
-	ask := change.ReapOptions{StateDir: o.stateDir, Rate: o.rate}
+func (o *reapOptions) reap(ctx context.Context, catch *reap.Catch, streams Streams) (*deed.ReapResult, error) {
+	ask := reap.Options{StateDir: o.stateDir, Rate: o.rate}
 	if canErase(terminalOf(streams.Err), streams.Getenv) {
 		began := time.Now()
 		ask.Progress = func(done, total int) {
@@ -271,7 +229,7 @@ func (o *reapOptions) reap(ctx context.Context, catch *change.Catch, streams Str
 // withRights adds what the failure needs.
 func withRights(err error) error {
 	switch {
-	case errors.Is(err, change.ErrCannotDestroy):
+	case errors.Is(err, reap.ErrCannotDestroy):
 		return fmt.Errorf("%w (needs CONFIG_INET_DIAG_DESTROY, and kernel 6.0 for TIME_WAIT)", err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w (needs root: CAP_NET_ADMIN in the namespace, and a writable --state-dir)", err)

@@ -12,24 +12,25 @@ import (
 
 	"linger/internal/change"
 	"linger/internal/collect"
-	"linger/internal/figure"
+	"linger/internal/deed"
 	"linger/internal/plan"
+	"linger/internal/reap"
 	"linger/internal/render"
 	"linger/internal/snapshot"
 )
 
 // list is several changes as JSON.
 type list struct {
-	Schema  string          `json:"schema"`
-	Changes []change.Report `json:"changes"`
+	Schema  string        `json:"schema"`
+	Changes []deed.Report `json:"changes"`
 	// Reaps are told by linger history alone.
-	Reaps []change.ReapEntry `json:"reaps,omitempty"`
+	Reaps []deed.Reap `json:"reaps,omitempty"`
 }
 
 // tellAll writes several changes.
-func (o *changeOptions) tellAll(streams Streams, reports []change.Report, measured bool, none string) error {
+func (o *changeOptions) tellAll(streams Streams, reports []deed.Report, measured bool, none string) error {
 	if o.output == outputJSON {
-		return quietly(encodeJSON(streams, list{Schema: change.ListSchema, Changes: reports}))
+		return quietly(encodeJSON(streams, list{Schema: deed.ListSchema, Changes: reports}))
 	}
 	return quietly(render.Changes(streams.Out, o.style(streams), toldAll(reports, measured), none))
 }
@@ -92,7 +93,7 @@ func (o *changeOptions) status(ctx context.Context, streams Streams) error {
 
 // measure adds the present values of the numbers that a plan promised to move; what
 // cannot be told stays unknown.
-func measure(ctx context.Context, r *change.Report) {
+func measure(ctx context.Context, r *deed.Report) {
 	var names []string
 	for _, v := range r.Values {
 		if v.Scope.Own {
@@ -150,7 +151,7 @@ The exit code is 0, 1 if the journal cannot be read, 64 for a wrong command line
 			if err != nil {
 				return &failedError{needsRoot(err)}
 			}
-			reaps, err := change.Reaps(o.stateDir)
+			reaps, err := reap.All(o.stateDir)
 			if err != nil {
 				return &failedError{needsRoot(err)}
 			}
@@ -162,9 +163,9 @@ The exit code is 0, 1 if the journal cannot be read, 64 for a wrong command line
 }
 
 // tellHistory writes all changes, and all reaps after them.
-func (o *changeOptions) tellHistory(streams Streams, reports []change.Report, reaps []change.ReapEntry) error {
+func (o *changeOptions) tellHistory(streams Streams, reports []deed.Report, reaps []deed.Reap) error {
 	if o.output == outputJSON {
-		return quietly(encodeJSON(streams, list{change.ListSchema, reports, reaps}))
+		return quietly(encodeJSON(streams, list{deed.ListSchema, reports, reaps}))
 	}
 	var text bytes.Buffer
 	if len(reports) > 0 || len(reaps) == 0 {
@@ -173,16 +174,7 @@ func (o *changeOptions) tellHistory(streams Streams, reports []change.Report, re
 		}
 	}
 	for _, r := range reaps {
-		place := "its own namespace"
-		if r.Netns != "" {
-			place = r.Netns
-		}
-		outcome := "did not end"
-		if r.Result != nil {
-			outcome = fmt.Sprintf("%d reaped, %d had gone, %d left", r.Result.Reaped, r.Result.Gone, r.Result.Left)
-		}
-		fmt.Fprintf(&text, "%s  REAPED  %d sockets in %s by %s: %s\n",
-			r.ID, r.Sockets, render.Clean(place), render.Clean(r.User), outcome)
+		fmt.Fprintln(&text, render.Clean(reaped(r)))
 	}
 	_, err := streams.Out.Write(text.Bytes())
 	return quietly(err)
@@ -201,7 +193,7 @@ The exit code is 0, 1 if the journal cannot be read, 64 for a wrong command line
   linger diff -o json | jq '.changes[].values[] | select(.now != .new)'`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			reports, err := change.Reports(o.stateDir, func(e *change.Entry) bool { return e.State != change.Undone && e.State != change.Lost })
+			reports, err := change.Reports(o.stateDir, func(e *change.Entry) bool { return e.State.InForce() })
 			if err != nil {
 				return &failedError{needsRoot(err)}
 			}
@@ -210,108 +202,4 @@ The exit code is 0, 1 if the journal cannot be read, 64 for a wrong command line
 	}
 	o.add(c)
 	return c
-}
-
-func toldAll(reports []change.Report, measured bool) []render.Change {
-	all := make([]render.Change, len(reports))
-	for i := range reports {
-		all[i] = told(&reports[i], measured)
-	}
-	return all
-}
-
-// told is one change for a person: its state first, then what to do. What was measured is
-// told of what is pending.
-func told(r *change.Report, measured bool) render.Change {
-	c := render.Change{
-		State: string(r.State), Done: r.State == change.StateConfirmed, Title: "change " + r.ID, Manifest: r.Manifest,
-		Waits: r.State == change.StatePending || r.State == change.StateApplying || r.State == change.StateUndoing,
-	}
-	say := func(label, format string, args ...any) *render.ChangeLine {
-		c.Lines = append(c.Lines, render.ChangeLine{Label: label, Text: fmt.Sprintf(format, args...)})
-		return &c.Lines[len(c.Lines)-1]
-	}
-	switch {
-	case r.SecondsLeft != nil:
-		say("UNTIL", "%s, in %s: then the old values are written back", r.Deadline.Local().Format("2006-01-02 15:04:05 -0700"),
-			(time.Duration(*r.SecondsLeft) * time.Second))
-		say("KEEP", "%s", r.Confirm).Command = true
-		say("UNDO", "%s", r.Rollback).Command = true
-	case r.Ended != nil:
-		say("WHEN", "%s to %s, by %s", r.Began.Local().Format("2006-01-02 15:04:05"), r.Ended.Local().Format("2006-01-02 15:04:05 -0700"), r.User)
-	}
-	if r.Reason != "" {
-		say("WHY", "%s", r.Reason)
-	}
-	if r.File != "" {
-		say("FILE", "%s keeps it over a boot", r.File)
-	} else if r.State == change.StateConfirmed {
-		say("NOTE", "run-time values: they are gone at the next boot")
-	}
-	for _, v := range r.Values {
-		say("SET", "%s in %s: %s → %s%s", v.Key, v.Scope, orNone(v.Old), orNone(v.New), nowOf(v))
-		if v.Forced != "" {
-			say("FORCED", "%s", v.Forced).Warns = true
-		}
-		for _, e := range v.Effects {
-			before, after := figure.Count(e.Before), figure.Count(e.After)
-			switch {
-			case r.SecondsLeft == nil:
-			case !measured:
-				say("MOVES", "%s: %s → %s, %s", e.Name, before, after, e.When)
-			case e.Now == nil:
-				say("MOVED", "%s: %s → unknown now; the plan says %s", e.Name, before, after)
-			default:
-				say("MOVED", "%s: %s → %s now; the plan says %s", e.Name, before, figure.Count(*e.Now), after)
-			}
-		}
-	}
-	switch {
-	case r.Watched == nil || r.Guard == change.GuardOff:
-	case measured:
-		text := r.Watched.Counted()
-		if r.Watched.Unknown != "" {
-			text += " (" + r.Watched.Unknown + ")"
-		}
-		say("GUARD", "%s", text)
-		say("", "%s", r.Watched.NoPort)
-	case r.Guard == change.GuardRollback:
-		say("GUARD", "takes it back if more connections fail than before")
-	default:
-		say("GUARD", "warns in `linger status` if more connections fail than before")
-	}
-	if r.Warning != "" {
-		say("WARNING", "%s", r.Warning).Warns = true
-	}
-	for _, o := range r.Outcomes {
-		text := fmt.Sprintf("%s in %s: %s, %s", o.Key, o.Scope, orNone(o.Now), o.Result)
-		if o.Cause != "" {
-			text += ": " + o.Cause
-		}
-		say("NOW", "%s", text)
-	}
-	for _, note := range r.Notes {
-		say("NOTE", "%s", note)
-	}
-	return c
-}
-
-func nowOf(v change.Value) string {
-	switch {
-	case v.Gone:
-		return "; its namespace is gone"
-	case v.Now == nil:
-		return "; now unknown"
-	case v.InForce():
-		return ""
-	default:
-		return ", now " + orNone(*v.Now)
-	}
-}
-
-func orNone(value string) string {
-	if value == "" {
-		return "none"
-	}
-	return value
 }

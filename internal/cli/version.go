@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"linger/internal/change"
+	"linger/internal/deed"
 	"linger/internal/plan"
 	"linger/internal/render"
 )
@@ -27,7 +27,10 @@ type build struct {
 func buildOf() build {
 	b := build{
 		Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Schemas: []string{render.Schema, render.SocketsSchema, render.TraceSchema, plan.Schema, change.Schema, change.ListSchema, render.LabSchema, render.ReapSchema},
+		Schemas: []string{
+			render.Schema, render.SocketsSchema, render.TraceSchema, plan.Schema,
+			deed.Schema, deed.ListSchema, render.LabSchema, render.ReapSchema,
+		},
 	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		b.Version = info.Main.Version

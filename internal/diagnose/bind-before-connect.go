@@ -201,11 +201,11 @@ func (sc *scene) bound(p *place, g *snapshot.Group, _ *verdict) draft {
 			ID: "ports-of-source", Name: "ports of the source address",
 			Value: float64(s.ports), Limit: new(float64(ports)), Unit: "ports",
 			Source: fmt.Sprintf("sock_diag: sockets of %s with a source port in the range", figure.Items(s.groups, "destination")),
-			Check:  p.in("ss -Htan src " + quote(ssAddress(g.Local)) + " | wc -l"),
+			Check:  p.in("ss -Htan src " + Quote(ssAddress(g.Local)) + " | wc -l"),
 		}, Evidence{
 			ID: "parity", Name: "parity of bind()", Value: float64(s.parity), Limit: new(float64(s.ports)), Unit: "ports",
 			Source: fmt.Sprintf("sock_diag: ports whose parity is not that of %d, the low end of the range", within.Low),
-			Check: p.in("ss -Htan src "+quote(ssAddress(g.Local))) +
+			Check: p.in("ss -Htan src "+Quote(ssAddress(g.Local))) +
 				fmt.Sprintf(` | awk '{n=split($4,a,":"); if ((a[n]+%d)%%2) c++} END {print c+0}'`, within.Low%2),
 		})
 	}

@@ -11,18 +11,18 @@ func In(n Netns, command string) string {
 	case n.Own:
 		return command
 	case strings.HasPrefix(n.Path, "/run/netns/"):
-		return "ip netns exec " + quote(strings.TrimPrefix(n.Path, "/run/netns/")) + " " + command
+		return "ip netns exec " + Quote(strings.TrimPrefix(n.Path, "/run/netns/")) + " " + command
 	case n.PID != 0:
 		return "nsenter --net=/proc/" + strconv.Itoa(n.PID) + "/ns/net " + command
 	case n.Path != "":
-		return "nsenter --net=" + quote(n.Path) + " " + command
+		return "nsenter --net=" + Quote(n.Path) + " " + command
 	default:
 		return command
 	}
 }
 
-// quote makes one word for a POSIX shell of the text.
-func quote(text string) string {
+// Quote makes one word for a POSIX shell of the text.
+func Quote(text string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+,", r)
 	}

@@ -70,7 +70,7 @@ func (sc *scene) acceptorChurn(p *place, g *snapshot.Group, v *verdict) draft {
 		f.Evidence = append(f.Evidence, Evidence{
 			ID: "busiest-client", Name: "from " + top.Addr.String(),
 			Value: float64(top.Sockets), Limit: new(float64(c.total)), Unit: "sockets", Source: "sock_diag: the busiest client",
-			Check: p.in("ss -Htan" + filter(g) + " dst " + quote(ssAddress(tcp.Endpoint{Addr: top.Addr})) + " | wc -l"),
+			Check: p.in("ss -Htan" + filter(g) + " dst " + Quote(ssAddress(tcp.Endpoint{Addr: top.Addr})) + " | wc -l"),
 		})
 	}
 	f.RuledOut = sc.acquit(p, g, accused)

@@ -53,7 +53,7 @@ func judgeFinTimeout(sc *scene) (v verdict) {
 		f.Evidence = []Evidence{{
 			ID: "fin-timeout", Name: "tcp_fin_timeout", Value: float64(seconds), Unit: "s",
 			Source: fmt.Sprintf("%s:%d, the last word for %s at the next boot", b.File, b.Line, strings.Join(b.Loaders, " and ")),
-			Check:  "grep -n tcp_fin_timeout " + quote(b.File),
+			Check:  "grep -n tcp_fin_timeout " + Quote(b.File),
 		}}
 		v.findings = append(v.findings, f)
 	}

@@ -37,7 +37,7 @@ func (p *place) in(command string) string { return In(p.netns, command) }
 func filter(g *snapshot.Group) string {
 	end := func(word string, e tcp.Endpoint) string {
 		if e.Addr.IsValid() && !e.Addr.IsUnspecified() {
-			return " " + word + " " + quote(ssAddress(e))
+			return " " + word + " " + Quote(ssAddress(e))
 		}
 		if e.Port != 0 {
 			return fmt.Sprintf(" %sport = :%d", word[:1], e.Port)

@@ -93,7 +93,7 @@ func recycleInFile(b snapshot.BootSetting, exists bool) draft {
 	}
 	f.Evidence = []Evidence{{
 		ID: "line", Name: "line of " + b.File, Value: float64(b.Line), Unit: "line", Source: b.File,
-		Check: fmt.Sprintf("sed -n %dp %s", b.Line, quote(b.File)),
+		Check: fmt.Sprintf("sed -n %dp %s", b.Line, Quote(b.File)),
 	}}
 	f.Remedies = []RemedyID{RecycleOff}
 	f.WillNotHelp = []Folklore{noRecycle}

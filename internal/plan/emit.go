@@ -20,16 +20,16 @@ const (
 // changes are of several namespaces, or of a place that the form cannot set, it is an
 // error that says so.
 func Emit(form string, changes []Change) (string, error) {
-	place := ""
+	var label Label
 	for _, c := range changes {
 		switch {
 		case form == EmitK8s && c.Scope.HostWide:
 			return "", fmt.Errorf("%s is the whole host's: no pod can set it; use --emit %s on the node", c.Key, EmitSysctl)
 		case c.Scope.HostWide:
-		case place != "" && place != c.Scope.Label:
-			return "", fmt.Errorf("the changes are of %s and of %s: name one with --netns", place, c.Scope.Label)
+		case label != Label{} && label != c.Scope.Label:
+			return "", fmt.Errorf("the changes are of %s and of %s: name one with --netns", label, c.Scope.Label)
 		default:
-			place = c.Scope.Label
+			label = c.Scope.Label
 		}
 	}
 	var b strings.Builder
@@ -67,11 +67,12 @@ func Emit(form string, changes []Change) (string, error) {
 func Compose(changes []Change) string {
 	var b strings.Builder
 	b.WriteString("# a part of compose.yaml; with docker run or podman run: --sysctl KEY=VALUE\nservices:\n")
-	place := ""
+	var label Label
 	for _, c := range changes {
-		if c.Scope.Label != place {
-			place = c.Scope.Label
-			fmt.Fprintf(&b, "  SERVICE: # of %s\n    sysctls:\n", place)
+		if c.Scope.Label != label {
+			label = c.Scope.Label
+			name := strings.Join(strings.Fields(label.String()), " ") // a comment ends with its line
+			fmt.Fprintf(&b, "  SERVICE: # of %s\n    sysctls:\n", name)
 		}
 		fmt.Fprintf(&b, "      %s: %q\n", c.Key, c.New)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 func TestEmit(t *testing.T) {
-	pod := Scope{Cookie: 7, Label: "pod shop/cart"}
+	pod := Scope{Cookie: 7, Label: labelled("pod shop/cart")}
 	changes := []Change{
 		{Scope: pod, Key: setting.TWReuse, New: "1"},
 		{Scope: pod, Key: setting.LocalReservedPorts, New: "8080,9090"},
@@ -66,21 +66,24 @@ func TestEmit(t *testing.T) {
 }
 
 func TestCompose(t *testing.T) {
-	web := Scope{Label: "container web"}
-	text := Compose([]Change{{Scope: web, Key: setting.TWReuse, New: "1"}, {Scope: web, Key: setting.LocalPortRange, New: "20000 60999"}})
+	scope := Scope{Label: labelled("container web\n  OTHER: {}")} // a name may be anything
+	text := Compose([]Change{
+		{Scope: scope, Key: setting.TWReuse, New: "1"}, {Scope: scope, Key: setting.LocalPortRange, New: "20000 60999"},
+	})
 	var file struct {
 		Services map[string]struct{ Sysctls map[string]string }
 	}
 	err := yaml.Unmarshal([]byte(text), &file)
-	if set := file.Services["SERVICE"].Sysctls; err != nil || set[setting.LocalPortRange] != "20000 60999" || set[setting.TWReuse] != "1" {
+	got := file.Services["SERVICE"].Sysctls
+	if err != nil || len(file.Services) != 1 || got[setting.LocalPortRange] != "20000 60999" || got[setting.TWReuse] != "1" {
 		t.Errorf("%v: %+v of:\n%s", err, file, text)
 	}
 }
 
 func TestEmitRefusesWhatTheFormCannotSay(t *testing.T) {
-	host := Change{Scope: Scope{HostWide: true, Label: "host"}, Key: "net.ipv4.tcp_max_orphans", New: "9"}
-	a := Change{Scope: Scope{Label: "pod a"}, Key: setting.TWReuse, New: "1"}
-	b := Change{Scope: Scope{Label: "pod b"}, Key: setting.TWReuse, New: "1"}
+	host := Change{Scope: Scope{HostWide: true, Label: labelled("host")}, Key: "net.ipv4.tcp_max_orphans", New: "9"}
+	a := Change{Scope: Scope{Label: labelled("pod a")}, Key: setting.TWReuse, New: "1"}
+	b := Change{Scope: Scope{Label: labelled("pod b")}, Key: setting.TWReuse, New: "1"}
 	for _, c := range []struct {
 		form    string
 		changes []Change

@@ -201,7 +201,7 @@ func (c *Change) complete(k *setting.Setting) {
 }
 
 func scopeOf(k *setting.Setting, ns *snapshot.Namespace) Scope {
-	s := Scope{HostWide: k.Scope == setting.HostWide, Cookie: ns.Cookie, Inode: ns.Inode, Label: ns.Label.String(), Path: ns.Path, Own: ns.Own}
+	s := Scope{HostWide: k.Scope == setting.HostWide, Cookie: ns.Cookie, Inode: ns.Inode, Label: Label{ns.Label}, Path: ns.Path, Own: ns.Own}
 	if s.Path == "" && ns.PID != 0 {
 		s.Path = fmt.Sprintf("/proc/%d/ns/net", ns.PID)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"linger/internal/diagnose"
 	"linger/internal/setting"
+	"linger/internal/snapshot"
 )
 
 // Schema names the form of a plan's JSON (docs/plan.schema.json).
@@ -76,7 +77,7 @@ type Scope struct {
 	// where Inode has to do, which is used again.
 	Cookie uint64 `json:"cookie"`
 	Inode  uint64 `json:"inode"`
-	Label  string `json:"label"`
+	Label  Label  `json:"label"`
 	// Path opened the namespace when the plan was made. It is a hint: the cookie tells
 	// whether it still does.
 	Path string `json:"path"`
@@ -97,7 +98,19 @@ func (s Scope) String() string {
 	if s.HostWide {
 		return "the whole host"
 	}
-	return s.Label
+	return s.Label.String()
+}
+
+// Label says what a namespace belongs to. A plan's JSON has it as people read it.
+type Label struct{ snapshot.Label }
+
+// MarshalText is the label as people read it.
+func (l Label) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText takes what MarshalText writes.
+func (l *Label) UnmarshalText(text []byte) error {
+	l.Label = snapshot.ParseLabel(string(text))
+	return nil
 }
 
 // Effect is a number that a change moves: what it is now, and what it should become.
@@ -200,6 +213,9 @@ func (c *Change) check() error {
 	}
 	if c.Old == "" && c.Key != setting.LocalReservedPorts {
 		return fmt.Errorf("%s: the plan has no old value, which a rollback needs", c.Key)
+	}
+	if strings.ContainsAny(c.New, "\n\r") { // the kernel takes it, and a file of sysctl.d does not
+		return fmt.Errorf("%s: %q has more than one line", c.Key, c.New)
 	}
 	if err := valid(k, c.New); err != nil {
 		return fmt.Errorf("%s: %w", c.Key, err)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"linger/internal/diagnose"
 	"linger/internal/setting"
+	"linger/internal/snapshot"
 )
 
 // sample is a plan of one change.
@@ -19,7 +20,7 @@ func sample() *Plan {
 		Host:     Host{Name: "web1", Kernel: "6.18.0", BootID: "b"},
 		Problems: []diagnose.Slug{}, Notes: []string{}, Counters: []Counters{},
 		Changes: []Change{{
-			Scope: Scope{Cookie: 7, Inode: 4026531840, Label: "netns shop", Path: "/run/netns/shop"},
+			Scope: Scope{Cookie: 7, Inode: 4026531840, Label: labelled("netns shop"), Path: "/run/netns/shop"},
 			Key:   setting.TWReuse, Old: "2", New: "1", Effects: []Effect{}, Dependents: []string{},
 		}},
 	}
@@ -57,8 +58,11 @@ func TestParseRefuses(t *testing.T) {
 		"a path in a key":       {func(p *Plan) { p.Changes[0].Key = "net.ipv4.tcp_tw_reuse/../x" }, "is no key that linger changes"},
 		"a value out of bounds": {func(p *Plan) { p.Changes[0].New = "3" }, "want a number from 0 to 2"},
 		"a value that is none":  {func(p *Plan) { p.Changes[0].New = "yes" }, "want a number from 0 to 2"},
+		"a value of two lines": {
+			func(p *Plan) { p.Changes[0].Key, p.Changes[0].New = setting.LocalPortRange, "20000\n60999" }, "more than one line",
+		},
 		"no old value":          {func(p *Plan) { p.Changes[0].Old = "" }, "no old value"},
-		"no namespace":          {func(p *Plan) { p.Changes[0].Scope = Scope{Label: "host"} }, "names no namespace"},
+		"no namespace":          {func(p *Plan) { p.Changes[0].Scope = Scope{Label: labelled("host")} }, "names no namespace"},
 		"a scope that is wrong": {func(p *Plan) { p.Changes[0].Scope.HostWide = true }, "for each namespace"},
 		"a key twice":           {func(p *Plan) { p.Changes = append(p.Changes, p.Changes[0]) }, "changed twice"},
 		"a range that is reversed": {
@@ -149,3 +153,5 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func labelled(text string) Label { return Label{snapshot.ParseLabel(text)} }

@@ -52,7 +52,7 @@ func (b *block) change(c *Change) {
 		b.section(line.Label)
 		switch {
 		case line.Command:
-			b.verbatim("", command, line.Text)
+			b.verbatim("", command, Clean(line.Text)) // a second line would be another command
 		case line.Warns:
 			b.paragraph("", toneWarning, line.Text)
 		default:

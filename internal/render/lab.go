@@ -193,7 +193,7 @@ func (t Text) arms(b *strings.Builder, p proof.Proof) {
 		m := markOfResult(r)
 		fmt.Fprintf(b, "  %s", s.paint(m.tone, fmt.Sprintf("%-11s", m.String(s.ASCII))))
 		if r.Cannot != "" {
-			fmt.Fprintf(b, "  %s\n               cannot run here: %s\n", r.Title, r.Cannot)
+			fmt.Fprintf(b, "  %s\n               cannot run here: %s\n", Clean(r.Title), Clean(r.Cannot))
 			continue
 		}
 		if g, ok := goal(p, r); ok {
@@ -228,7 +228,7 @@ func (t Text) arms(b *strings.Builder, p proof.Proof) {
 // below writes text under the bar of an arm, as wide as the terminal is.
 func (t Text) below(b *strings.Builder, tone tone, text string) {
 	const indent = 15
-	for _, line := range wrap(text, t.Style.width()-indent) {
+	for _, line := range wrap(Clean(text), t.Style.width()-indent) {
 		fmt.Fprintf(b, "%*s%s\n", indent, "", t.Style.paint(tone, line))
 	}
 }

@@ -91,8 +91,8 @@ func (t Text) PrintProved(w io.Writer, p Proved) error {
 	verdict, headline := p.headline()
 	fmt.Fprintf(&b, "%s  %s\n%s\n", s.paint(verdict.tone, verdict.String(s.ASCII)), headline, p.lab().where())
 	for i, c := range p.Changes {
-		fmt.Fprintf(&b, "\n%s\n", s.paint(strong, fmt.Sprintf("%d. %s · %s", i+1, c.Key, Clean(c.Scope))))
-		fmt.Fprintf(&b, "  %s → %s\n", value(c.Old), value(c.New))
+		fmt.Fprintf(&b, "\n%s\n", s.paint(strong, fmt.Sprintf("%d. %s · %s", i+1, Clean(c.Key), Clean(c.Scope))))
+		fmt.Fprintf(&b, "  %s → %s\n", Clean(value(c.Old)), Clean(value(c.New)))
 		for _, note := range c.Notes {
 			for _, line := range wrap(Clean(note), s.width()-2) {
 				fmt.Fprintf(&b, "  %s\n", s.paint(faint, line))
@@ -104,8 +104,8 @@ func (t Text) PrintProved(w io.Writer, p Proved) error {
 			}
 			continue
 		}
-		fmt.Fprintf(&b, "  %s\n", c.Proof.Question)
-		for _, line := range wrap(c.Proof.Setup, s.width()-2) {
+		fmt.Fprintf(&b, "  %s\n", Clean(c.Proof.Question))
+		for _, line := range wrap(Clean(c.Proof.Setup), s.width()-2) {
 			fmt.Fprintf(&b, "  %s\n", s.paint(faint, line))
 		}
 		t.arms(&b, c.Proof)

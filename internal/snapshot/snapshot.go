@@ -9,6 +9,7 @@ package snapshot
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"linger/internal/tcp"
@@ -182,8 +183,28 @@ func (l Label) String() string {
 		return "host"
 	case LabelNamed:
 		return "netns " + l.Name
+	case "":
+		return l.Name
 	default:
 		return string(l.Kind) + " " + l.Name
+	}
+}
+
+// ParseLabel takes what String writes. A text that is not of that form has no kind, and
+// is the name.
+func ParseLabel(text string) Label {
+	kind, name, found := strings.Cut(text, " ")
+	switch k := LabelKind(kind); {
+	case text == "host":
+		return Label{LabelHost, text}
+	case !found:
+		return Label{Name: text}
+	case kind == "netns":
+		return Label{LabelNamed, name}
+	case k == LabelPod || k == LabelContainer || k == LabelProcess:
+		return Label{k, name}
+	default:
+		return Label{Name: text}
 	}
 }
 

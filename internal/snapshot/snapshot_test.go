@@ -118,5 +118,13 @@ func TestLabels(t *testing.T) {
 		if got := label.String(); got != want {
 			t.Errorf("%+v reads %q, want %q", label, got, want)
 		}
+		if got := snapshot.ParseLabel(want); got != label {
+			t.Errorf("%q is taken for %+v, want %+v", want, got, label)
+		}
+	}
+	for _, text := range []string{"", "shop", "a shop", "hosts of web", "netns", "pod"} {
+		if got := snapshot.ParseLabel(text); got.Kind != "" || got.String() != text {
+			t.Errorf("%q is taken for %+v, and reads %q", text, got, got)
+		}
 	}
 }

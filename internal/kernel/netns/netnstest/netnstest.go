@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"linger/internal/kernel/netns"
+	"linger/internal/setting"
 )
 
 // New makes a namespace that holds nothing but a loopback interface, which is up, and lets go of it after the test.
@@ -57,7 +58,7 @@ func Set(t testing.TB, h *netns.Handle, key, value string) {
 // ends TIME_WAIT unless tcp_rfc1337 is set (tcp_timewait_state_process of net/ipv4/tcp_minisocks.c).
 func KeepTimeWait(t testing.TB, h *netns.Handle) {
 	t.Helper()
-	Set(t, h, "net.ipv4.tcp_rfc1337", "1")
+	Set(t, h, setting.RFC1337, "1")
 }
 
 // Start starts a program inside the namespace, and ends it with its children after the test.

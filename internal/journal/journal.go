@@ -1,10 +1,12 @@
-// Package change applies plans to the running host: it journals before it writes,
-// verifies after, and takes back what nobody confirms. It is the only room of linger
-// that changes a host, and it refuses to when the world is not the plan's.
-package change
+// Package journal keeps the list of all that linger did to this host, so that it can be
+// told and taken back after any crash. It knows how records are written, read back and
+// locked, and not what they are about: that is for the rooms whose deeds they tell.
+package journal
 
 import (
 	"bytes"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,13 +16,14 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// DefaultStateDir is where the journal is kept, unless --state-dir says otherwise.
-const DefaultStateDir = "/var/lib/linger"
+// DefaultDir is where the journal is kept, unless --state-dir says otherwise.
+const DefaultDir = "/var/lib/linger"
 
 // Record is one line of the journal: what was done, or is about to be.
 type Record struct {
@@ -31,7 +34,7 @@ type Record struct {
 	At         time.Time `json:"at"`
 	Boot       string    `json:"boot"`
 	BoottimeNS int64     `json:"boottime_ns"`
-	// Kind says what Detail holds, ID which change it is about.
+	// Kind says what Detail holds, ID which change or reap it is about.
 	Kind   Kind            `json:"kind"`
 	ID     string          `json:"id"`
 	Detail json.RawMessage `json:"detail,omitempty"`
@@ -60,28 +63,33 @@ const room = 64 << 10
 type Journal struct {
 	file    *os.File
 	size    int64 // of the whole records
-	records []Record
-	now     func() (boot string, boottime time.Duration, err error)
+	written []Record
 }
 
-// journalName is that of the file below the state directory.
-const journalName = "journal"
+// ErrBusy means that somebody else has the journal open.
+var ErrBusy = errors.New("the journal is in use")
 
-// OpenJournal opens the journal to read it and to append to it, and makes it where
-// there is none. Nobody else can until it is closed.
-func OpenJournal(dir string) (*Journal, error) { return openJournal(dir, unix.LOCK_EX) }
+// Path is that of the file in a state directory.
+func Path(dir string) string { return filepath.Join(dir, "journal") }
 
-func openJournal(dir string, how int) (*Journal, error) {
+// Open opens the journal to read it and to append to it, and makes it where there is
+// none. Nobody else can until it is closed: it waits for whoever has it open.
+func Open(dir string) (*Journal, error) { return openLocked(dir, unix.LOCK_EX) }
+
+// TryOpen is Open that waits for nobody: a journal that is open elsewhere is ErrBusy.
+func TryOpen(dir string) (*Journal, error) { return openLocked(dir, unix.LOCK_EX|unix.LOCK_NB) }
+
+func openLocked(dir string, how int) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	path := filepath.Join(dir, journalName)
+	path := Path(dir)
 	_, missing := os.Stat(path)
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
-	j := &Journal{file: file, now: clock}
+	j := &Journal{file: file}
 	if err := j.prepare(dir, how, errors.Is(missing, fs.ErrNotExist)); err != nil {
 		file.Close()
 		return nil, err
@@ -90,11 +98,14 @@ func openJournal(dir string, how int) (*Journal, error) {
 }
 
 func (j *Journal) prepare(dir string, how int, isNew bool) error {
-	if err := flock(j.file, how); err != nil {
+	switch err := flock(j.file, how); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return ErrBusy
+	case err != nil:
 		return fmt.Errorf("lock the journal: %w", err)
 	}
 	if isNew {
-		if err := syncDirectory(dir); err != nil {
+		if err := SyncDirectory(dir); err != nil {
 			return fmt.Errorf("make the journal durable: %w", err)
 		}
 	}
@@ -102,17 +113,17 @@ func (j *Journal) prepare(dir string, how int, isNew bool) error {
 	if err != nil {
 		return fmt.Errorf("read the journal: %w", err)
 	}
-	j.records, j.size, err = parseJournal(text)
+	j.written, j.size, err = parse(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", j.file.Name(), err)
 	}
 	return nil
 }
 
-// ReadJournal reads the journal without a lock and without making one: no file is no
+// Read reads the journal without a lock and without making one: no file is no
 // record. Of a damaged one it returns the records before the damage, with the error.
-func ReadJournal(dir string) ([]Record, error) {
-	path := filepath.Join(dir, journalName)
+func Read(dir string) ([]Record, error) {
+	path := Path(dir)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -120,15 +131,30 @@ func ReadJournal(dir string) ([]Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the journal: %w", err)
 	}
-	records, _, err := parseJournal(text)
+	records, _, err := parse(text)
 	if err != nil {
 		return records, fmt.Errorf("%s: %w", path, err)
 	}
 	return records, nil
 }
 
+// NewID names what is begun by the day, so that a history can be read, and by chance.
+func NewID() string {
+	random := make([]byte, 4)
+	rand.Read(random)
+	return time.Now().UTC().Format("20060102") + "-" + hex.EncodeToString(random)
+}
+
+// User is who runs this process: SUDO_USER, or the user id.
+func User() string {
+	if name := os.Getenv("SUDO_USER"); name != "" && !strings.ContainsAny(name, "\n\x1b") {
+		return name
+	}
+	return fmt.Sprintf("uid %d", os.Getuid())
+}
+
 // Records are those that are on disk, in their order.
-func (j *Journal) Records() []Record { return j.records }
+func (j *Journal) Records() []Record { return j.written }
 
 // Reserve sets room aside for the records to come. File systems that cannot are left
 // as they are.
@@ -143,12 +169,12 @@ func (j *Journal) Reserve() error {
 // Append writes one record and waits until it is on disk. On an error the journal is
 // as it was.
 func (j *Journal) Append(kind Kind, id string, detail any) error {
-	boot, boottime, err := j.now()
+	boot, boottime, err := Clock()
 	if err != nil {
 		return fmt.Errorf("write the journal: %w", err)
 	}
 	r := Record{
-		Seq: len(j.records) + 1, At: time.Now().UTC().Truncate(time.Millisecond),
+		Seq: len(j.written) + 1, At: time.Now().UTC().Truncate(time.Millisecond),
 		Boot: boot, BoottimeNS: int64(boottime), Kind: kind, ID: id,
 	}
 	if detail != nil {
@@ -176,7 +202,7 @@ func (j *Journal) Append(kind Kind, id string, detail any) error {
 		return errors.Join(fmt.Errorf("write the journal: %w", err), j.file.Truncate(j.size), j.Reserve())
 	}
 	j.size += int64(len(line))
-	j.records = append(j.records, r)
+	j.written = append(j.written, r)
 	return nil
 }
 
@@ -204,8 +230,8 @@ func encode(r Record) ([]byte, error) {
 	return fmt.Appendf(nil, "%08x %s\n", crc32.Checksum(text, castagnoli), text), nil
 }
 
-// parseJournal returns the whole records and how many bytes they take.
-func parseJournal(text []byte) (records []Record, size int64, err error) {
+// parse returns the whole records and how many bytes they take.
+func parse(text []byte) (records []Record, size int64, err error) {
 	for int(size) < len(text) {
 		line, _, whole := bytes.Cut(text[size:], []byte("\n"))
 		if !whole {
@@ -240,8 +266,9 @@ func decode(line []byte) (Record, error) {
 	return r, nil
 }
 
-// clock is the boot and the time in it.
-func clock() (string, time.Duration, error) {
+// Clock is the boot and the time in it (CLOCK_BOOTTIME), which no one sets and which goes
+// on in suspend.
+func Clock() (string, time.Duration, error) {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return "", 0, err
@@ -262,7 +289,8 @@ func flock(f *os.File, how int) error {
 	}
 }
 
-func syncDirectory(dir string) error {
+// SyncDirectory waits until the names in a directory are on disk.
+func SyncDirectory(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package change
+package journal
 
 import (
 	"bytes"
@@ -20,7 +20,7 @@ type note struct {
 func TestJournalKeepsWhatWasAppended(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "not", "there", "yet")
 	for i, text := range []string{"first", "second\nwith a line break", ""} {
-		j, err := OpenJournal(dir)
+		j, err := Open(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -34,7 +34,7 @@ func TestJournalKeepsWhatWasAppended(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	records, err := ReadJournal(dir)
+	records, err := Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestJournalKeepsWhatWasAppended(t *testing.T) {
 	if records[0].Boot == "" || records[0].BoottimeNS <= 0 || records[1].BoottimeNS < records[0].BoottimeNS {
 		t.Errorf("the records have no monotonic time: %+v", records)
 	}
-	info, err := os.Stat(filepath.Join(dir, journalName))
+	info, err := os.Stat(Path(dir))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
@@ -55,7 +55,7 @@ func TestJournalKeepsWhatWasAppended(t *testing.T) {
 
 func TestNoJournalIsNoRecord(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
-	if records, err := ReadJournal(dir); err != nil || records != nil {
+	if records, err := Read(dir); err != nil || records != nil {
 		t.Errorf("got %v, %v", records, err)
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
@@ -67,7 +67,7 @@ func TestNoJournalIsNoRecord(t *testing.T) {
 func three(t testing.TB) (dir string, text []byte) {
 	t.Helper()
 	dir = t.TempDir()
-	j, err := OpenJournal(dir)
+	j, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func three(t testing.TB) (dir string, text []byte) {
 			t.Fatal(err)
 		}
 	}
-	text, err = os.ReadFile(filepath.Join(dir, journalName))
+	text, err = os.ReadFile(Path(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,14 +88,14 @@ func three(t testing.TB) (dir string, text []byte) {
 // place.
 func TestACutTail(t *testing.T) {
 	dir, text := three(t)
-	path := filepath.Join(dir, journalName)
+	path := Path(dir)
 	lines := bytes.SplitAfter(text, []byte("\n"))
 	whole := len(lines[0]) + len(lines[1])
 	for cut := whole; cut < len(text); cut++ {
 		if err := os.WriteFile(path, text[:cut], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		j, err := OpenJournal(dir)
+		j, err := Open(dir)
 		if err != nil {
 			t.Fatalf("cut at %d: %v", cut, err)
 		}
@@ -106,7 +106,7 @@ func TestACutTail(t *testing.T) {
 			t.Fatal(err)
 		}
 		j.Close()
-		if records, err := ReadJournal(dir); err != nil || len(records) != 3 {
+		if records, err := Read(dir); err != nil || len(records) != 3 {
 			t.Fatalf("cut at %d, then appended: %d records, %v", cut, len(records), err)
 		}
 	}
@@ -115,7 +115,7 @@ func TestACutTail(t *testing.T) {
 // Whatever else is changed in a journal is told, with the line.
 func TestCorruption(t *testing.T) {
 	dir, text := three(t)
-	path := filepath.Join(dir, journalName)
+	path := Path(dir)
 	lines := bytes.SplitAfter(text, []byte("\n"))
 	damaged := map[string][]byte{
 		"a line is missing":  slices.Concat(lines[0], lines[2]),
@@ -136,10 +136,10 @@ func TestCorruption(t *testing.T) {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ReadJournal(dir); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "line ") {
+		if _, err := Read(dir); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "line ") {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := OpenJournal(dir); !errors.Is(err, ErrCorrupt) {
+		if _, err := Open(dir); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: opened: %v", name, err)
 		}
 		if kept, err := os.ReadFile(path); err != nil || !bytes.Equal(kept, text) {
@@ -151,13 +151,13 @@ func TestCorruption(t *testing.T) {
 // A second user waits for the first.
 func TestJournalIsHeldByOne(t *testing.T) {
 	dir := t.TempDir()
-	first, err := OpenJournal(dir)
+	first, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	opened := make(chan error, 1)
 	go func() {
-		second, err := OpenJournal(dir)
+		second, err := Open(dir)
 		if err == nil {
 			if len(second.Records()) != 1 {
 				err = errors.New("the second does not see what the first wrote")
@@ -189,7 +189,7 @@ func TestJournalIsHeldByOne(t *testing.T) {
 // still be written.
 func TestAFullDiskUnderTheJournal(t *testing.T) {
 	dir := tinyDisk(t, "256k")
-	j, err := OpenJournal(dir)
+	j, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func TestAFullDiskUnderTheJournal(t *testing.T) {
 	if !errors.Is(full, unix.ENOSPC) {
 		t.Fatalf("the disk never was full: %v", full)
 	}
-	records, err := ReadJournal(dir)
+	records, err := Read(dir)
 	if err != nil || len(records) != len(j.Records()) {
 		t.Errorf("%d records on disk and %d known, %v", len(records), len(j.Records()), err)
 	}
@@ -256,7 +256,7 @@ func FuzzJournal(f *testing.F) {
 	f.Add([]byte("00000000 {}\n"))
 	f.Add([]byte("\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		records, size, err := parseJournal(text)
+		records, size, err := parse(text)
 		if size > int64(len(text)) || size < 0 {
 			t.Fatalf("%d bytes of %d", size, len(text))
 		}
@@ -271,7 +271,7 @@ func FuzzJournal(f *testing.F) {
 			}
 			again = append(again, line...)
 		}
-		second, _, err := parseJournal(again)
+		second, _, err := parse(again)
 		if err != nil || len(second) != len(records) {
 			t.Fatalf("%d records became %d: %v", len(records), len(second), err)
 		}

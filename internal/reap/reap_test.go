@@ -1,4 +1,4 @@
-package change
+package reap
 
 import (
 	"bytes"
@@ -15,18 +15,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"linger/internal/journal"
 	"linger/internal/kernel/netns"
 	"linger/internal/kernel/sockdiag"
 	"linger/internal/tcp"
 )
 
-// place is a namespace of the test's own, with services on its loopback.
-type place struct {
+// room is a namespace of the test's own, with services on its loopback.
+type room struct {
 	t      *testing.T
 	handle *netns.Handle
 }
 
-func newPlace(t *testing.T) *place {
+func newRoom(t *testing.T) *room {
 	t.Helper()
 	h, err := netns.New()
 	if errors.Is(err, fs.ErrPermission) {
@@ -36,12 +37,12 @@ func newPlace(t *testing.T) *place {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.Close() })
-	return &place{t, h}
+	return &room{t, h}
 }
 
-func (p *place) path() string { return fmt.Sprintf("/proc/self/fd/%d", p.handle.FD()) }
+func (p *room) path() string { return fmt.Sprintf("/proc/self/fd/%d", p.handle.FD()) }
 
-func (p *place) do(fn func() error) {
+func (p *room) do(fn func() error) {
 	p.t.Helper()
 	if err := p.handle.Do(fn); err != nil {
 		p.t.Fatal(err)
@@ -49,7 +50,7 @@ func (p *place) do(fn func() error) {
 }
 
 // listen serves on an address; what connects is accepted and handed on.
-func (p *place) listen(address string) (at netip.AddrPort, accepted <-chan net.Conn) {
+func (p *room) listen(address string) (at netip.AddrPort, accepted <-chan net.Conn) {
 	p.t.Helper()
 	var l net.Listener
 	p.do(func() (err error) {
@@ -72,7 +73,7 @@ func (p *place) listen(address string) (at netip.AddrPort, accepted <-chan net.C
 }
 
 // dial connects, from a certain port unless that is 0.
-func (p *place) dial(to netip.AddrPort, from uint16) net.Conn {
+func (p *room) dial(to netip.AddrPort, from uint16) net.Conn {
 	p.t.Helper()
 	var c net.Conn
 	p.do(func() (err error) {
@@ -94,7 +95,7 @@ func (p *place) dial(to netip.AddrPort, from uint16) net.Conn {
 }
 
 // timeWait leaves n sockets in TIME_WAIT towards a service.
-func (p *place) timeWait(to netip.AddrPort, accepted <-chan net.Conn, n int) {
+func (p *room) timeWait(to netip.AddrPort, accepted <-chan net.Conn, n int) {
 	p.t.Helper()
 	for range n {
 		c := p.dial(to, 0)
@@ -106,7 +107,7 @@ func (p *place) timeWait(to netip.AddrPort, accepted <-chan net.Conn, n int) {
 }
 
 // count is how many sockets are in a state towards an endpoint.
-func (p *place) count(state tcp.State, to netip.AddrPort) int {
+func (p *room) count(state tcp.State, to netip.AddrPort) int {
 	p.t.Helper()
 	conn, err := sockdiag.Dial(p.handle.FD())
 	if err != nil {
@@ -125,7 +126,7 @@ func (p *place) count(state tcp.State, to netip.AddrPort) int {
 	return n
 }
 
-func (p *place) await(state tcp.State, to netip.AddrPort, n int) {
+func (p *room) await(state tcp.State, to netip.AddrPort, n int) {
 	p.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		got := p.count(state, to)
@@ -138,7 +139,7 @@ func (p *place) await(state tcp.State, to netip.AddrPort, n int) {
 	}
 }
 
-func (p *place) find(s Selection) *Catch {
+func (p *room) find(s Selection) *Catch {
 	p.t.Helper()
 	s.Netns = p.path()
 	if s.States == nil {
@@ -165,7 +166,7 @@ func match(t *testing.T, text string) []tcp.Match {
 func TestReapTakesWhatMatches(t *testing.T) {
 	for _, loopback := range []string{"127.0.0.1:0", "[::1]:0"} {
 		t.Run(loopback, func(t *testing.T) {
-			p := newPlace(t)
+			p := newRoom(t)
 			one, acceptedOne := p.listen(loopback)
 			two, acceptedTwo := p.listen(loopback)
 			p.timeWait(one, acceptedOne, 130) // more than two batches
@@ -180,15 +181,15 @@ func TestReapTakesWhatMatches(t *testing.T) {
 				t.Errorf("groups %+v, want one of 130 towards %s", c.Groups, want)
 			}
 			dir := t.TempDir()
-			result, err := c.Reap(t.Context(), ReapOptions{StateDir: dir})
+			result, err := c.Reap(t.Context(), Options{StateDir: dir})
 			if err != nil || result.Reaped != 130 || result.Gone != 0 || result.Left != 0 {
 				t.Fatalf("reaped %+v, %v", result, err)
 			}
 			p.await(tcp.TimeWait, one, 0)
 			p.await(tcp.TimeWait, two, 5)
 
-			records, err := ReadJournal(dir)
-			if err != nil || len(records) != 2 || records[0].Kind != Reaping || records[1].Kind != Reaped || records[0].ID != result.ID {
+			records, err := journal.Read(dir)
+			if err != nil || len(records) != 2 || records[0].Kind != begun || records[1].Kind != ended || records[0].ID != result.ID {
 				t.Fatalf("journal %+v, %v", records, err)
 			}
 			var before struct {
@@ -200,7 +201,7 @@ func TestReapTakesWhatMatches(t *testing.T) {
 				before.States[0] != "TIME_WAIT" || before.Remote[0] != one.String() {
 				t.Errorf("the journal says %s, %v", records[0].Detail, err)
 			}
-			reaps, err := Reaps(dir)
+			reaps, err := All(dir)
 			if err != nil || len(reaps) != 1 || reaps[0].Sockets != 130 || reaps[0].Result == nil || reaps[0].Result.Reaped != 130 {
 				t.Errorf("the history tells %+v, %v", reaps, err)
 			}
@@ -210,7 +211,7 @@ func TestReapTakesWhatMatches(t *testing.T) {
 
 // A connection that has the same four numbers by now is not the one that was found.
 func TestATupleInUseAgainIsNotHit(t *testing.T) {
-	p := newPlace(t)
+	p := newRoom(t)
 	to, accepted := p.listen("127.0.0.1:0")
 	const port = 50005
 	first := p.dial(to, port)
@@ -221,7 +222,7 @@ func TestATupleInUseAgainIsNotHit(t *testing.T) {
 	c := p.find(Selection{})
 	again := p.dial(to, port) // takes the TIME_WAIT socket over: the port is bound
 	peer := <-accepted
-	result, err := c.Reap(t.Context(), ReapOptions{StateDir: t.TempDir()})
+	result, err := c.Reap(t.Context(), Options{StateDir: t.TempDir()})
 	if err != nil || result.Reaped != 0 || result.Gone != 1 {
 		t.Errorf("reaped %+v, %v; want one that is gone", result, err)
 	}
@@ -235,7 +236,7 @@ func TestATupleInUseAgainIsNotHit(t *testing.T) {
 
 // An established connection is ended with a reset, and both programs learn of it.
 func TestReapEstablished(t *testing.T) {
-	p := newPlace(t)
+	p := newRoom(t)
 	to, accepted := p.listen("127.0.0.1:0")
 	client := p.dial(to, 0)
 	server := <-accepted
@@ -243,7 +244,7 @@ func TestReapEstablished(t *testing.T) {
 	if c.Len() != 1 || len(c.Groups) != 1 || len(c.Groups[0].Owners) != 1 {
 		t.Fatalf("caught %+v, want the one connection with its process", c.Groups)
 	}
-	if result, err := c.Reap(t.Context(), ReapOptions{StateDir: t.TempDir()}); err != nil || result.Reaped != 1 {
+	if result, err := c.Reap(t.Context(), Options{StateDir: t.TempDir()}); err != nil || result.Reaped != 1 {
 		t.Fatalf("reaped %+v, %v", result, err)
 	}
 	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
@@ -257,7 +258,7 @@ func TestReapEstablished(t *testing.T) {
 // A leaked connection is aborted: the peer gets a reset, and the program keeps its
 // descriptor, whose socket is no more.
 func TestReapCloseWait(t *testing.T) {
-	p := newPlace(t)
+	p := newRoom(t)
 	to, accepted := p.listen("127.0.0.1:0")
 	client := p.dial(to, 0)
 	server := <-accepted
@@ -274,7 +275,7 @@ func TestReapCloseWait(t *testing.T) {
 			t.Fatalf("%d sockets in CLOSE_WAIT, want the server's", c.Len())
 		}
 	}
-	if result, err := c.Reap(t.Context(), ReapOptions{StateDir: t.TempDir()}); err != nil || result.Reaped != 1 {
+	if result, err := c.Reap(t.Context(), Options{StateDir: t.TempDir()}); err != nil || result.Reaped != 1 {
 		t.Fatalf("reaped %+v, %v", result, err)
 	}
 	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
@@ -299,7 +300,7 @@ func TestReapCloseWait(t *testing.T) {
 
 // A process is chosen by its name or id; time-wait sockets have none.
 func TestReapOfAProcess(t *testing.T) {
-	p := newPlace(t)
+	p := newRoom(t)
 	to, accepted := p.listen("127.0.0.1:0")
 	p.dial(to, 0)
 	<-accepted
@@ -315,7 +316,7 @@ func TestReapOfAProcess(t *testing.T) {
 
 // The most that may go are the oldest, and what is young stays.
 func TestReapByAgeAndMost(t *testing.T) {
-	p := newPlace(t)
+	p := newRoom(t)
 	old, acceptedOld := p.listen("127.0.0.1:0")
 	young, acceptedYoung := p.listen("127.0.0.1:0")
 	p.timeWait(old, acceptedOld, 3)
@@ -334,13 +335,13 @@ func TestReapByAgeAndMost(t *testing.T) {
 
 // A rate spreads the work, and an interruption leaves the rest and says how many.
 func TestInterruptedReap(t *testing.T) {
-	p := newPlace(t)
+	p := newRoom(t)
 	to, accepted := p.listen("127.0.0.1:0")
 	p.timeWait(to, accepted, 40)
 	c := p.find(Selection{})
 	ctx, cancel := context.WithCancel(t.Context())
 	dir := t.TempDir()
-	result, err := c.Reap(ctx, ReapOptions{StateDir: dir, Rate: 10, Progress: func(done, _ int) {
+	result, err := c.Reap(ctx, Options{StateDir: dir, Rate: 10, Progress: func(done, _ int) {
 		if done == 2 {
 			cancel()
 		}
@@ -349,7 +350,7 @@ func TestInterruptedReap(t *testing.T) {
 		t.Fatalf("reaped %+v, %v; want 2, and 38 left", result, err)
 	}
 	p.await(tcp.TimeWait, to, 38)
-	records, err := ReadJournal(dir)
+	records, err := journal.Read(dir)
 	if err != nil || len(records) != 2 {
 		t.Fatalf("journal %+v, %v", records, err)
 	}
@@ -360,10 +361,10 @@ func TestInterruptedReap(t *testing.T) {
 
 // Nothing goes when the journal cannot be written.
 func TestNoReapWithoutAJournal(t *testing.T) {
-	p := newPlace(t)
+	p := newRoom(t)
 	to, accepted := p.listen("127.0.0.1:0")
 	p.timeWait(to, accepted, 1)
-	if result, err := p.find(Selection{}).Reap(t.Context(), ReapOptions{StateDir: "/proc/no-such"}); err == nil {
+	if result, err := p.find(Selection{}).Reap(t.Context(), Options{StateDir: "/proc/no-such"}); err == nil {
 		t.Errorf("reaped %+v without a journal", result)
 	}
 	p.await(tcp.TimeWait, to, 1)

@@ -1,13 +1,14 @@
 package change
 
 import (
-	"fmt"
+	"cmp"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
+	"linger/internal/deed"
 	"linger/internal/kernel/sysctl"
 )
 
@@ -25,12 +26,24 @@ var managers = []struct {
 	{"tuned", regexp.MustCompile(`(?i)\btuned\b`)},
 }
 
-// owners name who sets the keys besides the administrator, as far as it can be read
+// cloudFiles are what cloud-init was given, puppetFiles Puppet's last catalogue.
+var (
+	cloudFiles = []string{
+		"/etc/cloud/cloud.cfg", "/etc/cloud/cloud.cfg.d/*.cfg",
+		"/var/lib/cloud/instance/user-data.txt", "/var/lib/cloud/instance/cloud-config.txt",
+	}
+	puppetFiles = []string{
+		"/opt/puppetlabs/puppet/cache/client_data/catalog/*.json",
+		"/var/lib/puppet/client_data/catalog/*.json", "/var/cache/puppet/client_data/catalog/*.json",
+	}
+)
+
+// managed tells who sets the keys besides the administrator, as far as it can be read
 // on disk: tuned's active profile, what cloud-init was given, Puppet's last
 // catalogue, and the files of sysctl.d that say who writes them. A manager that keeps
 // nothing on this host, such as Ansible without its customary header, is not seen.
-func owners(root string, keys []string, boot []sysctl.BootValue) []string {
-	var found []string
+func managed(root string, keys []string, boot []sysctl.BootValue) []deed.Note {
+	var notes []deed.Note
 	for _, b := range boot {
 		text, err := os.ReadFile(filepath.Join("/", root, b.File))
 		if err != nil {
@@ -38,29 +51,23 @@ func owners(root string, keys []string, boot []sysctl.BootValue) []string {
 		}
 		for _, m := range managers {
 			if m.marks.MatchString(b.File + "\n" + comments(string(text))) {
-				found = append(found, fmt.Sprintf("%s seems to write %s, which sets %s: change it there, or it will come back", m.name, b.File, b.Key))
+				notes = append(notes, deed.Note{Kind: deed.Managed, File: b.File, Key: b.Key, Detail: m.name})
 			}
 		}
 	}
 	for _, key := range keys {
-		for _, file := range tunedProfiles(root) {
-			if mentions(root, file, key) {
-				found = append(found, fmt.Sprintf("tuned's active profile sets %s (%s); it applies sysctl.d after it only while reapply_sysctl is 1 in /etc/tuned/tuned-main.conf", key, file))
-			}
-		}
-		for _, file := range below(root, "/etc/cloud/cloud.cfg", "/etc/cloud/cloud.cfg.d/*.cfg", "/var/lib/cloud/instance/user-data.txt", "/var/lib/cloud/instance/cloud-config.txt") {
-			if mentions(root, file, key) {
-				found = append(found, fmt.Sprintf("cloud-init may set %s (%s): a new instance begins from there", key, file))
-			}
-		}
-		for _, file := range below(root, "/opt/puppetlabs/puppet/cache/client_data/catalog/*.json", "/var/lib/puppet/client_data/catalog/*.json", "/var/cache/puppet/client_data/catalog/*.json") {
-			if mentions(root, file, key) {
-				found = append(found, fmt.Sprintf("Puppet's catalogue has %s (%s): its next run may set it anew", key, file))
+		for kind, files := range map[deed.NoteKind][]string{
+			deed.ByTuned: tunedProfiles(root), deed.ByCloudInit: below(root, cloudFiles...), deed.ByPuppet: below(root, puppetFiles...),
+		} {
+			for _, file := range files {
+				if mentions(root, file, key) {
+					notes = append(notes, deed.Note{Kind: kind, File: file, Key: key})
+				}
 			}
 		}
 	}
-	slices.Sort(found)
-	return slices.Compact(found)
+	slices.SortFunc(notes, func(a, b deed.Note) int { return cmp.Compare(a.String(), b.String()) })
+	return slices.Compact(notes)
 }
 
 func comments(text string) string {
@@ -125,8 +132,8 @@ func mentions(root, file, key string) bool {
 func below(root string, patterns ...string) []string {
 	var files []string
 	for _, p := range patterns {
-		found, _ := filepath.Glob(filepath.Join("/", root, p)) // the patterns are well formed
-		for _, f := range found {
+		matches, _ := filepath.Glob(filepath.Join("/", root, p)) // the patterns are well formed
+		for _, f := range matches {
 			files = append(files, "/"+strings.TrimPrefix(strings.TrimPrefix(f, filepath.Join("/", root)), "/"))
 		}
 	}
