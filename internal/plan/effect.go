@@ -37,7 +37,7 @@ func (m *maker) measure() {
 		if worlds[ns] == nil {
 			worlds[ns] = ns
 			m.plan.Counters = append(m.plan.Counters, Counters{
-				Cookie: ns.Cookie, Inode: ns.Inode, Total: guarded(ns.Counters.Total), Traced: traced(m.snapshot, ns),
+				Cookie: ns.Cookie, Inode: ns.Inode, Total: guardedOf(ns.Counters.Total), Traced: tracedOf(m.snapshot, ns),
 			})
 		}
 		before := worlds[ns]
@@ -54,7 +54,7 @@ func (m *maker) measure() {
 // tcpAttemptFails).
 var Guarded = []string{"TcpActiveOpens", "TcpPassiveOpens", "TcpEstabResets", "TcpAttemptFails"}
 
-func guarded(total map[string]uint64) map[string]uint64 {
+func guardedOf(total map[string]uint64) map[string]uint64 {
 	kept := map[string]uint64{}
 	for _, name := range Guarded {
 		if value, known := total[name]; known {
@@ -64,7 +64,7 @@ func guarded(total map[string]uint64) map[string]uint64 {
 	return kept
 }
 
-func traced(s *snapshot.Snapshot, ns *snapshot.Namespace) *Traced {
+func tracedOf(s *snapshot.Snapshot, ns *snapshot.Namespace) *Traced {
 	if s.TracedMS == 0 {
 		return nil
 	}

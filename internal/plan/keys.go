@@ -10,8 +10,8 @@ import (
 	"linger/internal/tcp"
 )
 
-// keys are all that linger changes, but for the time-outs of connection tracking.
-var keys = []string{
+// changed are all that linger changes, but for the time-outs of connection tracking.
+var changed = []string{
 	setting.LocalPortRange, setting.LocalReservedPorts, setting.TWReuse, setting.TWReuseDelay, setting.Timestamps,
 	setting.FinTimeout, setting.MaxTWBuckets, setting.MaxOrphans, setting.MaxSYNBacklog, setting.Somaxconn,
 	setting.KeepaliveTime, setting.KeepaliveInterval, setting.KeepaliveProbes, setting.RFC1337, setting.SYNCookies,
@@ -20,7 +20,7 @@ var keys = []string{
 
 // Keys are the names of all keys that linger changes.
 func Keys() []string {
-	names := slices.Clone(keys)
+	names := slices.Clone(changed)
 	for _, s := range setting.All() {
 		if _, timeout := setting.TrackedState(s.Name); timeout {
 			names = append(names, s.Name)

@@ -50,7 +50,6 @@ func bindAddressNoPort(at *site) Remedy {
 var (
 	wideRange   = tcp.PortRange{Low: 10240, High: 65535}
 	widestRange = tcp.PortRange{Low: 1024, High: 65535}
-	nodePorts   = tcp.PortRange{Low: 30000, High: 32767}
 )
 
 func widenPortRange(at *site) Remedy {
@@ -112,8 +111,8 @@ func swallowedPorts(at *site, old, wide tcp.PortRange) tcp.PortSet {
 		}
 	}
 	set := tcp.PortSetOf(ports...)
-	if at.runsPods() && !old.Contains(nodePorts.Low) {
-		set = set.Union(tcp.PortSet{nodePorts})
+	if at.runsPods() && !old.Contains(NodePorts.Low) {
+		set = set.Union(tcp.PortSet{NodePorts})
 	}
 	return set
 }

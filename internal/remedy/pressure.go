@@ -43,7 +43,7 @@ func raiseTCPMem(at *site) Remedy {
 	return Remedy{
 		Title:     "Let TCP have more memory",
 		Kind:      Setting,
-		Now:       "sysctl -w " + assignment(key, value),
+		Now:       "sysctl -w " + assigned(key, value),
 		Sets:      []Assignment{{key, value}},
 		Persist:   &Persist{File: HandFile, Line: key + " = " + value},
 		Frees:     fmt.Sprintf("twice the pages: %s", value),
@@ -78,7 +78,7 @@ func raiseNetdevBacklog(at *site) Remedy {
 	return Remedy{
 		Title:     "Lengthen the CPUs' queues to " + figure.Count(to),
 		Kind:      Setting,
-		Now:       "sysctl -w " + assignment(key, value),
+		Now:       "sysctl -w " + assigned(key, value),
 		Sets:      []Assignment{{key, value}},
 		Persist:   &Persist{File: HandFile, Line: key + " = " + value},
 		Frees:     fmt.Sprintf("room for bursts of %s packets for each CPU", figure.Count(to)),

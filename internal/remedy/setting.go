@@ -247,7 +247,7 @@ func raiseMaxOrphans(at *site) Remedy {
 	r := Remedy{
 		Title:     "Raise the limit of orphans to " + figure.Count(to),
 		Kind:      Setting,
-		Now:       "sysctl -w " + assignment(key, value),
+		Now:       "sysctl -w " + assigned(key, value),
 		Sets:      []Assignment{{key, value}},
 		Persist:   &Persist{File: HandFile, Line: key + " = " + value},
 		Frees:     fmt.Sprintf("room for %s orphans more, on the whole host", figure.Count(to-now)),

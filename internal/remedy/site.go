@@ -70,10 +70,10 @@ func (at *site) owner() string {
 
 // set is the command that writes a sysctl in the finding's namespace.
 func (at *site) set(key, value string) string {
-	return diagnose.In(at.f.Netns, "sysctl -w "+assignment(key, value))
+	return diagnose.In(at.f.Netns, "sysctl -w "+assigned(key, value))
 }
 
-func assignment(key, value string) string {
+func assigned(key, value string) string {
 	for _, r := range value {
 		if r == ' ' {
 			return key + `="` + value + `"`
@@ -105,11 +105,11 @@ func (at *site) persist(key, value string) *Persist {
 		}
 		return p
 	case snapshot.LabelContainer:
-		return &Persist{File: "the container's docker run or compose file", Line: "--sysctl " + assignment(key, value)}
+		return &Persist{File: "the container's docker run or compose file", Line: "--sysctl " + assigned(key, value)}
 	case snapshot.LabelNamed:
 		return &Persist{File: "whatever creates the namespace", Line: at.set(key, value)}
 	case snapshot.LabelProcess:
-		return &Persist{File: "whatever starts " + at.ns.Label.Name, Line: "sysctl -w " + assignment(key, value)}
+		return &Persist{File: "whatever starts " + at.ns.Label.Name, Line: "sysctl -w " + assigned(key, value)}
 	}
 	p := &Persist{File: HandFile, Line: key + " = " + value}
 	for _, b := range at.host.Boot {
@@ -146,4 +146,4 @@ func Keep(s *snapshot.Snapshot, ns *snapshot.Namespace, key, value string) *Pers
 
 // NodePorts is the range of Kubernetes' NodePort services, by its default
 // (kube-apiserver --service-node-port-range).
-var NodePorts = nodePorts
+var NodePorts = tcp.PortRange{Low: 30000, High: 32767}

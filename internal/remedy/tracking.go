@@ -24,7 +24,7 @@ func raiseTracked(at *site) Remedy {
 	return Remedy{
 		Title:     "Raise the limit of tracked connections to " + figure.Count(2*now),
 		Kind:      Setting,
-		Now:       "sysctl -w " + assignment(key, value) + " " + assignment(setting.TrackedBuckets, value),
+		Now:       "sysctl -w " + assigned(key, value) + " " + assigned(setting.TrackedBuckets, value),
 		Sets:      []Assignment{{key, value}},
 		Persist:   &Persist{File: HandFile, Line: key + " = " + value, Note: "nf_conntrack must be loaded before (/etc/modules-load.d)"},
 		Frees:     fmt.Sprintf("room for %s entries more", figure.Count(now)),

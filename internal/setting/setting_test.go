@@ -55,10 +55,15 @@ func TestKernelsAreInOrder(t *testing.T) {
 			t.Errorf("%s is one for each namespace from %s on, before it came with %s", s.Name, s.Own, s.Since)
 		}
 		// What a person reads is what a program reads.
-		for _, k := range []setting.Kernel{s.Since, s.Until, s.Own} {
-			if known(k) && !strings.Contains(s.Kernels, k.String()) {
+		told := func(k setting.Kernel, before, after string) {
+			if known(k) && !strings.Contains(s.Kernels, before+k.String()+after) {
 				t.Errorf("%s: %q does not tell of %s", s.Name, s.Kernels, k)
 			}
+		}
+		told(s.Since, "", " and later")
+		told(s.Until, "through ", "")
+		if s.Own != s.Since && s.Own != s.Until {
+			told(s.Own, "from ", "")
 		}
 		if len(s.Defaults) == 0 {
 			t.Errorf("%s has no default", s.Name)
