@@ -63,7 +63,9 @@ func TestLabJSONFollowsItsSchema(t *testing.T) {
 		t.Errorf("%v\n%s", err, text)
 	}
 	var back struct {
-		Proofs []struct{ Variants []struct{ Verdict proof.Verdict } }
+		Proofs []struct {
+			Variants []struct{ Verdict proof.Verdict }
+		}
 	}
 	if err := json.Unmarshal([]byte(text), &back); err != nil || back.Proofs[0].Variants[0].Verdict != proof.Works {
 		t.Errorf("read back: %v", err)
