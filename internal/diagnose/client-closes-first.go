@@ -71,14 +71,14 @@ func (sc *scene) connectorChurn(p *place, g *snapshot.Group, v *verdict) draft {
 		f.lower(Low)
 		v.unknown = append(v.unknown, p.lacks(LackSettings, keyBuckets+", to tell how much of it the TIME_WAIT fills"))
 	}
-	f.Severity = Info
-	f.Summary = fmt.Sprintf("%s: the client closes first, %s connections/s over the last minute; its TIME_WAIT harms nothing and costs %s",
-		way(g.Local, g.Remote), c.closes(), cost)
+	f.Severity, f.of = Info, way(g.Local, g.Remote)+": "
+	f.Summary = fmt.Sprintf("the client closes first, %s connections/s over the last minute; its TIME_WAIT harms nothing and costs %s",
+		c.closes(), cost)
 	f.Remedies = []RemedyID{KeepConnections, PeerClosesFirst}
 	if fill >= sc.threshold(connectorUse) {
 		f.Severity = Warning
-		f.Summary = fmt.Sprintf("%s: the client closes first, %s connections/s over the last minute, and comes to fill %s of %s",
-			way(g.Local, g.Remote), c.closes(), figure.Percent(fill), fullest)
+		f.Summary = fmt.Sprintf("the client closes first, %s connections/s over the last minute, and comes to fill %s of %s",
+			c.closes(), figure.Percent(fill), fullest)
 		f.Remedies = p.portRemedies(g, f.Remedies)
 	}
 	f.Why = "Whoever sends the first FIN keeps the connection in TIME_WAIT for 60 s, and here that is the client: " +

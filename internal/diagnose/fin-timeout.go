@@ -67,7 +67,7 @@ func judgeFinTimeout(sc *scene) (v verdict) {
 func (sc *scene) liveTimeout(p *place, seconds int64) draft {
 	f := timeoutFinding(seconds, "tcp_fin_timeout is")
 	f.Netns = p.netns
-	f.Summary += ", in " + p.netns.Label
+	f.where = ", in " + p.netns.Label
 	f.Evidence = []Evidence{{
 		ID: "fin-timeout", Name: "tcp_fin_timeout", Value: float64(seconds), Unit: "s",
 		Source: "/proc/sys, against its default", Check: p.sysctl(keyFinTimeout),

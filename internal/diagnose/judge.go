@@ -40,7 +40,9 @@ type verdict struct {
 // draft is a Finding on its way into a fold.
 type draft struct {
 	Finding
-	rule Rule
+	// of and where stand before and after its summary, which is brief until it is judged.
+	of, where string
+	rule      Rule
 	// order is the place of the rule among all.
 	order int
 	// hostWide: it is about the host, of which its namespace is an example.
@@ -95,6 +97,7 @@ func Judge(s *snapshot.Snapshot, t Thresholds) Diagnosis {
 		for _, f := range v.findings {
 			f.rule, f.order = rule, i
 			f.Problem, f.Key.Problem = rule.Slug, rule.Slug
+			f.Brief, f.Summary = f.Summary, f.of+f.Summary+f.where
 			if !f.hostWide {
 				f.Key.Netns = f.Netns.ID()
 			}

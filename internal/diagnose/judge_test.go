@@ -564,6 +564,27 @@ func allAtOnce() *snapshot.Snapshot {
 	)
 }
 
+// What a summary says of the connections and of the namespace is left out where these
+// stand above it.
+func TestBrief(t *testing.T) {
+	for want, change := range map[string][]func(*snapshot.Snapshot){
+		"10.0.0.1 → 10.0.0.2:80: no source port is left of 28,232; connect() fails with EADDRNOTAVAIL": {
+			with(connector(client, service, 28232, 0, nil)),
+		},
+		"tcp_fin_timeout is 30 s: it does not shorten TIME_WAIT, in host": {set(keyFinTimeout, "30")},
+		"9,000 of 10,000 time-wait sockets (90 % of tcp_max_tw_buckets) in host": {
+			with(acceptor("10.0.0.2:80", 20000, 9000, steady(9000, 60))), set(keyBuckets, "10000"),
+		},
+	} {
+		f := Judge(world(change...), DefaultThresholds()).Findings[0]
+		short := strings.TrimPrefix(want, "10.0.0.1 → 10.0.0.2:80: ")
+		short = strings.TrimSuffix(strings.TrimSuffix(short, " in host"), ",")
+		if f.Summary != want || f.Brief != short {
+			t.Errorf("%q, in brief %q, want %q and %q", f.Summary, f.Brief, want, short)
+		}
+	}
+}
+
 func TestFindingsBringEvidenceThatCanBeChecked(t *testing.T) {
 	s := allAtOnce()
 	seen := map[Slug]bool{}

@@ -100,7 +100,7 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, _ *verdict) draft {
 	b, _ := p.budgets.Of(g)
 	c := p.churn(g)
 	free := max(b.Ports-b.Used, 0)
-	who := way(g.Local, g.Remote)
+	f.of = way(g.Local, g.Remote) + ": "
 	f.SecondsLeft = b.SecondsLeft
 	used := fmt.Sprintf("%s of %s source ports are in use", figure.Count(b.Used), figure.Count(b.Ports))
 	f.Severity = Warning
@@ -111,7 +111,7 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, _ *verdict) draft {
 		if free > 0 {
 			left = "only " + figure.Count(free) + " source ports are left"
 		}
-		f.Summary = fmt.Sprintf("%s: %s of %s", who, left, figure.Count(b.Ports))
+		f.Summary = fmt.Sprintf("%s of %s", left, figure.Count(b.Ports))
 		// Ports come back at the steps of the timer wheel, and the next connects take
 		// them at once: fewer than go in two seconds are none.
 		if float64(free) <= b.Now*capacity.RecentSeconds {
@@ -123,21 +123,21 @@ func (sc *scene) exhaustion(p *place, g *snapshot.Group, _ *verdict) draft {
 		}
 	case b.SecondsLeft != nil:
 		f.Severity = Critical
-		f.Summary = fmt.Sprintf("%s: the source ports run out in %.0f s at %s closes/s; %s",
-			who, *b.SecondsLeft, figure.Rate(b.Now), used)
+		f.Summary = fmt.Sprintf("the source ports run out in %.0f s at %s closes/s; %s",
+			*b.SecondsLeft, figure.Rate(b.Now), used)
 		if seconds, known := c.history.Began(); known && seconds < capacity.SustainedSeconds {
 			f.doubt(fmt.Sprintf("whether it goes on: it began %d s ago", seconds))
 		}
 	case b.Predicted >= float64(b.Ports):
 		f.Severity = Critical
-		f.Summary = fmt.Sprintf("%s: the source ports run out at %s closes/s; %s", who, figure.Rate(b.Rate), used)
+		f.Summary = fmt.Sprintf("the source ports run out at %s closes/s; %s", figure.Rate(b.Rate), used)
 	default:
 		at := "at " + figure.Rate(b.Rate) + " closes/s"
 		if b.Rate < b.Now {
 			at = fmt.Sprintf("at the %s closes/s of the last %d s", figure.Rate(b.Rate), capacity.SustainedSeconds)
 		}
-		f.Summary = fmt.Sprintf("%s: %s (%s) and %s it settles at %s",
-			who, used, figure.Percent(b.UsedPercent), at, figure.Percent(b.PredictedPercent))
+		f.Summary = fmt.Sprintf("%s (%s) and %s it settles at %s",
+			used, figure.Percent(b.UsedPercent), at, figure.Percent(b.PredictedPercent))
 	}
 
 	if t := g.Traced; t != nil {

@@ -132,21 +132,26 @@ func (sc *scene) overflow(b *bucketUse) draft {
 	f := draft{sockets: b.n}
 	f.Netns, f.Confidence, f.Severity = b.netns, High, Warning
 	fill := b.fill()
-	f.Summary = fmt.Sprintf("%s of %s time-wait sockets (%s of tcp_max_tw_buckets) in %s",
-		figure.Count(b.n), figure.Count(b.most), figure.Percent(fill), b.label())
+	in := " in " + b.label()
+	if b.netns != (Netns{}) {
+		f.where, in = in, ""
+	}
+	f.Summary = fmt.Sprintf("%s of %s time-wait sockets (%s of tcp_max_tw_buckets)",
+		figure.Count(b.n), figure.Count(b.most), figure.Percent(fill)) + in
 	if fill >= sc.threshold(bucketsCritical) && b.most > 0 {
 		f.Severity = Critical
 	}
 	if b.rise > 0 {
 		f.Severity, f.FailingNow = Critical, true
-		f.Summary = fmt.Sprintf("%s lost their TIME_WAIT in %.3g s: %s of %s time-wait sockets in %s",
-			figure.Items(int(b.rise), "closed connection"), float64(sc.WindowMS)/1000, figure.Count(b.n), figure.Count(b.most), b.label())
+		f.Summary = fmt.Sprintf("%s lost their TIME_WAIT in %.3g s: %s of %s time-wait sockets",
+			figure.Items(int(b.rise), "closed connection"), float64(sc.WindowMS)/1000, figure.Count(b.n), figure.Count(b.most)) + in
 	}
 	f.Why = "A connection that should enter TIME_WAIT when tcp_max_tw_buckets are there is dropped at once, and no log line " +
 		"says so: late segments " +
 		"are answered by resets, and a peer that has not closed yet may get ECONNRESET."
 	if b.most == 0 {
 		if b.rise == 0 {
+			f.where = ""
 			f.Summary = "tcp_max_tw_buckets is 0 in " + b.label() + ": connections that close first are dropped without their TIME_WAIT"
 		}
 		f.Why += " A limit of 0 switches TIME_WAIT off altogether."

@@ -148,8 +148,9 @@ func (sc *scene) stuck(p *place, g *snapshot.Group, _ *verdict) draft {
 		setting = fmt.Sprintf("tcp_tw_reuse is %d", p.budgets.mode)
 		why = "With tcp_tw_reuse at 0, connect() waits for the full 60 s of each TIME_WAIT socket."
 	}
-	f.Summary = fmt.Sprintf("%s: %s of %s source ports are in TIME_WAIT and cannot be taken over: %s",
-		way(g.Local, g.Remote), figure.Count(p.freeable(g, b)), figure.Count(b.Ports), setting)
+	f.of = way(g.Local, g.Remote) + ": "
+	f.Summary = fmt.Sprintf("%s of %s source ports are in TIME_WAIT and cannot be taken over: %s",
+		figure.Count(p.freeable(g, b)), figure.Count(b.Ports), setting)
 	if rest := b.Occupied() - p.freeable(g, b); rest > 0 {
 		f.Summary += "; " + figure.Count(rest) + " more are bound or lack time stamps, and no setting frees them"
 	}
