@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"linger/internal/diagnose"
-	"linger/internal/lab"
+	"linger/internal/lab/cases"
 )
 
 // arrows are the imports that rooms may have of each other; what is not here is
@@ -30,17 +30,24 @@ var arrows = map[string][]string{
 	"internal/kernel/*": {"internal/tcp"},
 	"internal/change":   {"internal/plan", "internal/diagnose", "internal/kernel/*", "internal/tcp"},
 	"internal/collect":  {"internal/kernel/*", "internal/snapshot", "internal/tcp"},
-	"internal/lab/wire": {"internal/kernel/*"},
 	"internal/proof":    {"internal/snapshot", "internal/diagnose"},
-	"internal/lab":      {"internal/proof", "internal/lab/wire", "internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/tcp"},
-	"internal/render":   {"internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/explain":  {},
-	"docs":              {},
-	"internal/cli":      {"internal/figure", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/plan", "internal/change", "internal/lab", "internal/proof", "internal/render", "internal/snapshot", "internal/tcp"},
-	"cmd/linger":        {"internal/cli", "internal/lab"},
-	"scripts/man":       {"internal/cli"},
-	"kernels":           {},
-	"bench":             {"internal/lab", "internal/kernel/*", "internal/tcp", "internal/proof"},
+
+	"internal/lab/wire":      {"internal/kernel/*"},
+	"internal/lab/stage":     {"internal/lab/wire", "internal/kernel/*", "internal/tcp"},
+	"internal/lab/stagetest": {"internal/lab/stage", "internal/tcp"},
+	"internal/lab":           {"internal/lab/stage", "internal/proof", "internal/diagnose", "internal/tcp"},
+	"internal/lab/cases":     {"internal/lab", "internal/lab/stage", "internal/lab/wire", "internal/proof", "internal/collect", "internal/diagnose", "internal/tcp"},
+	"internal/lab/score":     {"internal/lab", "internal/lab/cases", "internal/lab/stage", "internal/proof", "internal/collect", "internal/diagnose"},
+	"internal/lab/prove":     {"internal/lab", "internal/lab/cases", "internal/lab/stage", "internal/proof", "internal/kernel/*", "internal/tcp"},
+
+	"internal/render":  {"internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/explain": {},
+	"docs":             {},
+	"internal/cli":     {"internal/figure", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/plan", "internal/change", "internal/lab", "internal/lab/cases", "internal/lab/score", "internal/lab/prove", "internal/lab/stage", "internal/proof", "internal/render", "internal/snapshot", "internal/tcp"},
+	"cmd/linger":       {"internal/cli", "internal/lab/stage"},
+	"scripts/man":      {"internal/cli"},
+	"kernels":          {},
+	"bench":            {"internal/lab/stage", "internal/kernel/*", "internal/tcp", "internal/proof"},
 }
 
 // pure rooms compute: they read no host, no file and no clock, and so import
@@ -92,14 +99,14 @@ func TestSlugs(t *testing.T) {
 		slug := string(rule.Slug)
 		for _, file := range []string{
 			"internal/diagnose/" + slug + ".go",
-			"internal/lab/" + slug + ".go",
+			"internal/lab/cases/" + slug + ".go",
 			"docs/problems/" + slug + ".md",
 		} {
 			if _, err := os.Stat(file); err != nil {
 				t.Errorf("problem %s: %v", slug, err)
 			}
 		}
-		if !slices.ContainsFunc(lab.Scenarios(), func(s lab.Scenario) bool { return s.Slug == rule.Slug }) {
+		if !slices.ContainsFunc(cases.All(), func(c cases.Case) bool { return c.Scenario != nil && c.Scenario.Slug == rule.Slug }) {
 			t.Errorf("problem %s is not built by the laboratory", slug)
 		}
 		if !strings.Contains(string(readme), "docs/problems/"+slug+".md") {
@@ -131,7 +138,7 @@ func TestWhoWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(writers) != 2 || !writers["internal/change"] || !writers["internal/lab"] {
+	if len(writers) != 2 || !writers["internal/change"] || !writers["internal/lab/stage"] {
 		t.Errorf("settings are written in %v", writers)
 	}
 }

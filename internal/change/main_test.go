@@ -20,7 +20,7 @@ import (
 
 	"linger/internal/kernel/netns"
 	"linger/internal/kernel/sysctl"
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
 	"linger/internal/plan"
 )
 
@@ -44,7 +44,7 @@ type deed struct {
 }
 
 func TestMain(m *testing.M) {
-	lab.Worker()
+	stage.BecomeWorker()
 	if len(os.Args) > 1 && os.Args[1] == WatchCommand {
 		dieAtStep("watch", os.Args[3])
 		finish(Watch(context.Background(), os.Args[3], os.Args[4]))

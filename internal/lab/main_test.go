@@ -8,16 +8,13 @@ import (
 
 	"go.uber.org/goleak"
 
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
 )
 
 func TestMain(m *testing.M) {
-	lab.Worker()
+	stage.BecomeWorker()
 	if path, ok := os.LookupEnv(memoryEnv); ok {
 		exit(collectAndReport(path))
-	}
-	if _, ok := os.LookupEnv(orphanEnv); ok {
-		exit(startOrphan())
 	}
 	flag.Parse()
 	// These tests mostly wait for sockets to age, each in namespaces of its own, so
