@@ -317,10 +317,12 @@ func TestCheckByHandCounts(t *testing.T) {
 	const closes = 2000 // enough for a finding, where late resets end some too
 	for _, ipv6 := range []bool{false, true} {
 		service := netip.AddrPortFrom(topology.Nodes[1].Addr(ipv6), 9090)
-		if _, err := server.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{service}, Close: stage.CloseSecond}); err != nil {
+		if _, err := server.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{service},
+			Close: stage.CloseSecond}); err != nil {
 			t.Fatal(err)
 		}
-		if done, err := client.Churn(ctx, stage.DialSpec{To: []netip.AddrPort{service}, Count: closes}); err != nil || done.Opened != closes {
+		if done, err := client.Churn(ctx, stage.DialSpec{To: []netip.AddrPort{service}, Count: closes}); err != nil ||
+			done.Opened != closes {
 			t.Fatalf("churn: %+v, %v", done, err)
 		}
 	}

@@ -103,7 +103,8 @@ func TestArmsCanBeChosen(t *testing.T) {
 		}
 	}
 	var last lab.Progress
-	proofs, err := lab.Run(context.Background(), one, lab.RunOptions{Arms: []string{"no-port"}, Repeat: 2, Progress: func(p lab.Progress) { last = p }})
+	proofs, err := lab.Run(context.Background(), one, lab.RunOptions{Arms: []string{"no-port"}, Repeat: 2,
+		Progress: func(p lab.Progress) { last = p }})
 	if err != nil {
 		t.Fatal(err)
 	}

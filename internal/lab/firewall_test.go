@@ -118,7 +118,8 @@ func TestAFirewallThatForgetsIsNamed(t *testing.T) {
 			if got := evidence(f, "conntrack keeps established"); got != 2 {
 				t.Errorf("it keeps established for %v s, want 2", got)
 			}
-			if !strings.Contains(f.Why, "tracking in process lab-firewall (pid ") || !strings.Contains(f.Why, "forgets an idle connection after 2 s") {
+			if !strings.Contains(f.Why, "tracking in process lab-firewall (pid ") ||
+				!strings.Contains(f.Why, "forgets an idle connection after 2 s") {
 				t.Error("the firewall's namespace is not named")
 			}
 			if !slices.Contains(f.Remedies, diagnose.ProbeIdle) {

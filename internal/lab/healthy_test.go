@@ -165,7 +165,8 @@ func TestBurstThatIsOverIsHealthy(t *testing.T) {
 	t.Parallel()
 	ctx := stagetest.Context(t)
 	topology, client, _, service := pairOf(t, stage.CloseSecond)
-	if done, err := client.Churn(ctx, stage.DialSpec{To: []netip.AddrPort{service}, Count: 7500}); err != nil || done.Failed+done.NoPort > 0 {
+	if done, err := client.Churn(ctx, stage.DialSpec{To: []netip.AddrPort{service}, Count: 7500}); err != nil ||
+		done.Failed+done.NoPort > 0 {
 		t.Fatalf("burst: %+v, %v", done, err)
 	}
 	wait(t, time.Now().Add(3*time.Second)) // it shows that nothing follows

@@ -121,7 +121,8 @@ func TestWhoBindsIsNamedBesideAPool(t *testing.T) {
 	if done, err := pool.Hold(ctx, stage.DialSpec{To: to, Count: 40}); err != nil || done.Opened != 40 {
 		t.Fatalf("hold: %+v, %v", done, err)
 	}
-	if done, err := binder.Hold(ctx, stage.DialSpec{To: to, From: []netip.Addr{node.IPv4}, BindPort: true, Count: 200}); err != nil || done.Opened != 200 {
+	if done, err := binder.Hold(ctx, stage.DialSpec{To: to, From: []netip.Addr{node.IPv4}, BindPort: true, Count: 200}); err != nil ||
+		done.Opened != 200 {
 		t.Fatalf("hold: %+v, %v", done, err)
 	}
 	_, d := look(t, ctx, topology.Nodes...)

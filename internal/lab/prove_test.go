@@ -25,7 +25,8 @@ func TestChangesAreProved(t *testing.T) {
 	}{
 		{prove.Proposal{Key: "net.ipv4.ip_local_port_range", Old: "32768 60999", New: "1024 65535"}, proof.Works},
 		{prove.Proposal{Key: "net.ipv4.ip_local_port_range", Old: "32768 60999", New: "40000 49999"}, proof.Harmful},
-		{prove.Proposal{Key: "net.ipv4.ip_local_reserved_ports", Old: "", New: "8080,9090", Beside: beside{"net.ipv4.ip_local_port_range": "1024 65535"}}, proof.Works},
+		{prove.Proposal{Key: "net.ipv4.ip_local_reserved_ports", Old: "", New: "8080,9090",
+			Beside: beside{"net.ipv4.ip_local_port_range": "1024 65535"}}, proof.Works},
 		{prove.Proposal{Key: reuse, Old: "0", New: "1"}, proof.Works},
 		{prove.Proposal{Key: reuse, Old: "1", New: "2"}, proof.Harmful},
 		{prove.Proposal{Key: reuse, Old: "2", New: "1", Beside: beside{"net.ipv4.tcp_tw_reuse_delay": "60000"}}, proof.NoEffect},

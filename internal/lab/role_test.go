@@ -95,7 +95,8 @@ func TestOutgoingConnectionFromAListeningPort(t *testing.T) {
 	}
 	const port = 7777
 	own := netip.AddrPortFrom(topology.Nodes[0].IPv4, port)
-	if _, err := both.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{own}, Close: stage.CloseSecond, SharePort: true}); err != nil {
+	if _, err := both.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{own}, Close: stage.CloseSecond,
+		SharePort: true}); err != nil {
 		t.Fatal(err)
 	}
 	if done, err := both.Hold(ctx, stage.DialSpec{To: far, FromPort: port, Count: len(far)}); err != nil || done.Opened != len(far) {

@@ -73,9 +73,12 @@ func TestTakeoverIsWhatConnectDoes(t *testing.T) {
 	}{
 		{name: "free", count: func(t *snapshot.Takeover) int { return t.Ripe }, freed: true},
 		{name: "bound", bind: true, count: func(t *snapshot.Takeover) int { return t.Bound }},
-		{name: "peer without time stamps", server: settings{"net.ipv4.tcp_timestamps": "0"}, count: func(t *snapshot.Takeover) int { return t.NoTimestamps }},
-		{name: "own time stamps off", client: settings{"net.ipv4.tcp_timestamps": "0"}, count: func(t *snapshot.Takeover) int { return t.NoTimestamps }},
-		{name: "delay raised", client: settings{"net.ipv4.tcp_tw_reuse_delay": "60000"}, count: func(t *snapshot.Takeover) int { return t.Young }},
+		{name: "peer without time stamps", server: settings{"net.ipv4.tcp_timestamps": "0"},
+			count: func(t *snapshot.Takeover) int { return t.NoTimestamps }},
+		{name: "own time stamps off", client: settings{"net.ipv4.tcp_timestamps": "0"},
+			count: func(t *snapshot.Takeover) int { return t.NoTimestamps }},
+		{name: "delay raised", client: settings{"net.ipv4.tcp_tw_reuse_delay": "60000"},
+			count: func(t *snapshot.Takeover) int { return t.Young }},
 	}
 	type made struct {
 		node   *stage.Node
@@ -91,7 +94,8 @@ func TestTakeoverIsWhatConnectDoes(t *testing.T) {
 		for _, set := range []struct {
 			*stage.Node
 			settings
-		}{{node, settings{"net.ipv4.ip_local_port_range": "40000 40399", "net.ipv4.tcp_tw_reuse": "0"}}, {node, c.client}, {topology.Nodes[1], c.server}} {
+		}{{node, settings{"net.ipv4.ip_local_port_range": "40000 40399", "net.ipv4.tcp_tw_reuse": "0"}}, {node, c.client},
+			{topology.Nodes[1], c.server}} {
 			for key, value := range set.settings {
 				if err := set.Set(key, value); err != nil {
 					t.Fatal(err)

@@ -115,10 +115,12 @@ func TestTracedPortExhaustion(t *testing.T) {
 	}
 	_, d := traced(t, ctx, topology.Nodes...)
 	f := problem(t, d, diagnose.PortExhaustion)
-	if f.Severity != diagnose.Critical || !f.FailingNow || len(f.Owners) == 0 || f.Owners[0].Process != "healthy-client" || f.Owners[0].How != snapshot.Seen {
+	if f.Severity != diagnose.Critical || !f.FailingNow || len(f.Owners) == 0 || f.Owners[0].Process != "healthy-client" ||
+		f.Owners[0].How != snapshot.Seen {
 		t.Errorf("the finding is %s", describe(f))
 	}
-	if len(f.Evidence) == 0 || f.Evidence[0].Name != "connects without a port" || f.Evidence[0].Value < 10 || !strings.Contains(f.Summary, "by healthy-client") {
+	if len(f.Evidence) == 0 || f.Evidence[0].Name != "connects without a port" || f.Evidence[0].Value < 10 ||
+		!strings.Contains(f.Summary, "by healthy-client") {
 		t.Errorf("%s\n%s", f.Summary, describe(f.Evidence))
 	}
 }
@@ -129,7 +131,8 @@ func TestTracedBindBeforeConnect(t *testing.T) {
 	ctx := stagetest.Context(t)
 	topology, client, _, service := pairOf(t, stage.CloseSecond)
 	from := []netip.Addr{topology.Nodes[0].IPv4}
-	if err := client.Begin(ctx, stage.DialSpec{To: []netip.AddrPort{service}, From: from, BindPort: true, Batch: 4, Rate: 300}); err != nil {
+	if err := client.Begin(ctx, stage.DialSpec{To: []netip.AddrPort{service}, From: from, BindPort: true, Batch: 4,
+		Rate: 300}); err != nil {
 		t.Fatal(err)
 	}
 	for timeWait(t, topology.Nodes[0]) < 300 {
@@ -157,7 +160,8 @@ func TestTracedVanishedConnections(t *testing.T) {
 			t.Errorf("traced, and yet unsure: %s", unsure)
 		}
 	}
-	if f.Confidence != diagnose.High || len(f.Owners) == 0 || f.Owners[0].How != snapshot.Seen || !strings.Contains(f.Why, "Most were seen with") {
+	if f.Confidence != diagnose.High || len(f.Owners) == 0 || f.Owners[0].How != snapshot.Seen ||
+		!strings.Contains(f.Why, "Most were seen with") {
 		t.Errorf("the finding is %s", describe(f))
 	}
 }

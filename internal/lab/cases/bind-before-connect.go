@@ -43,7 +43,8 @@ func makeBindBeforeConnect(ctx context.Context, b *Built, o Options) error {
 	}
 	// One connection more to the first service: it is the larger one, and named.
 	done, err := p.Client.Hold(ctx, stage.DialSpec{
-		To: []netip.AddrPort{p.Service, other}, From: []netip.Addr{b.ClientNode.Addr(o.IPv6)}, BindPort: !o.Cured, Count: o.Size + 1,
+		To: []netip.AddrPort{p.Service, other}, From: []netip.Addr{b.ClientNode.Addr(o.IPv6)}, BindPort: !o.Cured,
+		Count: o.Size + 1,
 	})
 	if err == nil && done.Failed > 0 {
 		err = fmt.Errorf("%d of %d connections failed: %s", done.Failed, o.Size, done.FirstFailure)
@@ -91,33 +92,45 @@ var bindBeforeConnectProof = lab.Experiment{
 	Setup:      "200 source ports, two services, 300 connections that the client closes first",
 	Quantities: []proof.Quantity{lab.Failures, lab.BindInUse, lab.NoPort, lab.Succeeded},
 	Arms: []lab.Arm{
-		{Arm: base("bind(address, 0), then connect()", proof.Exactly("failed", 100), proof.Exactly("EADDRINUSE", 100)), Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true}, 1, 2)},
 		{
-			Arm:     remedy("no-port", "Leave the port to connect()", "setsockopt(IP_BIND_ADDRESS_NO_PORT)", proof.Works, proof.Exactly("failed", 0)),
+			Arm:     base("bind(address, 0), then connect()", proof.Exactly("failed", 100), proof.Exactly("EADDRINUSE", 100)),
+			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true}, 1, 2),
+		},
+		{
+			Arm: remedy("no-port", "Leave the port to connect()", "setsockopt(IP_BIND_ADDRESS_NO_PORT)", proof.Works,
+				proof.Exactly("failed", 0)),
 			Seconds: 1, Run: bindChurn(stage.DialSpec{}, 1, 2),
 		},
 		{
-			Arm:     remedy("autobind-reuse", "Let bind() take TIME_WAIT ports too", "net.ipv4.ip_autobind_reuse=1 and SO_REUSEADDR", proof.Works),
-			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true, ReuseAddress: true}, 1, 2, lab.AtClient("net.ipv4.ip_autobind_reuse", "1")),
+			Arm: remedy("autobind-reuse", "Let bind() take TIME_WAIT ports too",
+				"net.ipv4.ip_autobind_reuse=1 and SO_REUSEADDR", proof.Works),
+			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true, ReuseAddress: true}, 1, 2,
+				lab.AtClient("net.ipv4.ip_autobind_reuse", "1")),
 		},
 		{
-			Arm:     remedy("second-source", "A second source address", "bind(address, 0) to one of two, in turn", proof.Works, proof.Exactly("failed", 0)),
+			Arm: remedy("second-source", "A second source address", "bind(address, 0) to one of two, in turn", proof.Works,
+				proof.Exactly("failed", 0)),
 			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true}, 2, 2),
 		},
 		{
-			Arm:     observe("more-services", "Six services in place of two", "bind() knows no destination", proof.NoEffect, proof.Exactly("failed", 100)),
+			Arm: observe("more-services", "Six services in place of two", "bind() knows no destination", proof.NoEffect,
+				proof.Exactly("failed", 100)),
 			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true}, 1, 6),
 		},
 		{
-			Arm:     observe("ipv6", "The same over IPv6", "IPv6 addresses of both", proof.NoEffect, proof.Exactly("failed", 100)),
+			Arm: observe("ipv6", "The same over IPv6", "IPv6 addresses of both", proof.NoEffect,
+				proof.Exactly("failed", 100)),
 			Seconds: 1, Run: lab.OverIPv6(bindChurn(stage.DialSpec{BindPort: true}, 1, 2)),
 		},
 		{
-			Arm:     remedy("ipv6-no-port", "Over IPv6: leave the port to connect()", "setsockopt(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT), on an IPv6 socket too", proof.Works, proof.Exactly("failed", 0)),
+			Arm: remedy("ipv6-no-port", "Over IPv6: leave the port to connect()",
+				"setsockopt(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT), on an IPv6 socket too", proof.Works,
+				proof.Exactly("failed", 0)),
 			Seconds: 1, Run: lab.OverIPv6(bindChurn(stage.DialSpec{}, 1, 2)),
 		},
 		{
-			Arm:     why(folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), "bind() has chosen the port before connect() could take any over."),
+			Arm: why(folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
+				"bind() has chosen the port before connect() could take any over."),
 			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true}, 1, 2, lab.AtClient("net.ipv4.tcp_tw_reuse", "1")),
 		},
 		{

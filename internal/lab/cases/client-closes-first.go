@@ -64,12 +64,14 @@ func makeClientClosesFirst(ctx context.Context, b *Built, o Options) error {
 func sendAndClose(abort bool) lab.Measure {
 	return func(ctx context.Context, t *lab.Trial) error {
 		// A small window, so that most of a message waits in the send buffer at close().
-		s, err := t.Scene(ctx, stage.ServeSpec{Close: stage.CloseSecond, Sink: true, SlowMS: 5}, lab.AtServer("net.ipv4.tcp_rmem", "4096 16384 16384"))
+		s, err := t.Scene(ctx, stage.ServeSpec{Close: stage.CloseSecond, Sink: true, SlowMS: 5},
+			lab.AtServer("net.ipv4.tcp_rmem", "4096 16384 16384"))
 		if err != nil {
 			return err
 		}
 		const messages, size = 40, 128 << 10
-		done, err := s.Client.Churn(ctx, stage.DialSpec{To: []netip.AddrPort{s.Service}, Count: messages, Batch: 8, Send: size, Abort: abort})
+		done, err := s.Client.Churn(ctx, stage.DialSpec{To: []netip.AddrPort{s.Service}, Count: messages, Batch: 8, Send: size,
+			Abort: abort})
 		if err != nil {
 			return err
 		}
@@ -113,12 +115,34 @@ var clientClosesFirstProof = lab.Experiment{
 	Setup:      "1,000 requests, each on a connection that the client closes first",
 	Quantities: []proof.Quantity{less(lab.ClientTimeWait), lab.ServerTimeWait, lab.Failures},
 	Arms: []lab.Arm{
-		{Arm: base("a connection for each request, closed by the client", proof.Exactly("client_time_wait", 1000), proof.Exactly("server_time_wait", 0)), Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, false)},
-		{Arm: remedy("pool", "Keep a pool of connections", "20 connections, used again and again", proof.Works, proof.Exactly("client_time_wait", 0)), Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, true)},
-		{Arm: remedy("peer-closes", "Let the service close first", "the client waits for the end of the answer", proof.Works, proof.Exactly("client_time_wait", 0), proof.Exactly("server_time_wait", 1000)), Seconds: 2, Run: churned(ServerCloses, untilClosed, false)},
-		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 address of the service", proof.NoEffect, proof.Exactly("client_time_wait", 1000)), Seconds: 2, Run: lab.OverIPv6(churned(clientCloses, stage.DialSpec{}, false))},
-		{Arm: folklore("tw-reuse", "tcp_tw_reuse, to have fewer of them", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, false, lab.AtClient("net.ipv4.tcp_tw_reuse", "1"))},
-		{Arm: folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, false, lab.AtClient("net.ipv4.tcp_fin_timeout", "5"))},
+		{
+			Arm: base("a connection for each request, closed by the client", proof.Exactly("client_time_wait", 1000),
+				proof.Exactly("server_time_wait", 0)),
+			Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, false),
+		},
+		{
+			Arm: remedy("pool", "Keep a pool of connections", "20 connections, used again and again", proof.Works,
+				proof.Exactly("client_time_wait", 0)),
+			Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, true),
+		},
+		{
+			Arm: remedy("peer-closes", "Let the service close first", "the client waits for the end of the answer",
+				proof.Works, proof.Exactly("client_time_wait", 0), proof.Exactly("server_time_wait", 1000)),
+			Seconds: 2, Run: churned(ServerCloses, untilClosed, false),
+		},
+		{
+			Arm: observe("ipv6", "The same over IPv6", "an IPv6 address of the service", proof.NoEffect,
+				proof.Exactly("client_time_wait", 1000)),
+			Seconds: 2, Run: lab.OverIPv6(churned(clientCloses, stage.DialSpec{}, false)),
+		},
+		{
+			Arm:     folklore("tw-reuse", "tcp_tw_reuse, to have fewer of them", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
+			Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, false, lab.AtClient("net.ipv4.tcp_tw_reuse", "1")),
+		},
+		{
+			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
+			Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, false, lab.AtClient("net.ipv4.tcp_fin_timeout", "5")),
+		},
 	},
 }
 
@@ -133,7 +157,16 @@ var lingerZeroProof = lab.Experiment{
 		{Name: "peer_resets", Title: "connections that the service saw reset", Unit: "connections"},
 	},
 	Arms: []lab.Arm{
-		{Arm: base("close() as it is", proof.Exactly("bytes_lost", 0), proof.Exactly("peer_resets", 0), proof.Exactly("client_time_wait", 40)), Seconds: 3, Run: sendAndClose(false)},
-		{Arm: why(folklore("so-linger", "SO_LINGER {1, 0}", "setsockopt(SO_LINGER, {1, 0})", proof.Harmful, proof.Exactly("client_time_wait", 0), proof.Exactly("peer_resets", 40)), "What waits in the send buffer is thrown away, and the peer is told ECONNRESET."), Seconds: 3, Run: sendAndClose(true)},
+		{
+			Arm: base("close() as it is", proof.Exactly("bytes_lost", 0), proof.Exactly("peer_resets", 0),
+				proof.Exactly("client_time_wait", 40)),
+			Seconds: 3, Run: sendAndClose(false),
+		},
+		{
+			Arm: why(folklore("so-linger", "SO_LINGER {1, 0}", "setsockopt(SO_LINGER, {1, 0})", proof.Harmful,
+				proof.Exactly("client_time_wait", 0), proof.Exactly("peer_resets", 40)),
+				"What waits in the send buffer is thrown away, and the peer is told ECONNRESET."),
+			Seconds: 3, Run: sendAndClose(true),
+		},
 	},
 }

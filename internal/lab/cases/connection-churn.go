@@ -45,7 +45,8 @@ func makeConnectionChurn(ctx context.Context, b *Built, o Options) error {
 	if o.Cured {
 		return p.Pool(ctx, o.Size)
 	}
-	if err := p.BurstThenSteady(ctx, stage.DialSpec{To: []netip.AddrPort{p.Service}, Count: o.Size, PeerCloses: true}, o.Rate); err != nil {
+	if err := p.BurstThenSteady(ctx, stage.DialSpec{To: []netip.AddrPort{p.Service}, Count: o.Size, PeerCloses: true},
+		o.Rate); err != nil {
 		return err
 	}
 	b.RipeAt = time.Now()
@@ -80,7 +81,8 @@ func churned(serve stage.ServeSpec, dial stage.DialSpec, pooled bool, set ...lab
 		if err := stage.Settled(ctx, stage.ServicePort, s.ClientNode, s.ServerNode); err != nil {
 			return err
 		}
-		return t.RecordStates(ctx, stage.ServicePort, tcp.TimeWait, map[string]*stage.Node{"client_time_wait": s.ClientNode, "server_time_wait": s.ServerNode})
+		return t.RecordStates(ctx, stage.ServicePort, tcp.TimeWait,
+			map[string]*stage.Node{"client_time_wait": s.ClientNode, "server_time_wait": s.ServerNode})
 	}
 }
 
@@ -97,12 +99,41 @@ var connectionChurnProof = lab.Experiment{
 	Setup:      "1,000 requests, each on a connection that the service closes first",
 	Quantities: []proof.Quantity{less(lab.ServerTimeWait), lab.ClientTimeWait, lab.Failures},
 	Arms: []lab.Arm{
-		{Arm: base("a connection for each request, closed by the service", proof.Exactly("server_time_wait", 1000), proof.Exactly("client_time_wait", 0)), Seconds: 2, Run: churned(ServerCloses, untilClosed, false)},
-		{Arm: remedy("keep-alive", "Keep connections alive, and use them again", "a pool of 20 connections", proof.Works, proof.Exactly("server_time_wait", 0), proof.Exactly("client_time_wait", 0)), Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, true)},
-		{Arm: remedy("client-closes", "Let the client close first", "Connection: close is sent by the client, which hangs up", proof.Works, proof.Exactly("server_time_wait", 0), proof.Exactly("client_time_wait", 1000)), Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, false)},
-		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 address of the service", proof.NoEffect, proof.Exactly("server_time_wait", 1000)), Seconds: 2, Run: lab.OverIPv6(churned(ServerCloses, untilClosed, false))},
-		{Arm: folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), Seconds: 2, Run: churned(ServerCloses, untilClosed, false, lab.AtServer("net.ipv4.tcp_fin_timeout", "5"))},
-		{Arm: why(folklore("tw-reuse", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), "It is for connect() alone: a service needs no port for each connection."), Seconds: 2, Run: churned(ServerCloses, untilClosed, false, lab.AtServer("net.ipv4.tcp_tw_reuse", "1"))},
-		{Arm: folklore("wider-range", "A wider range of ports at the service", "net.ipv4.ip_local_port_range=\"1024 65535\"", proof.NoEffect), Seconds: 2, Run: churned(ServerCloses, untilClosed, false, lab.AtServer("net.ipv4.ip_local_port_range", "1024 65535"))},
+		{
+			Arm: base("a connection for each request, closed by the service", proof.Exactly("server_time_wait", 1000),
+				proof.Exactly("client_time_wait", 0)),
+			Seconds: 2, Run: churned(ServerCloses, untilClosed, false),
+		},
+		{
+			Arm: remedy("keep-alive", "Keep connections alive, and use them again", "a pool of 20 connections", proof.Works,
+				proof.Exactly("server_time_wait", 0), proof.Exactly("client_time_wait", 0)),
+			Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, true),
+		},
+		{
+			Arm: remedy("client-closes", "Let the client close first",
+				"Connection: close is sent by the client, which hangs up", proof.Works,
+				proof.Exactly("server_time_wait", 0), proof.Exactly("client_time_wait", 1000)),
+			Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, false),
+		},
+		{
+			Arm: observe("ipv6", "The same over IPv6", "an IPv6 address of the service", proof.NoEffect,
+				proof.Exactly("server_time_wait", 1000)),
+			Seconds: 2, Run: lab.OverIPv6(churned(ServerCloses, untilClosed, false)),
+		},
+		{
+			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
+			Seconds: 2, Run: churned(ServerCloses, untilClosed, false, lab.AtServer("net.ipv4.tcp_fin_timeout", "5")),
+		},
+		{
+			Arm: why(folklore("tw-reuse", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
+				"It is for connect() alone: a service needs no port for each connection."),
+			Seconds: 2, Run: churned(ServerCloses, untilClosed, false, lab.AtServer("net.ipv4.tcp_tw_reuse", "1")),
+		},
+		{
+			Arm: folklore("wider-range", "A wider range of ports at the service",
+				"net.ipv4.ip_local_port_range=\"1024 65535\"", proof.NoEffect),
+			Seconds: 2, Run: churned(ServerCloses, untilClosed, false,
+				lab.AtServer("net.ipv4.ip_local_port_range", "1024 65535")),
+		},
 	},
 }

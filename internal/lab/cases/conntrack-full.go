@@ -86,15 +86,37 @@ var conntrackFullProof = lab.Experiment{
 	Name: "conntrack-full", Problem: "conntrack-full",
 	Title:    "The connection-tracking table is full",
 	Question: "New connections are dropped in silence. What lets them through?",
-	Setup:    "the namespace's own table filled with made-up connections that are established and assured (ctnetlink); 20 connects. nf_conntrack_max is the host's and is not written",
+	Setup: "the namespace's own table filled with made-up connections that are established and assured (ctnetlink); 20 " +
+		"connects. nf_conntrack_max is the host's and is not written",
 	Quantities: []proof.Quantity{
 		lab.Failures, lab.TimedOut, lab.Succeeded, {Name: "entries_percent", Title: "the table is full to", Unit: "%"},
 	},
 	Arms: []lab.Arm{
-		{Arm: base("the table is full", proof.Exactly("failed", 20)), Seconds: 12, Run: trackedConnects(100, stage.MadeUp{}, false)},
-		{Arm: remedy("fewer", "A tenth as many entries", "fewer connections, or a limit ten times as large", proof.Works, proof.Exactly("failed", 0)), Seconds: 3, Run: trackedConnects(10, stage.MadeUp{}, false)},
-		{Arm: remedy("notrack", "Leave the service untracked", "nft: notrack in raw prerouting and output", proof.Works, proof.Exactly("failed", 0)), Seconds: 12, Run: trackedConnects(100, stage.MadeUp{}, true)},
-		{Arm: observe("time-wait-entries", "Filled with the table's own TIME_WAIT", "the kernel drops those above 95 %, at most a minute later", proof.Works, proof.Exactly("failed", 0)), Seconds: 65, Load: lab.Waits, Run: trackedConnects(100, stage.MadeUp{Waiting: 1}, false)},
-		{Arm: why(folklore("fin-timeout", "A lower tcp_fin_timeout, and tcp_tw_reuse", "net.ipv4.tcp_fin_timeout=5, tcp_tw_reuse=1", proof.NoEffect), "The table has time-outs of its own (nf_conntrack_tcp_timeout_*)."), Seconds: 12, Run: trackedConnects(100, stage.MadeUp{}, false, lab.AtServer("net.ipv4.tcp_fin_timeout", "5"), lab.AtServer("net.ipv4.tcp_tw_reuse", "1"))},
+		{
+			Arm:     base("the table is full", proof.Exactly("failed", 20)),
+			Seconds: 12, Run: trackedConnects(100, stage.MadeUp{}, false),
+		},
+		{
+			Arm: remedy("fewer", "A tenth as many entries", "fewer connections, or a limit ten times as large", proof.Works,
+				proof.Exactly("failed", 0)),
+			Seconds: 3, Run: trackedConnects(10, stage.MadeUp{}, false),
+		},
+		{
+			Arm: remedy("notrack", "Leave the service untracked", "nft: notrack in raw prerouting and output", proof.Works,
+				proof.Exactly("failed", 0)),
+			Seconds: 12, Run: trackedConnects(100, stage.MadeUp{}, true),
+		},
+		{
+			Arm: observe("time-wait-entries", "Filled with the table's own TIME_WAIT",
+				"the kernel drops those above 95 %, at most a minute later", proof.Works, proof.Exactly("failed", 0)),
+			Seconds: 65, Load: lab.Waits, Run: trackedConnects(100, stage.MadeUp{Waiting: 1}, false),
+		},
+		{
+			Arm: why(folklore("fin-timeout", "A lower tcp_fin_timeout, and tcp_tw_reuse",
+				"net.ipv4.tcp_fin_timeout=5, tcp_tw_reuse=1", proof.NoEffect),
+				"The table has time-outs of its own (nf_conntrack_tcp_timeout_*)."),
+			Seconds: 12, Run: trackedConnects(100, stage.MadeUp{}, false, lab.AtServer("net.ipv4.tcp_fin_timeout", "5"),
+				lab.AtServer("net.ipv4.tcp_tw_reuse", "1")),
+		},
 	},
 }

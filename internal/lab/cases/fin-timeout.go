@@ -119,13 +119,25 @@ var finTimeoutProof = lab.Experiment{
 	Setup:    "50 connections that the client closes first; looked at every tenth of a second until the last is gone",
 	Load:     lab.Waits,
 	Quantities: []proof.Quantity{
-		{Name: "seconds", Title: "half of them are gone after", Unit: "seconds", Better: proof.Less, Margin: proof.Margin{Absolute: 8}},
+		{Name: "seconds", Title: "half of them are gone after", Unit: "seconds", Better: proof.Less,
+			Margin: proof.Margin{Absolute: 8}},
 		{Name: "last", Title: "the last is gone after", Unit: "seconds"},
 	},
 	Arms: []lab.Arm{
 		{Arm: base("tcp_fin_timeout=60, the default", aMinute()...), Seconds: 68, Run: timeWaitLasts("60")},
-		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 address of the service", proof.NoEffect, aMinute()...), Seconds: 68, Run: lab.OverIPv6(timeWaitLasts("60"))},
-		{Arm: folklore("fin-timeout-30", "tcp_fin_timeout=30, which \"halves the time\"", "net.ipv4.tcp_fin_timeout=30", proof.NoEffect, aMinute()...), Seconds: 68, Run: timeWaitLasts("30")},
-		{Arm: why(folklore("fin-timeout-5", "tcp_fin_timeout=5", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect, aMinute()...), "TIME_WAIT lasts TCP_TIMEWAIT_LEN, a constant of the kernel; the setting is for FIN_WAIT2."), Seconds: 68, Run: timeWaitLasts("5")},
+		{
+			Arm:     observe("ipv6", "The same over IPv6", "an IPv6 address of the service", proof.NoEffect, aMinute()...),
+			Seconds: 68, Run: lab.OverIPv6(timeWaitLasts("60")),
+		},
+		{
+			Arm: folklore("fin-timeout-30", "tcp_fin_timeout=30, which \"halves the time\"", "net.ipv4.tcp_fin_timeout=30",
+				proof.NoEffect, aMinute()...),
+			Seconds: 68, Run: timeWaitLasts("30"),
+		},
+		{
+			Arm: why(folklore("fin-timeout-5", "tcp_fin_timeout=5", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect,
+				aMinute()...), "TIME_WAIT lasts TCP_TIMEWAIT_LEN, a constant of the kernel; the setting is for FIN_WAIT2."),
+			Seconds: 68, Run: timeWaitLasts("5"),
+		},
 	},
 }

@@ -64,15 +64,37 @@ var finWait2PileUpProof = lab.Experiment{
 	Setup:    "50 connections that the client closes and the service never does",
 	Load:     lab.Waits,
 	Quantities: []proof.Quantity{
-		{Name: "seconds", Title: "half of them are gone after", Unit: "seconds", Better: proof.Less, Margin: proof.Margin{Absolute: 8}},
+		{Name: "seconds", Title: "half of them are gone after", Unit: "seconds", Better: proof.Less,
+			Margin: proof.Margin{Absolute: 8}},
 		{Name: "last", Title: "the last is gone after", Unit: "seconds"},
 	},
 	Arms: []lab.Arm{
 		{Arm: base("tcp_fin_timeout=60, the default", within(55, 69)...), Seconds: 68, Run: finWait2Lasts(stage.AcceptNever, "60")},
-		{Arm: remedy("peer-closes", "The peer closes too", "the service calls close()", proof.Works, within(0, 3)...), Seconds: 1, Run: finWait2Lasts(stage.CloseSecond, "60")},
-		{Arm: remedy("fin-timeout-30", "tcp_fin_timeout=30", "net.ipv4.tcp_fin_timeout=30", proof.Works, within(26, 36)...), Seconds: 34, Run: finWait2Lasts(stage.AcceptNever, "30")},
-		{Arm: why(observe("fin-timeout-63", "tcp_fin_timeout=63: three seconds more, and a tenth of the time", "net.ipv4.tcp_fin_timeout=63", proof.Works, within(3, 12)...), "Above 60 s the kernel keeps a full socket for what is above, and then a time-wait socket for as long again: twice 3 s."), Seconds: 7, Run: finWait2Lasts(stage.AcceptNever, "63")},
-		{Arm: observe("fin-timeout-70", "tcp_fin_timeout=70", "net.ipv4.tcp_fin_timeout=70", proof.Works, within(16, 28)...), Seconds: 22, Run: finWait2Lasts(stage.AcceptNever, "70")},
-		{Arm: folklore("fin-timeout-120", "tcp_fin_timeout=120", "net.ipv4.tcp_fin_timeout=120", proof.Harmful, within(112, 140)...), Seconds: 128, Long: true, Run: finWait2Lasts(stage.AcceptNever, "120")},
+		{
+			Arm:     remedy("peer-closes", "The peer closes too", "the service calls close()", proof.Works, within(0, 3)...),
+			Seconds: 1, Run: finWait2Lasts(stage.CloseSecond, "60"),
+		},
+		{
+			Arm: remedy("fin-timeout-30", "tcp_fin_timeout=30", "net.ipv4.tcp_fin_timeout=30", proof.Works,
+				within(26, 36)...),
+			Seconds: 34, Run: finWait2Lasts(stage.AcceptNever, "30"),
+		},
+		{
+			Arm: why(observe("fin-timeout-63", "tcp_fin_timeout=63: three seconds more, and a tenth of the time",
+				"net.ipv4.tcp_fin_timeout=63", proof.Works, within(3, 12)...),
+				"Above 60 s the kernel keeps a full socket for what is above, and then "+
+					"a time-wait socket for as long again: twice 3 s."),
+			Seconds: 7, Run: finWait2Lasts(stage.AcceptNever, "63"),
+		},
+		{
+			Arm: observe("fin-timeout-70", "tcp_fin_timeout=70", "net.ipv4.tcp_fin_timeout=70", proof.Works,
+				within(16, 28)...),
+			Seconds: 22, Run: finWait2Lasts(stage.AcceptNever, "70"),
+		},
+		{
+			Arm: folklore("fin-timeout-120", "tcp_fin_timeout=120", "net.ipv4.tcp_fin_timeout=120", proof.Harmful,
+				within(112, 140)...),
+			Seconds: 128, Long: true, Run: finWait2Lasts(stage.AcceptNever, "120"),
+		},
 	},
 }

@@ -10,7 +10,8 @@ func ladderOf(title string, l wire.Ladder) proof.Ladder {
 	drawn := proof.Ladder{Title: title, Left: l.Left, Right: l.Right, Rungs: []proof.Rung{}}
 	for _, r := range l.Rungs {
 		drawn.Rungs = append(drawn.Rungs, proof.Rung{
-			Seconds: (r.At - l.Rungs[0].At).Seconds(), FromLeft: r.From == wire.Left, Label: r.Label, Lost: !r.Arrived, Note: r.Note,
+			Seconds: (r.At - l.Rungs[0].At).Seconds(), FromLeft: r.From == wire.Left, Label: r.Label, Lost: !r.Arrived,
+			Note: r.Note,
 		})
 	}
 	return drawn

@@ -36,7 +36,8 @@ func TestRecycleShutsTheSecondClientOut(t *testing.T) {
 				return measureRecycle(ctx, stage.Wiring{IPv6: ipv6}, c.arm)
 			})
 			if r.first.opened != recycleConnects || r.second.opened != c.opened || r.second.failed != c.failed {
-				t.Errorf("first %+v, second %+v, want %d opened and %d failed\n%s", r.first, r.second, c.opened, c.failed, r.ladder)
+				t.Errorf("first %+v, second %+v, want %d opened and %d failed\n%s", r.first, r.second, c.opened, c.failed,
+					r.ladder)
 			}
 			// Each SYN is sent at least once more, a second later.
 			if least := 2 * c.failed; r.dropped < least || (c.failed == 0) != (r.dropped == 0) {
@@ -65,7 +66,8 @@ func TestSecondClientMeetsTimeWait(t *testing.T) {
 			slices.Sort(r.second.latencies)
 			t.Logf("%+v\n%s", r.second, r.ladder)
 			if r.second.opened != c.opened || r.second.failed != c.failed || r.ports != c.ports {
-				t.Errorf("%+v on %d ports of the first; want %d opened, %d failed, %d", r.second, r.ports, c.opened, c.failed, c.ports)
+				t.Errorf("%+v on %d ports of the first; want %d opened, %d failed, %d", r.second, r.ports, c.opened,
+					c.failed, c.ports)
 			}
 			// A SYN that is sent again may be refused again.
 			if r.refused < c.refused || r.resets < c.refused || c.refused == 0 && r.refused > 0 {

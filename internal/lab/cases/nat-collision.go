@@ -213,9 +213,10 @@ var SynOnTimeWaitProof = lab.Experiment{
 	Name: "syn-on-time-wait", Problem: "syn-on-time-wait",
 	Title:    "A second client meets the TIME_WAIT of a first one",
 	Question: "Two clients share the address of a NAT that forgets before the server does. What do their connects cost?",
-	Setup:    "two clients behind a real masquerade, the second started a minute later; 8 connects each from the same ports; the NAT forgets them in between; 2.5 s of patience",
-	Load:     lab.Waits,
-	Wired:    true,
+	Setup: "two clients behind a real masquerade, the second started a minute later; 8 connects each from the same ports; the " +
+		"NAT forgets them in between; 2.5 s of patience",
+	Load:  lab.Waits,
+	Wired: true,
 	Quantities: []proof.Quantity{
 		{Name: "refused", Title: "connects that TIME_WAIT refused at first", Unit: "connects", Better: proof.Less},
 		{Name: "failed", Title: "connects that failed", Unit: "connects", Better: proof.Less},
@@ -223,10 +224,30 @@ var SynOnTimeWaitProof = lab.Experiment{
 		{Name: "latency", Title: "median time of a connect", Unit: "ms"},
 	},
 	Arms: []lab.Arm{
-		{Arm: base("the NAT forgets", proof.Exactly("failed", 0), proof.Exactly("same_ports", collisions)), Seconds: 1, Run: Collided("the NAT forgets", CollisionArm{})},
-		{Arm: remedy("nat-remembers", "The NAT remembers", "net.netfilter.nf_conntrack_tcp_timeout_time_wait=120 (default)", proof.Works, proof.Exactly("failed", 0), proof.Exactly("same_ports", 0)), Seconds: 1, Run: Collided("the NAT remembers", CollisionArm{NATRemembers: true})},
-		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 masquerade", proof.NoEffect, proof.Exactly("same_ports", collisions)), Seconds: 1, Run: lab.OverIPv6(Collided("over IPv6", CollisionArm{}))},
-		{Arm: observe("newer-clock", "The second client's clock is the newer one", "uptime", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: Collided("its clock is the newer one", CollisionArm{secondAhead: true})},
-		{Arm: folklore("rfc1337", "The server ignores resets in TIME_WAIT", "net.ipv4.tcp_rfc1337=1", proof.Harmful, proof.Exactly("failed", collisions)), Seconds: 3, Run: Collided("tcp_rfc1337=1", CollisionArm{RFC1337: true})},
+		{
+			Arm:     base("the NAT forgets", proof.Exactly("failed", 0), proof.Exactly("same_ports", collisions)),
+			Seconds: 1, Run: Collided("the NAT forgets", CollisionArm{}),
+		},
+		{
+			Arm: remedy("nat-remembers", "The NAT remembers",
+				"net.netfilter.nf_conntrack_tcp_timeout_time_wait=120 (default)", proof.Works, proof.Exactly("failed", 0),
+				proof.Exactly("same_ports", 0)),
+			Seconds: 1, Run: Collided("the NAT remembers", CollisionArm{NATRemembers: true}),
+		},
+		{
+			Arm: observe("ipv6", "The same over IPv6", "an IPv6 masquerade", proof.NoEffect,
+				proof.Exactly("same_ports", collisions)),
+			Seconds: 1, Run: lab.OverIPv6(Collided("over IPv6", CollisionArm{})),
+		},
+		{
+			Arm: observe("newer-clock", "The second client's clock is the newer one", "uptime", proof.Works,
+				proof.Exactly("failed", 0)),
+			Seconds: 1, Run: Collided("its clock is the newer one", CollisionArm{secondAhead: true}),
+		},
+		{
+			Arm: folklore("rfc1337", "The server ignores resets in TIME_WAIT", "net.ipv4.tcp_rfc1337=1", proof.Harmful,
+				proof.Exactly("failed", collisions)),
+			Seconds: 3, Run: Collided("tcp_rfc1337=1", CollisionArm{RFC1337: true}),
+		},
 	},
 }

@@ -105,10 +105,29 @@ var natPortExhaustionProof = lab.Experiment{
 	Load:       lab.Waits,
 	Quantities: []proof.Quantity{lab.Failures, lab.TimedOut, lab.Succeeded},
 	Arms: []lab.Arm{
-		{Arm: base("32 ports", proof.Exactly("failed", 32)), Seconds: 6, Run: translated(stage.Translation{Low: 50000, High: 50031}, 1)},
-		{Arm: remedy("more-ports", "All ports", "snat to ADDRESS:1024-65535", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: translated(stage.Translation{Low: 1024, High: 65535}, 1)},
-		{Arm: remedy("second-destination", "A second address of the service", "two addresses, in turn", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: translated(stage.Translation{Low: 50000, High: 50031}, 2)},
-		{Arm: folklore("tw-reuse", "tcp_tw_reuse at the NAT", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), Seconds: 6, Run: translated(stage.Translation{Low: 50000, High: 50031}, 1, lab.AtClient("net.ipv4.tcp_tw_reuse", "1"))},
-		{Arm: folklore("wider-range", "A wider ip_local_port_range at the NAT", "net.ipv4.ip_local_port_range=\"1024 65535\"", proof.NoEffect), Seconds: 6, Run: translated(stage.Translation{Low: 50000, High: 50031}, 1, lab.AtClient("net.ipv4.ip_local_port_range", "1024 65535"))},
+		{
+			Arm:     base("32 ports", proof.Exactly("failed", 32)),
+			Seconds: 6, Run: translated(stage.Translation{Low: 50000, High: 50031}, 1),
+		},
+		{
+			Arm:     remedy("more-ports", "All ports", "snat to ADDRESS:1024-65535", proof.Works, proof.Exactly("failed", 0)),
+			Seconds: 1, Run: translated(stage.Translation{Low: 1024, High: 65535}, 1),
+		},
+		{
+			Arm: remedy("second-destination", "A second address of the service", "two addresses, in turn", proof.Works,
+				proof.Exactly("failed", 0)),
+			Seconds: 1, Run: translated(stage.Translation{Low: 50000, High: 50031}, 2),
+		},
+		{
+			Arm:     folklore("tw-reuse", "tcp_tw_reuse at the NAT", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
+			Seconds: 6, Run: translated(stage.Translation{Low: 50000, High: 50031}, 1,
+				lab.AtClient("net.ipv4.tcp_tw_reuse", "1")),
+		},
+		{
+			Arm: folklore("wider-range", "A wider ip_local_port_range at the NAT",
+				"net.ipv4.ip_local_port_range=\"1024 65535\"", proof.NoEffect),
+			Seconds: 6, Run: translated(stage.Translation{Low: 50000, High: 50031}, 1,
+				lab.AtClient("net.ipv4.ip_local_port_range", "1024 65535")),
+		},
 	},
 }

@@ -139,28 +139,89 @@ var portExhaustionProof = lab.Experiment{
 	Quantities: []proof.Quantity{lab.Failures, lab.NoPort, lab.Succeeded, lab.PerSecond, lab.ClientTimeWait, lab.PortsUsed},
 	Arms: []lab.Arm{
 		{Arm: base("250 ports, 400 connects", exhausted()...), Seconds: 5, Run: demand{}.run},
-		{Arm: remedy("pool", "Keep a pool of connections", "20 connections, used again and again", proof.Works, proof.Exactly("failed", 0), proof.Exactly("client_time_wait", 0), proof.Exactly("ports", 20)), Seconds: 1, Run: demand{pooled: true}.run},
-		{Arm: remedy("tw-reuse", "Take over TIME_WAIT that is a second old", "net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0)), Seconds: 5, Run: demand{set: []lab.Sysctl{reuse}}.run},
-		{Arm: observe("tw-reuse-delay", "tcp_tw_reuse=1, with a delay of ten seconds", "net.ipv4.tcp_tw_reuse=1, tcp_tw_reuse_delay=10000", proof.NoEffect), Seconds: 5, Run: demand{set: []lab.Sysctl{reuse, lab.AtClient("net.ipv4.tcp_tw_reuse_delay", "10000")}}.run},
-		{Arm: remedy("wider-range", "Twice as many source ports", "net.ipv4.ip_local_port_range=\"40000 40499\"", proof.Works, enough()...), Seconds: 5, Run: demand{ports: 500}.run},
-		{Arm: remedy("second-source", "A second source address", "bind(address) with IP_BIND_ADDRESS_NO_PORT", proof.Works, enough()...), Seconds: 5, Run: demand{twoSources: true}.run},
-		{Arm: remedy("second-destination", "A second destination address", "two addresses of the service, in turn", proof.Works, enough()...), Seconds: 5, Run: demand{twoServices: true}.run},
-		{Arm: remedy("second-port", "A second port of the service", "the service listens on two ports, used in turn", proof.Works, enough()...), Seconds: 5, Run: demand{twoPorts: true}.run},
-		{Arm: observe("two-by-two", "100 ports, two source and two destination addresses: 400 pairs", "both of these, and net.ipv4.ip_local_port_range=\"40000 40099\"", proof.Works, enough()...), Seconds: 5, Run: demand{ports: 100, twoSources: true, twoServices: true}.run},
-		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 address of the service", proof.NoEffect, exhausted()...), Seconds: 5, Run: lab.OverIPv6(demand{}.run)},
-		{Arm: remedy("ipv6-tw-reuse", "Over IPv6: tcp_tw_reuse, whose key is of net.ipv4", "net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0)), Seconds: 5, Run: lab.OverIPv6(demand{set: []lab.Sysctl{reuse}}.run)},
-		{Arm: remedy("ipv6-second-source", "Over IPv6: a second source address", "bind(address) with IP_BIND_ADDRESS_NO_PORT", proof.Works, enough()...), Seconds: 5, Run: lab.OverIPv6(demand{twoSources: true}.run)},
-		{Arm: remedy("ipv6-second-destination", "Over IPv6: a second destination address", "two addresses of the service, in turn", proof.Works, enough()...), Seconds: 5, Run: lab.OverIPv6(demand{twoServices: true}.run)},
-		{Arm: why(folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), "The ports are held by TIME_WAIT, which it does not shorten."), Seconds: 5, Run: demand{set: []lab.Sysctl{lab.AtClient("net.ipv4.tcp_fin_timeout", "5")}}.run},
-		{Arm: folklore("syn-retries", "Fewer SYN retries, a larger backlog", "net.ipv4.tcp_syn_retries=2, tcp_max_syn_backlog=65535", proof.NoEffect), Seconds: 5, Run: demand{set: []lab.Sysctl{lab.AtClient("net.ipv4.tcp_syn_retries", "2"), lab.AtServer("net.ipv4.tcp_max_syn_backlog", "65535")}}.run},
-		{Arm: folklore("service-reuse", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1 on the other host", proof.NoEffect), Seconds: 5, Run: demand{set: []lab.Sysctl{lab.AtServer("net.ipv4.tcp_tw_reuse", "1")}}.run},
+		{
+			Arm: remedy("pool", "Keep a pool of connections", "20 connections, used again and again", proof.Works,
+				proof.Exactly("failed", 0), proof.Exactly("client_time_wait", 0), proof.Exactly("ports", 20)),
+			Seconds: 1, Run: demand{pooled: true}.run,
+		},
+		{
+			Arm: remedy("tw-reuse", "Take over TIME_WAIT that is a second old", "net.ipv4.tcp_tw_reuse=1", proof.Works,
+				proof.Exactly("failed", 0)),
+			Seconds: 5, Run: demand{set: []lab.Sysctl{reuse}}.run,
+		},
+		{
+			Arm: observe("tw-reuse-delay", "tcp_tw_reuse=1, with a delay of ten seconds",
+				"net.ipv4.tcp_tw_reuse=1, tcp_tw_reuse_delay=10000", proof.NoEffect),
+			Seconds: 5, Run: demand{set: []lab.Sysctl{reuse, lab.AtClient("net.ipv4.tcp_tw_reuse_delay", "10000")}}.run,
+		},
+		{
+			Arm: remedy("wider-range", "Twice as many source ports", "net.ipv4.ip_local_port_range=\"40000 40499\"",
+				proof.Works, enough()...),
+			Seconds: 5, Run: demand{ports: 500}.run,
+		},
+		{
+			Arm: remedy("second-source", "A second source address", "bind(address) with IP_BIND_ADDRESS_NO_PORT",
+				proof.Works, enough()...),
+			Seconds: 5, Run: demand{twoSources: true}.run,
+		},
+		{
+			Arm: remedy("second-destination", "A second destination address", "two addresses of the service, in turn",
+				proof.Works, enough()...),
+			Seconds: 5, Run: demand{twoServices: true}.run,
+		},
+		{
+			Arm: remedy("second-port", "A second port of the service", "the service listens on two ports, used in turn",
+				proof.Works, enough()...),
+			Seconds: 5, Run: demand{twoPorts: true}.run,
+		},
+		{
+			Arm: observe("two-by-two", "100 ports, two source and two destination addresses: 400 pairs",
+				"both of these, and net.ipv4.ip_local_port_range=\"40000 40099\"", proof.Works, enough()...),
+			Seconds: 5, Run: demand{ports: 100, twoSources: true, twoServices: true}.run,
+		},
+		{
+			Arm:     observe("ipv6", "The same over IPv6", "an IPv6 address of the service", proof.NoEffect, exhausted()...),
+			Seconds: 5, Run: lab.OverIPv6(demand{}.run),
+		},
+		{
+			Arm: remedy("ipv6-tw-reuse", "Over IPv6: tcp_tw_reuse, whose key is of net.ipv4", "net.ipv4.tcp_tw_reuse=1",
+				proof.Works, proof.Exactly("failed", 0)),
+			Seconds: 5, Run: lab.OverIPv6(demand{set: []lab.Sysctl{reuse}}.run),
+		},
+		{
+			Arm: remedy("ipv6-second-source", "Over IPv6: a second source address",
+				"bind(address) with IP_BIND_ADDRESS_NO_PORT", proof.Works, enough()...),
+			Seconds: 5, Run: lab.OverIPv6(demand{twoSources: true}.run),
+		},
+		{
+			Arm: remedy("ipv6-second-destination", "Over IPv6: a second destination address",
+				"two addresses of the service, in turn", proof.Works, enough()...),
+			Seconds: 5, Run: lab.OverIPv6(demand{twoServices: true}.run),
+		},
+		{
+			Arm: why(folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
+				"The ports are held by TIME_WAIT, which it does not shorten."),
+			Seconds: 5, Run: demand{set: []lab.Sysctl{lab.AtClient("net.ipv4.tcp_fin_timeout", "5")}}.run,
+		},
+		{
+			Arm: folklore("syn-retries", "Fewer SYN retries, a larger backlog",
+				"net.ipv4.tcp_syn_retries=2, tcp_max_syn_backlog=65535", proof.NoEffect),
+			Seconds: 5, Run: demand{set: []lab.Sysctl{lab.AtClient("net.ipv4.tcp_syn_retries", "2"),
+				lab.AtServer("net.ipv4.tcp_max_syn_backlog", "65535")}}.run,
+		},
+		{
+			Arm: folklore("service-reuse", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1 on the other host",
+				proof.NoEffect),
+			Seconds: 5, Run: demand{set: []lab.Sysctl{lab.AtServer("net.ipv4.tcp_tw_reuse", "1")}}.run,
+		},
 	},
 }
 
 // exhausted and enough are what 400 connects come to with 250 pairs of a port and a
 // destination, and with 400.
 func exhausted() []proof.Bound {
-	return []proof.Bound{proof.Exactly("failed", 150), proof.Exactly(lab.NoPort.Name, 150), proof.Exactly("client_time_wait", 250), proof.Exactly("ports", 250)}
+	return []proof.Bound{proof.Exactly("failed", 150), proof.Exactly(lab.NoPort.Name, 150), proof.Exactly("client_time_wait", 250),
+		proof.Exactly("ports", 250)}
 }
 
 func enough() []proof.Bound {
@@ -209,12 +270,20 @@ var connectCostProof = lab.Experiment{
 	Setup:    "4,000 source ports, filled to 98 % by connections to one service; the median of a tenth of the connects",
 	Load:     lab.Alone,
 	Quantities: []proof.Quantity{
-		{Name: "connect_us", Title: "time of a connect()", Unit: "µs", Better: proof.Less, Margin: proof.Margin{Absolute: 2, Share: 0.2}},
+		{Name: "connect_us", Title: "time of a connect()", Unit: "µs", Better: proof.Less,
+			Margin: proof.Margin{Absolute: 2, Share: 0.2}},
 		lab.Failures,
 	},
 	Arms: []lab.Arm{
 		{Arm: base("the first tenth of the range"), Seconds: 2, Run: connectCost(0)},
-		{Arm: observe("seventh-tenth", "Beyond the half: one parity is taken, and searched in vain each time", "6 of 10 ports are in TIME_WAIT", proof.Harmful), Seconds: 2, Run: connectCost(6)},
-		{Arm: observe("last-tenth", "The last tenth of the range", "9 of 10 ports are in TIME_WAIT", proof.Harmful), Seconds: 2, Run: connectCost(9)},
+		{
+			Arm: observe("seventh-tenth", "Beyond the half: one parity is taken, and searched in vain each time",
+				"6 of 10 ports are in TIME_WAIT", proof.Harmful),
+			Seconds: 2, Run: connectCost(6),
+		},
+		{
+			Arm:     observe("last-tenth", "The last tenth of the range", "9 of 10 ports are in TIME_WAIT", proof.Harmful),
+			Seconds: 2, Run: connectCost(9),
+		},
 	},
 }

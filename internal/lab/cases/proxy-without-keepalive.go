@@ -120,7 +120,8 @@ func nginxProxy(kept bool) func(listen, backend netip.AddrPort) stage.Program {
 		http := fmt.Sprintf("keepalive_requests 100000; upstream backend { server %s; }", backend)
 		location := "proxy_pass http://backend;"
 		if kept {
-			http = fmt.Sprintf("keepalive_requests 100000; upstream backend { server %s; keepalive 16; keepalive_requests 100000; }", backend)
+			http = fmt.Sprintf(
+				"keepalive_requests 100000; upstream backend { server %s; keepalive 16; keepalive_requests 100000; }", backend)
 			location += ` proxy_http_version 1.1; proxy_set_header Connection "";`
 		}
 		return stage.Nginx(listen, 1, http, location)
@@ -139,7 +140,8 @@ func haproxyProxy(kept bool) func(listen, backend netip.AddrPort) stage.Program 
 // proxyQuantities are those of the connections between the proxy and its backend.
 func proxyQuantities() []proof.Quantity {
 	return []proof.Quantity{
-		{Name: "opened", Title: "connections to the backend, each of which ends in TIME_WAIT or by a reset", Unit: "connections", Better: proof.Less},
+		{Name: "opened", Title: "connections to the backend, each of which ends in TIME_WAIT or by a reset", Unit: "connections",
+			Better: proof.Less},
 		{Name: "time_wait", Title: "time-wait sockets made of them (TW)", Unit: "sockets"},
 		{Name: "proxy_time_wait", Title: "made at the proxy", Unit: "sockets"},
 		{Name: "backend_time_wait", Title: "made at the backend", Unit: "sockets"},
@@ -149,7 +151,8 @@ func proxyQuantities() []proof.Quantity {
 
 // proxyArms are the same for both proxies. With a connection for each request a diagnosis
 // has to name the backend, which closes them, and with kept ones nobody.
-func proxyArms(name string, timeWait proof.Bound, proxy func(kept bool) func(listen, backend netip.AddrPort) stage.Program, off, on string) []lab.Arm {
+func proxyArms(name string, timeWait proof.Bound, proxy func(kept bool) func(listen, backend netip.AddrPort) stage.Program, off,
+	on string) []lab.Arm {
 	closed := proxy(false)
 	names := func(a proof.Arm, names ...string) proof.Arm {
 		a.Names = append([]string{}, names...)
@@ -157,10 +160,27 @@ func proxyArms(name string, timeWait proof.Bound, proxy func(kept bool) func(lis
 	}
 	const churn = "connection-churn at the backend"
 	return []lab.Arm{
-		{Arm: names(base(name+" as "+off, proof.Exactly("failed", 0), proof.Exactly("opened", 4000), timeWait, proof.Exactly("proxy_time_wait", 0)), churn), Seconds: 4, Run: proxied(closed)},
-		{Arm: names(remedy("keep-alive", "Keep the connections to the backend", on, proof.Works, proof.Exactly("failed", 0), proof.Between("opened", 1, 16), proof.Exactly("time_wait", 0))), Seconds: 4, Run: proxied(proxy(true))},
-		{Arm: names(folklore("fin-timeout", "A lower tcp_fin_timeout at both", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), churn), Seconds: 4, Run: proxied(closed, lab.AtClient("net.ipv4.tcp_fin_timeout", "5"), lab.AtServer("net.ipv4.tcp_fin_timeout", "5"))},
-		{Arm: names(folklore("tw-reuse", "tcp_tw_reuse at both", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), churn), Seconds: 4, Run: proxied(closed, lab.AtClient("net.ipv4.tcp_tw_reuse", "1"), lab.AtServer("net.ipv4.tcp_tw_reuse", "1"))},
+		{
+			Arm: names(base(name+" as "+off, proof.Exactly("failed", 0), proof.Exactly("opened", 4000), timeWait,
+				proof.Exactly("proxy_time_wait", 0)), churn),
+			Seconds: 4, Run: proxied(closed),
+		},
+		{
+			Arm: names(remedy("keep-alive", "Keep the connections to the backend", on, proof.Works,
+				proof.Exactly("failed", 0), proof.Between("opened", 1, 16), proof.Exactly("time_wait", 0))),
+			Seconds: 4, Run: proxied(proxy(true)),
+		},
+		{
+			Arm: names(folklore("fin-timeout", "A lower tcp_fin_timeout at both", "net.ipv4.tcp_fin_timeout=5",
+				proof.NoEffect), churn),
+			Seconds: 4, Run: proxied(closed, lab.AtClient("net.ipv4.tcp_fin_timeout", "5"),
+				lab.AtServer("net.ipv4.tcp_fin_timeout", "5")),
+		},
+		{
+			Arm:     names(folklore("tw-reuse", "tcp_tw_reuse at both", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), churn),
+			Seconds: 4, Run: proxied(closed, lab.AtClient("net.ipv4.tcp_tw_reuse", "1"),
+				lab.AtServer("net.ipv4.tcp_tw_reuse", "1")),
+		},
 	}
 }
 
@@ -170,7 +190,8 @@ var nginxProxyProof = lab.Experiment{
 	Question:   "A connection to the backend for each request: who holds the TIME_WAIT, and what ends it?",
 	Setup:      "4,000 requests through a real nginx to a real nginx in another namespace",
 	Quantities: proxyQuantities(),
-	Arms:       proxyArms("nginx", proof.Exactly("time_wait", 4000), nginxProxy, "it is before 1.29.7: HTTP/1.0 to its backend", `keepalive 16; proxy_http_version 1.1; proxy_set_header Connection "";`),
+	Arms: proxyArms("nginx", proof.Exactly("time_wait", 4000), nginxProxy, "it is before 1.29.7: HTTP/1.0 to its backend",
+		`keepalive 16; proxy_http_version 1.1; proxy_set_header Connection "";`),
 }
 
 var haproxyProxyProof = lab.Experiment{
@@ -180,5 +201,6 @@ var haproxyProxyProof = lab.Experiment{
 	Setup:      "4,000 requests through a real HAProxy to a real nginx in another namespace",
 	Quantities: proxyQuantities(),
 	// HAProxy resets what it has read to the end, if nginx was not faster with its FIN.
-	Arms: proxyArms("HAProxy", proof.Between("time_wait", 2000, 4000), haproxyProxy, "option http-server-close has it", "http-reuse always"),
+	Arms: proxyArms("HAProxy", proof.Between("time_wait", 2000, 4000), haproxyProxy, "option http-server-close has it",
+		"http-reuse always"),
 }

@@ -59,7 +59,8 @@ func throttled(quota bool, set ...lab.Sysctl) lab.Measure {
 		if _, err := s.Client.Churn(ctx, dial); err != nil {
 			return err
 		}
-		if err := t.RecordStates(ctx, stage.ServicePort, tcp.TimeWait, map[string]*stage.Node{"server_time_wait": s.ServerNode}); err != nil {
+		if err := t.RecordStates(ctx, stage.ServicePort, tcp.TimeWait,
+			map[string]*stage.Node{"server_time_wait": s.ServerNode}); err != nil {
 			return err
 		}
 		group, err := controlGroupOf(t, "cpu", s.Server)
@@ -87,15 +88,25 @@ var resourcePressureProof = lab.Experiment{
 	Name: "resource-pressure", Problem: "resource-pressure",
 	Title:    "A service gets no CPU",
 	Question: "A slow service has thousands of TIME_WAIT. Are they why?",
-	Setup:    "a service kept to 2 % of a CPU by a control group, beside 5,000 TIME_WAIT of its own; 2,000 requests, one after the other",
-	Load:     lab.Alone,
+	Setup: "a service kept to 2 % of a CPU by a control group, beside 5,000 TIME_WAIT of its own; 2,000 requests, one after the " +
+		"other",
+	Load: lab.Alone,
 	Quantities: []proof.Quantity{
-		{Name: "held_up", Title: "periods of 0.1 s in which the quota stops the service", Unit: "%", Better: proof.Less, Margin: proof.Margin{Absolute: 20}},
+		{Name: "held_up", Title: "periods of 0.1 s in which the quota stops the service", Unit: "%", Better: proof.Less,
+			Margin: proof.Margin{Absolute: 20}},
 		{Name: "per_second", Title: "requests answered", Unit: "requests/s"}, lab.ServerTimeWait,
 	},
 	Arms: []lab.Arm{
 		{Arm: base("2 % of a CPU, 5,000 TIME_WAIT", proof.Between("held_up", 80, 100)), Seconds: 5, Run: throttled(true)},
-		{Arm: remedy("more-cpu", "No quota, and as many TIME_WAIT", "cpu.max=max", proof.Works, proof.Exactly("held_up", 0)), Seconds: 1, Run: throttled(false)},
-		{Arm: folklore("no-time-wait", "The quota, and almost no TIME_WAIT", "net.ipv4.tcp_max_tw_buckets=10", proof.NoEffect, proof.Between("held_up", 80, 100), upTo(10)), Seconds: 5, Run: throttled(true, Buckets("10"))},
+		{
+			Arm: remedy("more-cpu", "No quota, and as many TIME_WAIT", "cpu.max=max", proof.Works,
+				proof.Exactly("held_up", 0)),
+			Seconds: 1, Run: throttled(false),
+		},
+		{
+			Arm: folklore("no-time-wait", "The quota, and almost no TIME_WAIT", "net.ipv4.tcp_max_tw_buckets=10",
+				proof.NoEffect, proof.Between("held_up", 80, 100), upTo(10)),
+			Seconds: 5, Run: throttled(true, Buckets("10")),
+		},
 	},
 }

@@ -63,7 +63,8 @@ func charged(serve stage.ServeSpec, dial stage.DialSpec, set ...lab.Sysctl) lab.
 			}
 			t.Record(quantity, (after-before[quantity])/chargedConnections)
 		}
-		return t.RecordStates(ctx, stage.ServicePort, tcp.TimeWait, map[string]*stage.Node{"client_time_wait": s.ClientNode, "server_time_wait": s.ServerNode})
+		return t.RecordStates(ctx, stage.ServicePort, tcp.TimeWait,
+			map[string]*stage.Node{"client_time_wait": s.ClientNode, "server_time_wait": s.ServerNode})
 	}
 }
 
@@ -113,17 +114,43 @@ var timeWaitMemoryProof = lab.Experiment{
 	Name: "time-wait-memory", Problem: "resource-pressure",
 	Title:    "Whose memory is a TIME_WAIT socket?",
 	Question: "Does TIME_WAIT use up the memory that a container may have?",
-	Setup:    "4,000 connections between a service and a client, each in a memory control group of its own; what the kernel charges the group for each connection",
+	Setup: "4,000 connections between a service and a client, each in a memory control group of its own; what the kernel " +
+		"charges the group for each connection",
 	Quantities: []proof.Quantity{
-		{Name: "service_bytes", Title: "memory charged to the service for each connection", Unit: "bytes", Better: proof.Less, Margin: proof.Margin{Absolute: 130}},
+		{Name: "service_bytes", Title: "memory charged to the service for each connection", Unit: "bytes", Better: proof.Less,
+			Margin: proof.Margin{Absolute: 130}},
 		{Name: "client_bytes", Title: "memory charged to the client for each connection", Unit: "bytes"},
 		lab.ServerTimeWait, lab.ClientTimeWait,
 	},
 	Arms: []lab.Arm{
-		{Arm: why(base("Closed by the service: its TIME_WAIT is charged to nobody", proof.Between("service_bytes", 0, 130)), "They are made where segments are received, and no process is charged there: 256 bytes of the host for each."), Seconds: 4, Run: charged(ServerCloses, untilClosed)},
-		{Arm: why(observe("client-closes", "Closed by the client: TIME_WAIT made in its close() is charged to it", "the client closes first", proof.NoEffect, proof.Between("client_bytes", 230, 450)), "close() itself puts the time-wait socket, still in FIN_WAIT2, in the place of a socket of some 3,900 bytes."), Seconds: 4, Run: charged(clientCloses, stage.DialSpec{})},
-		{Arm: observe("open", "Connections that stay open", "keep-alive", proof.Harmful, proof.Between("service_bytes", 800, 8000)), Seconds: 4, Run: charged(stage.ServeSpec{Unread: true}, stage.DialSpec{})},
-		{Arm: observe("unread", "Connections with 16 KiB each that the service does not read", "a slow service", proof.Harmful, proof.Between("service_bytes", 16<<10, 64<<10)), Seconds: 4, Run: charged(stage.ServeSpec{Unread: true}, stage.DialSpec{Send: 16 << 10})},
-		{Arm: folklore("max-tw-buckets", "A lower limit of TIME_WAIT, to save memory", "net.ipv4.tcp_max_tw_buckets=10", proof.NoEffect, upTo(10)), Seconds: 4, Run: charged(ServerCloses, untilClosed, Buckets("10"))},
+		{
+			Arm: why(base("Closed by the service: its TIME_WAIT is charged to nobody",
+				proof.Between("service_bytes", 0, 130)),
+				"They are made where segments are received, and no process is charged there: "+
+					"256 bytes of the host for each."),
+			Seconds: 4, Run: charged(ServerCloses, untilClosed),
+		},
+		{
+			Arm: why(observe("client-closes", "Closed by the client: TIME_WAIT made in its close() is charged to it",
+				"the client closes first", proof.NoEffect, proof.Between("client_bytes", 230, 450)),
+				"close() itself puts the time-wait socket, still in FIN_WAIT2, in the place of "+
+					"a socket of some 3,900 bytes."),
+			Seconds: 4, Run: charged(clientCloses, stage.DialSpec{}),
+		},
+		{
+			Arm: observe("open", "Connections that stay open", "keep-alive", proof.Harmful,
+				proof.Between("service_bytes", 800, 8000)),
+			Seconds: 4, Run: charged(stage.ServeSpec{Unread: true}, stage.DialSpec{}),
+		},
+		{
+			Arm: observe("unread", "Connections with 16 KiB each that the service does not read", "a slow service",
+				proof.Harmful, proof.Between("service_bytes", 16<<10, 64<<10)),
+			Seconds: 4, Run: charged(stage.ServeSpec{Unread: true}, stage.DialSpec{Send: 16 << 10}),
+		},
+		{
+			Arm: folklore("max-tw-buckets", "A lower limit of TIME_WAIT, to save memory", "net.ipv4.tcp_max_tw_buckets=10",
+				proof.NoEffect, upTo(10)),
+			Seconds: 4, Run: charged(ServerCloses, untilClosed, Buckets("10")),
+		},
 	},
 }

@@ -95,15 +95,40 @@ var TimeWaitOverflowProof = lab.Experiment{
 	Question: "Connections lose the state that protects the next ones. What keeps it?",
 	Setup:    "tcp_max_tw_buckets=200, 400 connections that the service closes first",
 	Quantities: []proof.Quantity{
-		{Name: "cut_short", Title: "connections without their TIME_WAIT (TCPTimeWaitOverflow)", Unit: "connections", Better: proof.Less, Margin: proof.Margin{Absolute: passing}},
+		{Name: "cut_short", Title: "connections without their TIME_WAIT (TCPTimeWaitOverflow)", Unit: "connections",
+			Better: proof.Less, Margin: proof.Margin{Absolute: passing}},
 		lab.ServerTimeWait,
 	},
 	Arms: []lab.Arm{
-		{Arm: base("a limit of 200", cutShort(200), upTo(200)), Seconds: 1, Run: Overflown(ServerCloses, untilClosed, Buckets("200"))},
-		{Arm: remedy("raise", "A limit sixteen times as large", "net.ipv4.tcp_max_tw_buckets=3200", proof.Works, proof.Exactly("cut_short", 0)), Seconds: 1, Run: Overflown(ServerCloses, untilClosed, Buckets("3200"))},
-		{Arm: remedy("client-closes", "Let the client close first", "the client hangs up", proof.Works, proof.Exactly("cut_short", 0)), Seconds: 1, Run: Overflown(clientCloses, stage.DialSpec{}, Buckets("200"))},
-		{Arm: observe("ipv6", "Over IPv6: the limit counts both", "net.ipv4.tcp_max_tw_buckets=200", proof.NoEffect, cutShort(200)), Seconds: 1, Run: lab.OverIPv6(Overflown(ServerCloses, untilClosed, Buckets("200")))},
-		{Arm: why(folklore("lower", "A lower limit, to have fewer TIME_WAIT", "net.ipv4.tcp_max_tw_buckets=50", proof.Harmful, cutShort(350)), "The state does not become shorter; it is not there, for those beyond the limit."), Seconds: 1, Run: Overflown(ServerCloses, untilClosed, Buckets("50"))},
-		{Arm: folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), Seconds: 1, Run: Overflown(ServerCloses, untilClosed, Buckets("200"), lab.AtServer("net.ipv4.tcp_fin_timeout", "5"))},
+		{
+			Arm:     base("a limit of 200", cutShort(200), upTo(200)),
+			Seconds: 1, Run: Overflown(ServerCloses, untilClosed, Buckets("200")),
+		},
+		{
+			Arm: remedy("raise", "A limit sixteen times as large", "net.ipv4.tcp_max_tw_buckets=3200", proof.Works,
+				proof.Exactly("cut_short", 0)),
+			Seconds: 1, Run: Overflown(ServerCloses, untilClosed, Buckets("3200")),
+		},
+		{
+			Arm: remedy("client-closes", "Let the client close first", "the client hangs up", proof.Works,
+				proof.Exactly("cut_short", 0)),
+			Seconds: 1, Run: Overflown(clientCloses, stage.DialSpec{}, Buckets("200")),
+		},
+		{
+			Arm: observe("ipv6", "Over IPv6: the limit counts both", "net.ipv4.tcp_max_tw_buckets=200", proof.NoEffect,
+				cutShort(200)),
+			Seconds: 1, Run: lab.OverIPv6(Overflown(ServerCloses, untilClosed, Buckets("200"))),
+		},
+		{
+			Arm: why(folklore("lower", "A lower limit, to have fewer TIME_WAIT", "net.ipv4.tcp_max_tw_buckets=50",
+				proof.Harmful, cutShort(350)),
+				"The state does not become shorter; it is not there, for those beyond the limit."),
+			Seconds: 1, Run: Overflown(ServerCloses, untilClosed, Buckets("50")),
+		},
+		{
+			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
+			Seconds: 1, Run: Overflown(ServerCloses, untilClosed, Buckets("200"),
+				lab.AtServer("net.ipv4.tcp_fin_timeout", "5")),
+		},
 	},
 }

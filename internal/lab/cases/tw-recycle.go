@@ -182,18 +182,35 @@ var twRecycleProof = lab.Experiment{
 	Name: "tw-recycle", Problem: "tw-recycle",
 	Title:    "tcp_tw_recycle, emulated, and two clients behind a NAT",
 	Question: "Kernels before 4.12 dropped SYNs whose time stamp was older than the last of their address. Whom does that hit?",
-	Setup:    "an emulation of that rule in user space, in front of a real server; two clients behind a real masquerade, the second started a minute later; 5 connects each, 2.5 s of patience",
-	Load:     lab.Waits,
-	Wired:    true,
+	Setup: "an emulation of that rule in user space, in front of a real server; two clients behind a real masquerade, the " +
+		"second started a minute later; 5 connects each, 2.5 s of patience",
+	Load:  lab.Waits,
+	Wired: true,
 	Quantities: []proof.Quantity{
 		{Name: "failed", Title: "connects of the second client that failed", Unit: "connects", Better: proof.Less},
 		{Name: "first_opened", Title: "connects of the first client that succeeded", Unit: "connects"},
 		{Name: "dropped", Title: "SYNs that the emulated rule dropped", Unit: "segments"},
 	},
 	Arms: []lab.Arm{
-		{Arm: base("the emulated rule is on", proof.Exactly("failed", recycleConnects), proof.Exactly("first_opened", recycleConnects)), Seconds: 3, Run: recycled("the rule is on", recycleArm{})},
-		{Arm: remedy("off", "The emulated rule is off", "net.ipv4.tcp_tw_recycle=0", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: recycled("the rule is off", recycleArm{off: true})},
-		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 masquerade", proof.NoEffect, proof.Exactly("failed", recycleConnects)), Seconds: 3, Run: lab.OverIPv6(recycled("over IPv6", recycleArm{}))},
-		{Arm: folklore("no-time-stamps", "The second client sends no time stamps", "net.ipv4.tcp_timestamps=0 at that client", proof.NoEffect), Seconds: 3, Run: recycled("which sends no time stamps", recycleArm{secondWithout: true})},
+		{
+			Arm: base("the emulated rule is on", proof.Exactly("failed", recycleConnects),
+				proof.Exactly("first_opened", recycleConnects)),
+			Seconds: 3, Run: recycled("the rule is on", recycleArm{}),
+		},
+		{
+			Arm: remedy("off", "The emulated rule is off", "net.ipv4.tcp_tw_recycle=0", proof.Works,
+				proof.Exactly("failed", 0)),
+			Seconds: 1, Run: recycled("the rule is off", recycleArm{off: true}),
+		},
+		{
+			Arm: observe("ipv6", "The same over IPv6", "an IPv6 masquerade", proof.NoEffect,
+				proof.Exactly("failed", recycleConnects)),
+			Seconds: 3, Run: lab.OverIPv6(recycled("over IPv6", recycleArm{})),
+		},
+		{
+			Arm: folklore("no-time-stamps", "The second client sends no time stamps",
+				"net.ipv4.tcp_timestamps=0 at that client", proof.NoEffect),
+			Seconds: 3, Run: recycled("which sends no time stamps", recycleArm{secondWithout: true}),
+		},
 	},
 }

@@ -139,14 +139,54 @@ var twReuseProof = lab.Experiment{
 		lab.Failures, lab.NoPort, lab.Succeeded, {Name: "taken_over", Title: "TIME_WAIT taken over (TWRecycled)", Unit: "sockets"},
 	},
 	Arms: []lab.Arm{
-		{Arm: base("tcp_tw_reuse=0", proof.Exactly("failed", 100), proof.Exactly("taken_over", 0)), Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "0"))},
-		{Arm: remedy("on", "tcp_tw_reuse=1", "net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0), proof.Exactly("taken_over", 100)), Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "1"))},
-		{Arm: observe("loopback-mode", "tcp_tw_reuse=2, the default, between two hosts", "net.ipv4.tcp_tw_reuse=2", proof.NoEffect, proof.Exactly("taken_over", 0)), Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "2"))},
-		{Arm: observe("loopback", "tcp_tw_reuse=2 on the loopback interface", "net.ipv4.tcp_tw_reuse=2, to 127.0.0.1", proof.Works, proof.Exactly("failed", 0)), Seconds: 3, Run: takeOverOnLoopback},
-		{Arm: remedy("ipv6", "tcp_tw_reuse=1 over IPv6: the key of net.ipv4 governs both", "net.ipv4.tcp_tw_reuse=1, to an IPv6 address", proof.Works, proof.Exactly("failed", 0), proof.Exactly("taken_over", 100)), Seconds: 3, Run: lab.OverIPv6(TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "1")))},
-		{Arm: observe("ipv6-loopback", "tcp_tw_reuse=2 to ::1", "net.ipv4.tcp_tw_reuse=2, to ::1", proof.Works, proof.Exactly("failed", 0)), Seconds: 3, Run: lab.OverIPv6(takeOverOnLoopback)},
-		{Arm: why(observe("no-time-stamps", "tcp_tw_reuse=1 without time stamps", "net.ipv4.tcp_tw_reuse=1, tcp_timestamps=0", proof.NoEffect, proof.Exactly("taken_over", 0)), "Nothing would tell segments of the old connection from those of the new one."), Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "1"), lab.AtClient("net.ipv4.tcp_timestamps", "0"))},
-		{Arm: observe("before-the-delay", "tcp_tw_reuse=1 before its delay is over", "net.ipv4.tcp_tw_reuse=1, tcp_tw_reuse_delay=60000", proof.NoEffect, proof.Exactly("taken_over", 0)), Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "1"), lab.AtClient("net.ipv4.tcp_tw_reuse_delay", "60000"))},
-		{Arm: folklore("at-the-service", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1 on the other host", proof.NoEffect), Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "0"), lab.AtServer("net.ipv4.tcp_tw_reuse", "1"))},
+		{
+			Arm:     base("tcp_tw_reuse=0", proof.Exactly("failed", 100), proof.Exactly("taken_over", 0)),
+			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "0")),
+		},
+		{
+			Arm: remedy("on", "tcp_tw_reuse=1", "net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0),
+				proof.Exactly("taken_over", 100)),
+			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "1")),
+		},
+		{
+			Arm: observe("loopback-mode", "tcp_tw_reuse=2, the default, between two hosts", "net.ipv4.tcp_tw_reuse=2",
+				proof.NoEffect, proof.Exactly("taken_over", 0)),
+			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "2")),
+		},
+		{
+			Arm: observe("loopback", "tcp_tw_reuse=2 on the loopback interface", "net.ipv4.tcp_tw_reuse=2, to 127.0.0.1",
+				proof.Works, proof.Exactly("failed", 0)),
+			Seconds: 3, Run: takeOverOnLoopback,
+		},
+		{
+			Arm: remedy("ipv6", "tcp_tw_reuse=1 over IPv6: the key of net.ipv4 governs both",
+				"net.ipv4.tcp_tw_reuse=1, to an IPv6 address", proof.Works, proof.Exactly("failed", 0),
+				proof.Exactly("taken_over", 100)),
+			Seconds: 3, Run: lab.OverIPv6(TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "1"))),
+		},
+		{
+			Arm: observe("ipv6-loopback", "tcp_tw_reuse=2 to ::1", "net.ipv4.tcp_tw_reuse=2, to ::1", proof.Works,
+				proof.Exactly("failed", 0)),
+			Seconds: 3, Run: lab.OverIPv6(takeOverOnLoopback),
+		},
+		{
+			Arm: why(observe("no-time-stamps", "tcp_tw_reuse=1 without time stamps",
+				"net.ipv4.tcp_tw_reuse=1, tcp_timestamps=0", proof.NoEffect, proof.Exactly("taken_over", 0)),
+				"Nothing would tell segments of the old connection from those of the new one."),
+			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "1"),
+				lab.AtClient("net.ipv4.tcp_timestamps", "0")),
+		},
+		{
+			Arm: observe("before-the-delay", "tcp_tw_reuse=1 before its delay is over",
+				"net.ipv4.tcp_tw_reuse=1, tcp_tw_reuse_delay=60000", proof.NoEffect, proof.Exactly("taken_over", 0)),
+			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "1"),
+				lab.AtClient("net.ipv4.tcp_tw_reuse_delay", "60000")),
+		},
+		{
+			Arm: folklore("at-the-service", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1 on the other host",
+				proof.NoEffect),
+			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "0"),
+				lab.AtServer("net.ipv4.tcp_tw_reuse", "1")),
+		},
 	},
 }

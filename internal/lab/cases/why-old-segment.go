@@ -322,9 +322,10 @@ var whyOldSegmentProof = lab.Experiment{
 	Name:     "why-old-segment",
 	Title:    "The second reason for TIME_WAIT: old segments must die first",
 	Question: "A segment of a closed connection arrives in a new one with the same four numbers. What keeps its bytes out?",
-	Setup:    "two hosts on a wire that holds a segment of 16 bytes until the next connection; initial sequence numbers chosen by TCP_REPAIR, since the clock's own meet once in 2^32",
-	Load:     lab.Waits,
-	Wired:    true,
+	Setup: "two hosts on a wire that holds a segment of 16 bytes until the next connection; initial sequence numbers chosen by " +
+		"TCP_REPAIR, since the clock's own meet once in 2^32",
+	Load:  lab.Waits,
+	Wired: true,
 	Quantities: []proof.Quantity{
 		{Name: "corrupted", Title: "bytes read that were not sent in that connection", Unit: "bytes", Better: proof.Less},
 		{Name: "refused", Title: "new connections refused (EADDRNOTAVAIL)", Unit: "connections"},
@@ -333,11 +334,34 @@ var whyOldSegmentProof = lab.Experiment{
 	},
 	Arms: []lab.Arm{
 		{Arm: base("all guards out of the way", proof.Exactly("corrupted", 16)), Seconds: 1, Run: oldSegmentArrives(noGuard)},
-		{Arm: observe("ipv6", "The same over IPv6", "IPv6 addresses", proof.NoEffect, proof.Exactly("corrupted", 16)), Seconds: 1, Run: lab.OverIPv6(oldSegmentArrives(noGuard))},
-		{Arm: observe("time-wait", "TIME_WAIT alone", "net.ipv4.tcp_max_tw_buckets as it is", proof.Works, proof.Exactly("refused", 1)), Seconds: 1, Run: oldSegmentArrives(guardTimeWait)},
-		{Arm: observe("time-stamps", "Time stamps alone", "net.ipv4.tcp_timestamps=1", proof.Works, proof.Exactly("older_stamps", 1)), Seconds: 1, Run: oldSegmentArrives(guardTimeStamps)},
-		{Arm: observe("clock", "The clock of initial sequence numbers alone", "the left host's number is the kernel's own", proof.Works), Seconds: 1, Run: oldSegmentArrives(guardClock)},
-		{Arm: observe("ack-beyond", "The check of the acknowledgement number alone", "the old segment acknowledges what was never sent", proof.Works), Seconds: 1, Run: oldSegmentArrives(guardAckBeyond)},
-		{Arm: observe("ack-too-old", "RFC 5961 alone", "the old segment acknowledges what is long past", proof.Works, proof.Exactly("challenges", 1)), Seconds: 1, Run: oldSegmentArrives(guardAckTooOld)},
+		{
+			Arm:     observe("ipv6", "The same over IPv6", "IPv6 addresses", proof.NoEffect, proof.Exactly("corrupted", 16)),
+			Seconds: 1, Run: lab.OverIPv6(oldSegmentArrives(noGuard)),
+		},
+		{
+			Arm: observe("time-wait", "TIME_WAIT alone", "net.ipv4.tcp_max_tw_buckets as it is", proof.Works,
+				proof.Exactly("refused", 1)),
+			Seconds: 1, Run: oldSegmentArrives(guardTimeWait),
+		},
+		{
+			Arm: observe("time-stamps", "Time stamps alone", "net.ipv4.tcp_timestamps=1", proof.Works,
+				proof.Exactly("older_stamps", 1)),
+			Seconds: 1, Run: oldSegmentArrives(guardTimeStamps),
+		},
+		{
+			Arm: observe("clock", "The clock of initial sequence numbers alone",
+				"the left host's number is the kernel's own", proof.Works),
+			Seconds: 1, Run: oldSegmentArrives(guardClock),
+		},
+		{
+			Arm: observe("ack-beyond", "The check of the acknowledgement number alone",
+				"the old segment acknowledges what was never sent", proof.Works),
+			Seconds: 1, Run: oldSegmentArrives(guardAckBeyond),
+		},
+		{
+			Arm: observe("ack-too-old", "RFC 5961 alone", "the old segment acknowledges what is long past", proof.Works,
+				proof.Exactly("challenges", 1)),
+			Seconds: 1, Run: oldSegmentArrives(guardAckTooOld),
+		},
 	},
 }

@@ -43,7 +43,8 @@ func TestWhyLastAck(t *testing.T) {
 			t.Logf("\n%s", r.ladder)
 			// On a slow machine the FIN comes once more before its answer is heard.
 			if r.fins < c.fins || r.resets < c.resets || (r.resets > 0) != (c.resets > 0) || !errors.Is(r.told, c.told) {
-				t.Errorf("%d FINs, %d resets, told %v; want at least %d, %d, %v", r.fins, r.resets, r.told, c.fins, c.resets, c.told)
+				t.Errorf("%d FINs, %d resets, told %v; want at least %d, %d, %v", r.fins, r.resets, r.told, c.fins,
+					c.resets, c.told)
 			}
 		})
 	}
@@ -80,7 +81,8 @@ func TestWhyOldSegment(t *testing.T) {
 					want.answered = r.answered // the ACK of bytes that are taken may be delayed
 				}
 				got := want
-				got.corrupted, got.olderStamps, got.challenges, got.answered = r.corrupted, r.olderStamps, r.challenges, r.answered
+				got.corrupted, got.olderStamps, got.challenges, got.answered = r.corrupted, r.olderStamps, r.challenges,
+					r.answered
 				if got != want || !errors.Is(r.refused, want.refused) {
 					t.Errorf("%+v, refused %v; want %+v", got, r.refused, want)
 				}

@@ -92,7 +92,8 @@ func (p Proposal) Experiment() lab.Experiment {
 	err := fmt.Errorf("no experiment shows what %s does", p.Key)
 	switch {
 	case p.HostWide:
-		err = fmt.Errorf("cannot build here: the kernel keeps %s once for the whole host, and the laboratory never writes such a key", p.Key)
+		err = fmt.Errorf("cannot build here: the kernel keeps %s once for the whole host, "+
+			"and the laboratory never writes such a key", p.Key)
 	case known:
 		e, err = prover(p)
 	}

@@ -64,11 +64,13 @@ func proveRange(p Proposal) (lab.Experiment, error) {
 	return p.compare(lab.Experiment{
 		Problem:  "port-exhaustion",
 		Question: "How many connects to one service find no source port?",
-		Setup:    fmt.Sprintf("%s source ports and %s, without the reserved ones%s; %s connections to one service, kept open", number(before), number(after), scaled, number(connects)),
-		Load:     lab.Works, Quantities: []proof.Quantity{lab.Failures, lab.Succeeded},
+		Setup: fmt.Sprintf("%s source ports and %s, without the reserved ones%s; %s connections to one service, kept open",
+			number(before), number(after), scaled, number(connects)),
+		Load: lab.Works, Quantities: []proof.Quantity{lab.Failures, lab.Succeeded},
 	}, 3, func(value string) lab.Measure {
 		narrow := func(s lab.Scene) error { return s.ClientNode.NarrowRange(ports[value]) }
-		return holdConnections(stage.ServeSpec{Close: stage.CloseSecond}, stage.DialSpec{Count: connects}, narrow, p.settings(lab.AtClient, value, keyRange, keyReserved)...)
+		return holdConnections(stage.ServeSpec{Close: stage.CloseSecond}, stage.DialSpec{Count: connects}, narrow,
+			p.settings(lab.AtClient, value, keyRange, keyReserved)...)
 	})
 }
 
@@ -91,14 +93,16 @@ func proveReserved(p Proposal) (lab.Experiment, error) {
 	}
 	around := tcp.PortRange{Low: uint16(max(1024, first-50)), High: uint16(min(math.MaxUint16, first+49))}
 	return p.compare(lab.Experiment{
-		Problem:    "port-exhaustion",
-		Question:   "Does connect() take a port that a service needs?",
-		Setup:      fmt.Sprintf("source ports %s, and connects until there is no more", around),
-		Load:       lab.Works,
-		Quantities: []proof.Quantity{{Name: "taken", Title: "ports taken that the plan reserves", Unit: "ports", Better: proof.Less}, lab.Succeeded},
+		Problem:  "port-exhaustion",
+		Question: "Does connect() take a port that a service needs?",
+		Setup:    fmt.Sprintf("source ports %s, and connects until there is no more", around),
+		Load:     lab.Works,
+		Quantities: []proof.Quantity{{Name: "taken", Title: "ports taken that the plan reserves", Unit: "ports",
+			Better: proof.Less}, lab.Succeeded},
 	}, 2, func(value string) lab.Measure {
 		return func(ctx context.Context, t *lab.Trial) error {
-			set := append(p.settings(lab.AtClient, value, keyRange), lab.AtClient(keyRange, fmt.Sprintf("%d %d", around.Low, around.High)))
+			set := append(p.settings(lab.AtClient, value, keyRange),
+				lab.AtClient(keyRange, fmt.Sprintf("%d %d", around.Low, around.High)))
 			s, err := t.Scene(ctx, stage.ServeSpec{Close: stage.CloseSecond}, set...)
 			if err != nil {
 				return err
@@ -138,8 +142,9 @@ func proveTakeOver(p Proposal) (lab.Experiment, error) {
 	return p.compare(lab.Experiment{
 		Problem:  "tw-reuse",
 		Question: "Do connects take over ports that wait?",
-		Setup:    fmt.Sprintf("200 source ports, all in TIME_WAIT for %.3g s; then 100 connects to the same service", wait.Seconds()),
-		Load:     lab.Waits,
+		Setup: fmt.Sprintf("200 source ports, all in TIME_WAIT for %.3g s; then 100 connects to the same service",
+			wait.Seconds()),
+		Load: lab.Waits,
 		Quantities: []proof.Quantity{
 			lab.Failures, lab.Succeeded, {Name: "taken_over", Title: "TIME_WAIT taken over (TWRecycled)", Unit: "sockets"},
 		},
@@ -171,7 +176,8 @@ func proveFinTimeout(p Proposal) (lab.Experiment, error) {
 		e.Question = "Does TIME_WAIT end sooner?"
 		e.Setup = "50 connections that the client closes first"
 		return p.compare(e, 68, func(value string) lab.Measure {
-			return cases.WaitFor(tcp.TimeWait, tcp.TimeWait, stage.CloseSecond, 90*time.Second, p.settings(lab.AtClient, value)...)
+			return cases.WaitFor(tcp.TimeWait, tcp.TimeWait, stage.CloseSecond, 90*time.Second,
+				p.settings(lab.AtClient, value)...)
 		})
 	}
 	e.Question = "How long does an orphan in FIN_WAIT2 stay?"
@@ -179,12 +185,14 @@ func proveFinTimeout(p Proposal) (lab.Experiment, error) {
 	if old > 60 && old < 120 {
 		e.Question = "Does an orphan in FIN_WAIT2 stay for as long as the setting says?"
 		e.Quantities = append([]proof.Quantity{
-			{Name: "off", Title: "off what the setting says", Unit: "seconds", Better: proof.Less, Margin: proof.Margin{Absolute: 8}},
+			{Name: "off", Title: "off what the setting says", Unit: "seconds", Better: proof.Less,
+				Margin: proof.Margin{Absolute: 8}},
 		}, undirected(lasted)...)
 	}
 	return p.compare(e, float64(max(finWait2Seconds(old), finWait2Seconds(new)))*1.1+2, func(value string) lab.Measure {
 		return func(ctx context.Context, t *lab.Trial) error {
-			if err := cases.WaitFor(tcp.FinWait2, tcp.FinWait2TimeWait, stage.AcceptNever, 150*time.Second, p.settings(lab.AtClient, value)...)(ctx, t); err != nil {
+			if err := cases.WaitFor(tcp.FinWait2, tcp.FinWait2TimeWait, stage.AcceptNever, 150*time.Second,
+				p.settings(lab.AtClient, value)...)(ctx, t); err != nil {
 				return err
 			}
 			says, err := strconv.ParseFloat(value, 64)
@@ -226,10 +234,12 @@ func proveBuckets(p Proposal) (lab.Experiment, error) {
 	closes := low + min(high-low, most)
 	e := cases.TimeWaitOverflowProof
 	e.Question = "How many connections lose their TIME_WAIT?"
-	e.Setup = fmt.Sprintf("limits of %s and %s%s; %d connections that the service closes first", number(before), number(after), scaled, closes)
+	e.Setup = fmt.Sprintf("limits of %s and %s%s; %d connections that the service closes first", number(before), number(after), scaled,
+		closes)
 	e.Load = lab.Works
 	return p.compare(e, 2, func(value string) lab.Measure {
-		return cases.Overflown(cases.ServerCloses, stage.DialSpec{PeerCloses: true, Count: closes}, append(p.settings(lab.AtServer, "", keyBuckets), cases.Buckets(values[value]))...)
+		return cases.Overflown(cases.ServerCloses, stage.DialSpec{PeerCloses: true, Count: closes},
+			append(p.settings(lab.AtServer, "", keyBuckets), cases.Buckets(values[value]))...)
 	})
 }
 
@@ -249,7 +259,8 @@ func proveSomaxconn(p Proposal) (lab.Experiment, error) {
 		Setup:    fmt.Sprintf("a service that listens with a backlog of 65,535 and accepts nothing; %s connects", number(connects)),
 		Load:     lab.Waits, Quantities: []proof.Quantity{lab.Failures, lab.Succeeded},
 	}, 5, func(value string) lab.Measure {
-		return holdConnections(stage.ServeSpec{Close: stage.AcceptNever, Backlog: math.MaxUint16}, stage.DialSpec{Count: connects, PatienceMS: 150}, nil, p.settings(lab.AtServer, value)...)
+		return holdConnections(stage.ServeSpec{Close: stage.AcceptNever, Backlog: math.MaxUint16},
+			stage.DialSpec{Count: connects, PatienceMS: 150}, nil, p.settings(lab.AtServer, value)...)
 	})
 }
 
@@ -280,7 +291,8 @@ func proveKeepalive(p Proposal) (lab.Experiment, error) {
 	values := map[string]int{p.Old: before, p.New: after}
 	e := cases.VanishedConnectionsProof
 	e.Question = "Do idle connections with SO_KEEPALIVE survive a firewall that forgets?"
-	e.Setup = fmt.Sprintf("%s s and %s s%s; 20 connections, idle for 4 s, through a firewall that forgets after %d s", number(old), number(new), scaled, forgets)
+	e.Setup = fmt.Sprintf("%s s and %s s%s; 20 connections, idle for 4 s, through a firewall that forgets after %d s", number(old),
+		number(new), scaled, forgets)
 	return p.compare(e, 7, func(value string) lab.Measure {
 		// The kernel waits for tcp_keepalive_intvl after a probe that is answered, too.
 		set := append(p.settings(lab.AtClient, "", keyKeepalive, keyProbes),
@@ -301,7 +313,8 @@ func proveTracksEstablished(p Proposal) (lab.Experiment, error) {
 	values := map[string]int{p.Old: before, p.New: after}
 	e := cases.VanishedConnectionsProof
 	e.Question = "Do idle connections survive the firewall?"
-	e.Setup = fmt.Sprintf("a firewall that forgets after %s s and %s s%s; 20 connections, idle for 4 s", number(old), number(new), scaled)
+	e.Setup = fmt.Sprintf("a firewall that forgets after %s s and %s s%s; 20 connections, idle for 4 s", number(old), number(new),
+		scaled)
 	return p.compare(e, 7, func(value string) lab.Measure {
 		return cases.Idled(0, values[value], p.settings(lab.AtServer, "", keyTracksEstablished)...)
 	})
@@ -322,19 +335,23 @@ func proveTracksTimeWait(p Proposal) (lab.Experiment, error) {
 	wait := time.Duration(low+2) * time.Second
 	if new > old {
 		if low > 50 {
-			return lab.Experiment{}, fmt.Errorf("a NAT that remembers for %d s forgets no sooner than the service, which remembers for 60 s", old)
+			return lab.Experiment{},
+				fmt.Errorf("a NAT that remembers for %d s forgets no sooner than the service, which remembers for 60 s",
+					old)
 		}
 		e := cases.SynOnTimeWaitProof
-		e.Setup = fmt.Sprintf("two clients behind a real masquerade, the second started a minute later; 8 connects each from the same ports, %.0f s apart", wait.Seconds())
+		e.Setup = fmt.Sprintf("two clients behind a real masquerade, the second started a minute later; "+
+			"8 connects each from the same ports, %.0f s apart", wait.Seconds())
 		return p.compare(e, wait.Seconds()+5, func(value string) lab.Measure {
 			return cases.Collided(p.Key+"="+value, cases.CollisionArm{NATRemembers: true, NATTimeout: value, Wait: wait})
 		})
 	}
 	return p.compare(lab.Experiment{
 		Problem: "conntrack-full", Load: lab.Waits,
-		Question:   "How many closed connections does the table still hold?",
-		Setup:      fmt.Sprintf("100 connections that the service closes first, counted %.0f s later", wait.Seconds()),
-		Quantities: []proof.Quantity{{Name: "entries", Title: "entries of the table", Unit: "entries", Better: proof.Less, Margin: proof.Margin{Absolute: 5}}},
+		Question: "How many closed connections does the table still hold?",
+		Setup:    fmt.Sprintf("100 connections that the service closes first, counted %.0f s later", wait.Seconds()),
+		Quantities: []proof.Quantity{{Name: "entries", Title: "entries of the table", Unit: "entries", Better: proof.Less,
+			Margin: proof.Margin{Absolute: 5}}},
 	}, wait.Seconds()+3, func(value string) lab.Measure {
 		return func(ctx context.Context, t *lab.Trial) error {
 			s, err := t.Scene(ctx, cases.ServerCloses, p.settings(lab.AtServer, "")...)

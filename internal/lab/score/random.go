@@ -138,7 +138,8 @@ func (w *World) ports(host int) int {
 
 // free tells whether the port of the fault's service is free on a host.
 func (w *World) free(host int) bool {
-	return host != w.client && host != w.server && !slices.ContainsFunc(w.bystanders, func(b bystander) bool { return b.samePort && b.to == host })
+	return host != w.client && host != w.server && !slices.ContainsFunc(w.bystanders,
+		func(b bystander) bool { return b.samePort && b.to == host })
 }
 
 // crowded tells whether the fault limits the time-wait sockets of a host, so that no
@@ -157,14 +158,16 @@ func (w *World) isInformation() bool {
 func (w *World) gone(host int) bool { return w.scenario().Draw.Gone && host == w.server }
 
 func (w *World) drawBystander(r *rand.Rand) (bystander, bool) {
-	kinds := []bystanderKind{idle, pool, pool, clientChurn, serviceChurn, burstOfChurn, crawler, loopback, reuser, relay, stragglers, accidents}
+	kinds := []bystanderKind{idle, pool, pool, clientChurn, serviceChurn, burstOfChurn, crawler, loopback, reuser, relay, stragglers,
+		accidents}
 	draw := w.scenario().Draw
 	if draw.Sharable {
 		kinds = append(kinds, sharer, sharer, sharer)
 	}
 	b := bystander{
 		kind: kinds[r.IntN(len(kinds))], from: r.IntN(w.hosts), to: r.IntN(w.hosts), ipv6: r.IntN(2) == 0,
-		addresses: 1 + r.IntN(2), wildcard: r.IntN(3) == 0, samePort: r.IntN(3) == 0, connections: 5 + r.IntN(800), rate: 1 + 14*r.Float64(),
+		addresses: 1 + r.IntN(2), wildcard: r.IntN(3) == 0, samePort: r.IntN(3) == 0, connections: 5 + r.IntN(800),
+		rate: 1 + 14*r.Float64(),
 	}
 	b.samePort = b.samePort && w.free(b.to) && b.kind != crawler && b.kind != relay
 	fast := 20 + 180*r.Float64()
@@ -243,7 +246,8 @@ func (w World) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d hosts on a switch. ", w.hosts)
 	if s := w.scenario(); s.Slug != "" {
-		fmt.Fprintf(&b, "%s over %s between a client on %s and a service on %s", w.fault, familyOf(w.options.IPv6), host(w.client), host(w.server))
+		fmt.Fprintf(&b, "%s over %s between a client on %s and a service on %s", w.fault, familyOf(w.options.IPv6), host(w.client),
+			host(w.server))
 		if w.secondAddress {
 			b.WriteString(", at its second address")
 		}
@@ -311,7 +315,8 @@ func (b bystander) String() string {
 	case reuser:
 		return fmt.Sprintf("%.0f connections a second that the client closes, with tcp_tw_reuse=1, %s", b.rate, way)
 	case relay:
-		return fmt.Sprintf("a relay on %s that %d clients on %s are connected to, and that is connected to %s over %s", host(b.from), b.connections, host(b.to), host(b.to), familyOf(b.ipv6))
+		return fmt.Sprintf("a relay on %s that %d clients on %s are connected to, and that is connected to %s over %s",
+			host(b.from), b.connections, host(b.to), host(b.to), familyOf(b.ipv6))
 	case stragglers:
 		return fmt.Sprintf("%d connections that the client has closed and the service has not yet, %s", b.connections, way)
 	case accidents:

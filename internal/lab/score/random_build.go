@@ -97,7 +97,8 @@ func later(a, b time.Time) time.Time {
 
 // needsIPv6 tells whether anything of it was drawn over IPv6.
 func (w World) needsIPv6() bool {
-	return w.fault != "" && w.options.IPv6 || slices.ContainsFunc(w.bystanders, func(b bystander) bool { return b.ipv6 && b.kind != sharer })
+	return w.fault != "" && w.options.IPv6 || slices.ContainsFunc(w.bystanders,
+		func(b bystander) bool { return b.ipv6 && b.kind != sharer })
 }
 
 func (b *builtWorld) standBystanders(ctx context.Context) error {
@@ -204,7 +205,8 @@ func (b *builtWorld) standBystander(ctx context.Context, i int, by bystander) er
 	case burstOfChurn:
 		dial.Count, dial.Rate = by.connections, 0
 		if done, err := client.Churn(ctx, dial); err != nil || done.Failed+done.NoPort > 0 {
-			return cmp.Or(err, fmt.Errorf("%d of %d connections failed: %s", done.Failed+done.NoPort, dial.Count, done.FirstFailure))
+			return cmp.Or(err, fmt.Errorf("%d of %d connections failed: %s", done.Failed+done.NoPort, dial.Count,
+				done.FirstFailure))
 		}
 		b.RipeAt = time.Now().Add(cases.QuietAfterBurst)
 		dial.Count, dial.Rate = 0, by.rate

@@ -50,7 +50,8 @@ func TestProgramsEndWithTheirWorker(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "beat")
 	// It and its child touch the file again and again.
-	if err := w.Run(stagetest.Context(t), "sh", "-c", fmt.Sprintf("while :; do touch %[1]s; sleep 0.05; done & while :; do touch %[1]s; sleep 0.05; done", file)); err != nil {
+	if err := w.Run(stagetest.Context(t), "sh", "-c",
+		fmt.Sprintf("while :; do touch %[1]s; sleep 0.05; done & while :; do touch %[1]s; sleep 0.05; done", file)); err != nil {
 		t.Fatal(err)
 	}
 	await := func(what string, is func() bool) {

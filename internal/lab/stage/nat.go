@@ -32,7 +32,8 @@ func (n *Node) nftables(what string, fill func(*nftables.Conn)) error {
 	})
 	for _, missing := range []error{unix.EPROTONOSUPPORT, unix.EOPNOTSUPP, unix.ENOENT} {
 		if errors.Is(err, missing) {
-			err = fmt.Errorf("%w: this kernel lacks nf_tables, or a part of it: modprobe nf_tables nft_chain_nat nft_ct: %w", errors.ErrUnsupported, err)
+			err = fmt.Errorf("%w: this kernel lacks nf_tables, or a part of it: modprobe nf_tables nft_chain_nat nft_ct: %w",
+				errors.ErrUnsupported, err)
 			break
 		}
 	}
@@ -104,7 +105,8 @@ func (n *Node) RefuseUnknown(at *nftables.ChainHook) error {
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 			&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: []byte{unix.IPPROTO_TCP}},
 			&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
-			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(ctInvalid | ctNew), Xor: make([]byte, 4)},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4,
+				Mask: binaryutil.NativeEndian.PutUint32(ctInvalid | ctNew), Xor: make([]byte, 4)},
 			&expr.Cmp{Register: 1, Op: expr.CmpOpNeq, Data: make([]byte, 4)},
 			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: flagsOffset, Len: 1},
 			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{flagSYN}, Xor: []byte{0}},
@@ -119,9 +121,11 @@ func (n *Node) RefuseUnknown(at *nftables.ChainHook) error {
 func (n *Node) LeaveUntracked() error {
 	return n.nftables("leave untracked", func(c *nftables.Conn) {
 		table := c.AddTable(&nftables.Table{Name: "raw", Family: nftables.TableFamilyINet})
-		for name, hook := range map[string]*nftables.ChainHook{"prerouting": nftables.ChainHookPrerouting, "output": nftables.ChainHookOutput} {
+		for name, hook := range map[string]*nftables.ChainHook{"prerouting": nftables.ChainHookPrerouting,
+			"output": nftables.ChainHookOutput} {
 			chain := c.AddChain(&nftables.Chain{
-				Name: name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityRaw,
+				Name: name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook,
+				Priority: nftables.ChainPriorityRaw,
 			})
 			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Notrack{}}})
 		}

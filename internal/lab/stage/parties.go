@@ -79,7 +79,8 @@ func Settled(ctx context.Context, port uint16, nodes ...*Node) error {
 	for {
 		moving := 0
 		for _, n := range nodes {
-			some, err := n.Count(ctx, port, tcp.FinWait1, tcp.FinWait2, tcp.FinWait2TimeWait, tcp.Closing, tcp.LastAck, tcp.CloseWait)
+			some, err := n.Count(ctx, port, tcp.FinWait1, tcp.FinWait2, tcp.FinWait2TimeWait, tcp.Closing, tcp.LastAck,
+				tcp.CloseWait)
 			if err != nil {
 				return err
 			}

@@ -275,7 +275,8 @@ func (s *server) drop(fd int) {
 }
 
 func (s *server) served() Served {
-	return Served{Accepted: s.accepted.Load(), Closed: s.closed.Load(), Ended: s.ended.Load(), Bytes: s.bytes.Load(), Reset: s.reset.Load()}
+	return Served{Accepted: s.accepted.Load(), Closed: s.closed.Load(), Ended: s.ended.Load(), Bytes: s.bytes.Load(),
+		Reset: s.reset.Load()}
 }
 
 func family(addr netip.Addr) int {

@@ -49,7 +49,8 @@ func TestSwitchJoinsAll(t *testing.T) {
 				t.Fatal(err)
 			}
 			service := netip.AddrPortFrom(n.Addr(ipv6), 7000)
-			if _, err := w.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{service}, Close: stage.CloseSecond}); err != nil {
+			if _, err := w.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{service},
+				Close: stage.CloseSecond}); err != nil {
 				t.Fatal(err)
 			}
 			to = append(to, service)

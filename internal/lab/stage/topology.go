@@ -354,7 +354,8 @@ func (n *Node) Vanish(from *Node) error {
 			if addr.Is6() {
 				bits = 64
 			}
-			err := netlink.AddrDel(link, &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())}})
+			err := netlink.AddrDel(link, &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(),
+				Mask: net.CIDRMask(bits, addr.BitLen())}})
 			if err != nil {
 				return fmt.Errorf("address %s: %w", addr, err)
 			}

@@ -83,7 +83,8 @@ func TestWorkerCallIsCancelled(t *testing.T) {
 	t.Parallel()
 	n := stagetest.Loopback(t)
 	w := startWorker(t, n, "lab-slow")
-	to, err := w.Serve(stagetest.Context(t), stage.ServeSpec{Endpoints: []netip.AddrPort{netip.AddrPortFrom(n.IPv4, 0)}, Close: stage.CloseSecond})
+	to, err := w.Serve(stagetest.Context(t), stage.ServeSpec{Endpoints: []netip.AddrPort{netip.AddrPortFrom(n.IPv4, 0)},
+		Close: stage.CloseSecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +159,8 @@ func TestFillLeavesTimeWaitWhereItSays(t *testing.T) {
 			t.Parallel()
 			n := stagetest.Loopback(t)
 			const sockets = 5000
-			done, err := stage.Fill(stagetest.Context(t), n, stage.FillSpec{Sockets: sockets, Groups: 50, ServerHolds: serverHolds})
+			done, err := stage.Fill(stagetest.Context(t), n,
+				stage.FillSpec{Sockets: sockets, Groups: 50, ServerHolds: serverHolds})
 			if err != nil || done.Opened != sockets {
 				t.Fatalf("fill: %+v, %v", done, err)
 			}
@@ -184,7 +186,8 @@ func TestFillLeavesTimeWaitWhereItSays(t *testing.T) {
 				least = sockets * 99 / 100
 			}
 			if held < least || held > sockets || len(destinations) != 50 {
-				t.Errorf("the %s has %d TIME_WAIT sockets in %d groups, want %d to %d in 50", name, held, len(destinations), least, sockets)
+				t.Errorf("the %s has %d TIME_WAIT sockets in %d groups, want %d to %d in 50", name, held, len(destinations),
+					least, sockets)
 			}
 			if n := counter(t, n, "Tcp", "OutRsts"); n != 0 {
 				t.Errorf("%d resets were sent", n)
@@ -253,7 +256,8 @@ func TestSettingsStayInside(t *testing.T) {
 // What the kernel keeps once per host is refused, or absent in a namespace.
 func TestNoHostWideKeyIsWritten(t *testing.T) {
 	n := stagetest.Loopback(t)
-	for _, key := range []string{"kernel.pid_max", "vm.swappiness", "fs.file-max", "net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans", "net.netfilter.nf_conntrack_max"} {
+	for _, key := range []string{"kernel.pid_max", "vm.swappiness", "fs.file-max", "net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans",
+		"net.netfilter.nf_conntrack_max"} {
 		file := "/proc/sys/" + strings.ReplaceAll(key, ".", "/")
 		before, err := os.ReadFile(file)
 		if err != nil {

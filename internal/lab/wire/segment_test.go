@@ -78,7 +78,8 @@ func TestBuiltSegmentsParse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Segment{}), cmpopts.EquateComparable(netip.AddrPort{}), cmpopts.EquateEmpty()); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Segment{}), cmpopts.EquateComparable(netip.AddrPort{}),
+			cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("unexpected segment (-want +got):\n%s", diff)
 		}
 		if !got.Intact() {
@@ -119,7 +120,8 @@ func FuzzParse(f *testing.F) {
 
 func TestNoTUN(t *testing.T) {
 	_, err := openTUN(t.TempDir()+"/tun", "wire0")
-	if !errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrNotExist) || !bytes.Contains([]byte(err.Error()), []byte("modprobe tun")) {
+	if !errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrNotExist) ||
+		!bytes.Contains([]byte(err.Error()), []byte("modprobe tun")) {
 		t.Errorf("without the device: %v", err)
 	}
 }

@@ -410,7 +410,8 @@ func TestPcapThatCannotBeWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ns.Close()
-	w, err := wire.Join(wire.End{Name: "left", Netns: ns, Link: "wire0"}, wire.End{Name: "right", Netns: ns, Link: "wire1"}, wire.Options{Pcap: full})
+	w, err := wire.Join(wire.End{Name: "left", Netns: ns, Link: "wire0"}, wire.End{Name: "right", Netns: ns, Link: "wire1"},
+		wire.Options{Pcap: full})
 	if err != nil {
 		t.Fatal(err)
 	}
