@@ -70,8 +70,8 @@ func bindChurn(dial stage.DialSpec, sources, services int, set ...lab.Sysctl) la
 		}
 		dial.To, dial.From, dial.Count = append(others, s.Service), []netip.Addr{t.Addr(s.ClientNode)}, 300
 		if sources > 1 {
-			more := second(t.Addr(s.ClientNode))
-			if err := s.ClientNode.AddAddress(more); err != nil {
+			more, err := second(s.ClientNode, t.Addr(s.ClientNode))
+			if err != nil {
 				return err
 			}
 			dial.From = append(dial.From, more)

@@ -59,34 +59,38 @@ func WaitFor(state, until tcp.State, closing stage.Closing, limit time.Duration,
 		if err := s.Client.Drop(ctx); err != nil {
 			return err
 		}
-		began := time.Now()
-		curve := proof.Series{Name: state.String() + " that are left", XUnit: "s", YUnit: "sockets"}
-		for most, half := 0, 0.0; ; stage.Sleep(ctx, 100*time.Millisecond) {
-			if err := ctx.Err(); err != nil {
-				return context.Cause(ctx)
-			}
-			// With those on their way there: at the first look none may have arrived.
-			n, err := s.ClientNode.Count(ctx, stage.ServicePort, tcp.FinWait1, tcp.FinWait2, state, until)
-			if err != nil {
-				return err
-			}
-			at := time.Since(began).Seconds()
-			curve.X, curve.Y = append(curve.X, at), append(curve.Y, float64(n))
-			most = max(most, n)
-			if half == 0 && n <= most/2 {
-				half = at
-			}
-			if n == 0 {
-				t.Record("seconds", half)
-				t.Record("last", at)
-				break
-			}
-			if at > limit.Seconds() {
-				return fmt.Errorf("%d of %d sockets are still there after %s", n, most, limit)
-			}
+		return untilGone(ctx, t, s.ClientNode, state, until, limit)
+	}
+}
+
+// untilGone records when half of a node's sockets in a state are gone, and when all are.
+func untilGone(ctx context.Context, t *lab.Trial, n *stage.Node, state, until tcp.State, limit time.Duration) error {
+	began := time.Now()
+	curve := proof.Series{Name: state.String() + " that are left", XUnit: "s", YUnit: "sockets"}
+	for most, half := 0, 0.0; ; stage.Sleep(ctx, 100*time.Millisecond) {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
 		}
-		t.Plot(thin(curve))
-		return nil
+		// With those on their way there: at the first look none may have arrived.
+		left, err := n.Count(ctx, stage.ServicePort, tcp.FinWait1, tcp.FinWait2, state, until)
+		if err != nil {
+			return err
+		}
+		at := time.Since(began).Seconds()
+		curve.X, curve.Y = append(curve.X, at), append(curve.Y, float64(left))
+		most = max(most, left)
+		if half == 0 && left <= most/2 {
+			half = at
+		}
+		if left == 0 {
+			t.Record("seconds", half)
+			t.Record("last", at)
+			t.Plot(thin(curve))
+			return nil
+		}
+		if at > limit.Seconds() {
+			return fmt.Errorf("%d of %d sockets are still there after %s", left, most, limit)
+		}
 	}
 }
 

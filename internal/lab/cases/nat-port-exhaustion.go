@@ -24,11 +24,12 @@ var natPortExhaustion = Case{
 }
 
 func makeNatPortExhaustion(ctx context.Context, b *Built, o Options) error {
-	own, second := b.ClientNode.Addr(o.IPv6), second(b.ClientNode.Addr(o.IPv6))
-	if err := b.ClientNode.AddAddress(second); err != nil {
+	own := b.ClientNode.Addr(o.IPv6)
+	inside, err := second(b.ClientNode, own)
+	if err != nil {
 		return err
 	}
-	rule := stage.Translation{From: second, To: own, Low: 50000, High: 50031}
+	rule := stage.Translation{From: inside, To: own, Low: 50000, High: 50031}
 	if o.Cured {
 		rule.Low, rule.High = 1024, 65535
 	}
@@ -42,7 +43,7 @@ func makeNatPortExhaustion(ctx context.Context, b *Built, o Options) error {
 	b.Expect = Expectation{Node: b.ClientNode}
 	// They stay open: a port of a closed connection is given away at once (seen on
 	// kernel 6.18; older ones keep it for 120 s).
-	dial := stage.DialSpec{To: []netip.AddrPort{p.Service}, From: []netip.Addr{second}, Count: o.Size, PatienceMS: 50}
+	dial := stage.DialSpec{To: []netip.AddrPort{p.Service}, From: []netip.Addr{inside}, Count: o.Size, PatienceMS: 50}
 	if _, err := p.Client.Hold(ctx, dial); err != nil {
 		return err
 	}
@@ -57,44 +58,38 @@ func translated(rule stage.Translation, addresses int, set ...lab.Sysctl) lab.Me
 		if err != nil {
 			return err
 		}
-		own, inside := t.Addr(s.ClientNode), second(t.Addr(s.ClientNode))
-		if err := s.ClientNode.AddAddress(inside); err != nil {
+		own := t.Addr(s.ClientNode)
+		inside, err := second(s.ClientNode, own)
+		if err != nil {
 			return err
 		}
-		rule.From, rule.To = inside, own
-		if err := s.ClientNode.Translate(rule); err != nil {
+		if err := s.ClientNode.Translate(stage.Translation{From: inside, To: own, Low: rule.Low, High: rule.High}); err != nil {
 			return err
 		}
 		dial := stage.DialSpec{To: []netip.AddrPort{s.Service}, From: []netip.Addr{inside}, Count: 64 / addresses, PatienceMS: 150}
 		done, err := s.Client.Hold(ctx, dial)
-		if err != nil {
-			return err
-		}
-		if addresses > 1 {
-			// The other half to another address of the service: ports are counted for each.
-			other := second(t.Addr(s.ServerNode))
-			if err := s.ServerNode.AddAddress(other); err != nil {
-				return err
-			}
-			dial.To = []netip.AddrPort{netip.AddrPortFrom(other, stage.ServicePort)}
-			if _, err := s.Server.Serve(ctx, stage.ServeSpec{Endpoints: dial.To, Close: stage.CloseSecond}); err != nil {
-				return err
-			}
-			more, err := s.Client.Hold(ctx, dial)
-			if err != nil {
-				return err
-			}
-			done.Opened, done.Failed, done.NoPort = done.Opened+more.Opened, done.Failed+more.Failed, done.NoPort+more.NoPort
-			for errno, count := range more.Errnos {
-				if done.Errnos == nil {
-					done.Errnos = map[string]int{}
-				}
-				done.Errnos[errno] += count
-			}
+		if err == nil && addresses > 1 {
+			var more stage.Dialed
+			more, err = holdElsewhere(ctx, t, s, dial)
+			done = done.Plus(more)
 		}
 		t.RecordDialed(done)
-		return nil
+		return err
 	}
+}
+
+// holdElsewhere opens as many connections to another address of the service: ports are
+// counted for each.
+func holdElsewhere(ctx context.Context, t *lab.Trial, s lab.Scene, dial stage.DialSpec) (stage.Dialed, error) {
+	other, err := second(s.ServerNode, t.Addr(s.ServerNode))
+	if err != nil {
+		return stage.Dialed{}, err
+	}
+	dial.To = []netip.AddrPort{netip.AddrPortFrom(other, stage.ServicePort)}
+	if _, err := s.Server.Serve(ctx, stage.ServeSpec{Endpoints: dial.To, Close: stage.CloseSecond}); err != nil {
+		return stage.Dialed{}, err
+	}
+	return s.Client.Hold(ctx, dial)
 }
 
 var natPortExhaustionProof = lab.Experiment{

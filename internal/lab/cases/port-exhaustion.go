@@ -83,29 +83,11 @@ func (d demand) run(ctx context.Context, t *lab.Trial) error {
 	if err := s.ClientNode.NarrowRange(cmp.Or(d.ports, 250)); err != nil {
 		return err
 	}
-	dial := stage.DialSpec{To: []netip.AddrPort{s.Service}, Count: connections, Rate: rate, Batch: 5}
-	if d.twoServices {
-		other := netip.AddrPortFrom(second(t.Addr(s.ServerNode)), stage.ServicePort)
-		if err := s.ServerNode.AddAddress(other.Addr()); err != nil {
-			return err
-		}
-		dial.To = append(dial.To, other)
+	dial, err := d.endpoints(ctx, t, s)
+	if err != nil {
+		return err
 	}
-	if d.twoPorts {
-		dial.To = append(dial.To, t.Service(s.ServerNode, stage.ServicePort+1))
-	}
-	if len(dial.To) > 1 {
-		if _, err := s.Server.Serve(ctx, stage.ServeSpec{Endpoints: dial.To[1:], Close: stage.CloseSecond}); err != nil {
-			return err
-		}
-	}
-	if d.twoSources {
-		more := second(t.Addr(s.ClientNode))
-		if err := s.ClientNode.AddAddress(more); err != nil {
-			return err
-		}
-		dial.From = []netip.Addr{t.Addr(s.ClientNode), more}
-	}
+	dial.Count, dial.Rate, dial.Batch = connections, rate, 5
 	var done stage.Dialed
 	if d.pooled {
 		err = s.Pool(ctx, connections)
@@ -125,6 +107,34 @@ func (d demand) run(ctx context.Context, t *lab.Trial) error {
 	}
 	t.Record(lab.PortsUsed.Name, float64(ports))
 	return t.RecordStates(ctx, 0, tcp.TimeWait, map[string]*stage.Node{"client_time_wait": s.ClientNode})
+}
+
+// endpoints makes what connections are to come from and to go to.
+func (d demand) endpoints(ctx context.Context, t *lab.Trial, s lab.Scene) (dial stage.DialSpec, err error) {
+	dial.To = []netip.AddrPort{s.Service}
+	if d.twoServices {
+		other, err := second(s.ServerNode, t.Addr(s.ServerNode))
+		if err != nil {
+			return dial, err
+		}
+		dial.To = append(dial.To, netip.AddrPortFrom(other, stage.ServicePort))
+	}
+	if d.twoPorts {
+		dial.To = append(dial.To, t.Service(s.ServerNode, stage.ServicePort+1))
+	}
+	if len(dial.To) > 1 {
+		if _, err := s.Server.Serve(ctx, stage.ServeSpec{Endpoints: dial.To[1:], Close: stage.CloseSecond}); err != nil {
+			return dial, err
+		}
+	}
+	if d.twoSources {
+		other, err := second(s.ClientNode, t.Addr(s.ClientNode))
+		if err != nil {
+			return dial, err
+		}
+		dial.From = []netip.Addr{t.Addr(s.ClientNode), other}
+	}
+	return dial, nil
 }
 
 // reuse is what lets connect() take over TIME_WAIT, over either family.

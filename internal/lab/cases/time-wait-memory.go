@@ -26,17 +26,13 @@ func charged(serve stage.ServeSpec, dial stage.DialSpec, set ...lab.Sysctl) lab.
 		if err != nil {
 			return err
 		}
-		groups, before := map[string]stage.ControlGroup{}, map[string]float64{}
-		for quantity, w := range map[string]*stage.Worker{"service_bytes": s.Server, "client_bytes": s.Client} {
-			if groups[quantity], err = controlGroupOf(t, "memory", w); err != nil {
-				return err
-			}
-			if err := groups[quantity].CountSockets(); err != nil {
-				return err
-			}
-			if before[quantity], err = groups[quantity].KernelMemory(); err != nil {
-				return err
-			}
+		service, err := account(t, s.Server)
+		if err != nil {
+			return err
+		}
+		client, err := account(t, s.Client)
+		if err != nil {
+			return err
 		}
 		open := s.Client.Churn
 		if serve.Unread {
@@ -56,16 +52,34 @@ func charged(serve stage.ServeSpec, dial stage.DialSpec, set ...lab.Sysctl) lab.
 		if err := stage.Settled(ctx, stage.ServicePort, s.ClientNode, s.ServerNode); err != nil {
 			return err
 		}
-		for quantity, g := range groups {
-			after, err := settledMemory(ctx, g)
+		for quantity, of := range map[string]memoryAccount{"service_bytes": service, "client_bytes": client} {
+			after, err := settledMemory(ctx, of.group)
 			if err != nil {
 				return err
 			}
-			t.Record(quantity, (after-before[quantity])/chargedConnections)
+			t.Record(quantity, (after-of.before)/chargedConnections)
 		}
 		return t.RecordStates(ctx, stage.ServicePort, tcp.TimeWait,
 			map[string]*stage.Node{"client_time_wait": s.ClientNode, "server_time_wait": s.ServerNode})
 	}
+}
+
+// memoryAccount is what a worker's control group was charged before a load.
+type memoryAccount struct {
+	group  stage.ControlGroup
+	before float64 // bytes
+}
+
+// account puts a worker into a control group that counts its memory.
+func account(t *lab.Trial, w *stage.Worker) (a memoryAccount, err error) {
+	if a.group, err = controlGroupOf(t, "memory", w); err != nil {
+		return a, err
+	}
+	if err := a.group.CountSockets(); err != nil {
+		return a, err
+	}
+	a.before, err = a.group.KernelMemory()
+	return a, err
 }
 
 // controlGroupOf puts a worker into a control group that ends with the trial.

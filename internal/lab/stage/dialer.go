@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -72,6 +73,22 @@ type Dialed struct {
 	Seconds float64        `json:"seconds"`
 	// Micros is how long each connect() that succeeded took, in µs, if it was asked.
 	Micros []float64 `json:"micros,omitempty"`
+}
+
+// Plus adds the two up.
+func (d Dialed) Plus(o Dialed) Dialed {
+	sum := Dialed{
+		Opened: d.Opened + o.Opened, NoPort: d.NoPort + o.NoPort, Failed: d.Failed + o.Failed,
+		FirstFailure: cmp.Or(d.FirstFailure, o.FirstFailure), Errnos: maps.Clone(d.Errnos), Seconds: d.Seconds + o.Seconds,
+		Micros: slices.Concat(d.Micros, o.Micros),
+	}
+	for errno, count := range o.Errnos {
+		if sum.Errnos == nil {
+			sum.Errnos = map[string]int{}
+		}
+		sum.Errnos[errno] += count
+	}
+	return sum
 }
 
 // defaultBatch is small enough for a batch's sockets to stay in a CPU's cache.

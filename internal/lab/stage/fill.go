@@ -1,7 +1,6 @@
 package stage
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,10 +64,7 @@ func Fill(ctx context.Context, n *Node, spec FillSpec) (Dialed, error) {
 	group.Wait()
 	var sum Dialed
 	for _, d := range done {
-		sum.Opened += d.Opened
-		sum.NoPort += d.NoPort
-		sum.Failed += d.Failed
-		sum.FirstFailure = cmp.Or(sum.FirstFailure, d.FirstFailure)
+		sum = sum.Plus(d)
 	}
 	sum.Seconds = time.Since(start).Seconds()
 	if err := errors.Join(errs...); err != nil {
