@@ -17,8 +17,8 @@ import (
 // inUserNamespace marks the process that already is the root of a user namespace.
 const inUserNamespace = "LINGER_LAB_USER_NAMESPACE"
 
-// ErrDenied means that no network namespace can be made here.
-var ErrDenied = errors.New("this system lets nobody but root make a network namespace")
+// errDenied means that no network namespace can be made here.
+var errDenied = errors.New("this system lets nobody but root make a network namespace")
 
 // Privileged tells whether this process can make network namespaces.
 func Privileged() bool {
@@ -31,10 +31,10 @@ func Privileged() bool {
 
 // AsRootOfUserNamespace runs this program again with the same arguments, as the root of
 // a user namespace of its own (user_namespaces(7)), and returns its exit code. The
-// error wraps ErrDenied where the system does not allow that.
+// error wraps errDenied where the system does not allow that.
 func AsRootOfUserNamespace(stdout, stderr io.Writer) (int, error) {
 	if os.Getenv(inUserNamespace) != "" {
-		return 0, fmt.Errorf("%w, in a user namespace neither", ErrDenied)
+		return 0, fmt.Errorf("%w, in a user namespace neither", errDenied)
 	}
 	again := exec.Command("/proc/self/exe")
 	again.Args = os.Args
@@ -59,7 +59,7 @@ func AsRootOfUserNamespace(stdout, stderr io.Writer) (int, error) {
 	case errors.As(err, &exit):
 		return exit.ExitCode(), nil
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EINVAL):
-		return 0, fmt.Errorf("%w: %w", ErrDenied, err)
+		return 0, fmt.Errorf("%w: %w", errDenied, err)
 	}
 	return 0, err
 }
