@@ -117,13 +117,12 @@ func nameProblems(ctx context.Context, t *lab.Trial, nodes ...*stage.Node) error
 
 func nginxProxy(kept bool) func(listen, backend netip.AddrPort) stage.Program {
 	return func(listen, backend netip.AddrPort) stage.Program {
-		http := fmt.Sprintf("keepalive_requests 100000; upstream backend { server %s; }", backend)
-		location := "proxy_pass http://backend;"
+		keeps, location := "", "proxy_pass http://backend;"
 		if kept {
-			http = fmt.Sprintf(
-				"keepalive_requests 100000; upstream backend { server %s; keepalive 16; keepalive_requests 100000; }", backend)
+			keeps = "keepalive 16; keepalive_requests 100000; "
 			location += ` proxy_http_version 1.1; proxy_set_header Connection "";`
 		}
+		http := fmt.Sprintf("keepalive_requests 100000; upstream backend { server %s; %s}", backend, keeps)
 		return stage.Nginx(listen, 1, http, location)
 	}
 }

@@ -34,19 +34,7 @@ func charged(serve stage.ServeSpec, dial stage.DialSpec, set ...lab.Sysctl) lab.
 		if err != nil {
 			return err
 		}
-		open := s.Client.Churn
-		if serve.Unread {
-			open = s.Client.Hold
-		}
-		dial.To, dial.Count = []netip.AddrPort{s.Service}, chargedConnections
-		done, err := open(ctx, dial)
-		if err == nil && done.Opened != chargedConnections {
-			err = fmt.Errorf("%d of %d connections were opened: %s", done.Opened, chargedConnections, done.FirstFailure)
-		}
-		if err != nil {
-			return err
-		}
-		if err := awaitAccepted(ctx, s.Server, chargedConnections); err != nil {
+		if err := openCharged(ctx, s, dial, serve.Unread); err != nil {
 			return err
 		}
 		if err := stage.Settled(ctx, stage.ServicePort, s.ClientNode, s.ServerNode); err != nil {
@@ -62,6 +50,23 @@ func charged(serve stage.ServeSpec, dial stage.DialSpec, set ...lab.Sysctl) lab.
 		return t.RecordStates(ctx, stage.ServicePort, tcp.TimeWait,
 			map[string]*stage.Node{"client_time_wait": s.ClientNode, "server_time_wait": s.ServerNode})
 	}
+}
+
+// openCharged opens the connections, which stay open where they are left unread.
+func openCharged(ctx context.Context, s lab.Scene, dial stage.DialSpec, unread bool) error {
+	open := s.Client.Churn
+	if unread {
+		open = s.Client.Hold
+	}
+	dial.To, dial.Count = []netip.AddrPort{s.Service}, chargedConnections
+	done, err := open(ctx, dial)
+	if err != nil {
+		return err
+	}
+	if done.Opened != chargedConnections {
+		return fmt.Errorf("%d of %d connections were opened: %s", done.Opened, chargedConnections, done.FirstFailure)
+	}
+	return awaitAccepted(ctx, s.Server, chargedConnections)
 }
 
 // memoryAccount is what a worker's control group was charged before a load.

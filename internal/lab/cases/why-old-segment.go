@@ -20,12 +20,12 @@ type guard string
 
 // The guards, each with all others out of the way, and none.
 //
-//   - GuardTimeWait: there is no new connection while TIME_WAIT stands.
-//   - GuardTimeStamps: the old segment's time stamp is older (PAWS, RFC 7323, 5).
-//   - GuardClock: the initial sequence numbers follow a clock, so that the old segment's
+//   - guardTimeWait: there is no new connection while TIME_WAIT stands.
+//   - guardTimeStamps: the old segment's time stamp is older (PAWS, RFC 7323, 5).
+//   - guardClock: the initial sequence numbers follow a clock, so that the old segment's
 //     is no longer in the window (RFC 9293, 3.4.1).
-//   - GuardAckBeyond: it acknowledges what was never sent (RFC 9293, 3.10.7.4).
-//   - GuardAckTooOld: it acknowledges what was acknowledged more than a window ago
+//   - guardAckBeyond: it acknowledges what was never sent (RFC 9293, 3.10.7.4).
+//   - guardAckTooOld: it acknowledges what was acknowledged more than a window ago
 //     (RFC 5961, 5.2).
 const (
 	guardTimeWait   guard = "TIME_WAIT"
@@ -46,12 +46,12 @@ var (
 type replayed struct {
 	// refused is why there was no new connection, nil if there was one.
 	refused error
-	// delivered is what the receiver's program read in the new connection; Corrupted is
+	// delivered is what the receiver's program read in the new connection; corrupted is
 	// how many bytes of it are not those that the sender's program wrote there.
 	delivered []byte
 	corrupted int
-	// olderStamps and Challenges are what the receiver's kernel counted at the old
-	// segment, as PAWSEstab and TCPChallengeACK. Answered tells that it answered at once.
+	// olderStamps and challenges are what the receiver's kernel counted at the old
+	// segment, as PAWSEstab and TCPChallengeACK. answered tells that it answered at once.
 	olderStamps, challenges int
 	answered                bool
 	ladder                  wire.Ladder

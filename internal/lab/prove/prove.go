@@ -67,7 +67,7 @@ const (
 	keyTracksEstablished = "net.netfilter.nf_conntrack_tcp_timeout_established"
 )
 
-// provers make an experiment of a change of their key, or say why there can be none.
+// provers make an experiment of a proposal of their key, or say why there can be none.
 var provers = map[string]func(Proposal) (lab.Experiment, error){
 	keyRange:             proveRange,
 	keyReserved:          proveReserved,
@@ -83,9 +83,9 @@ var provers = map[string]func(Proposal) (lab.Experiment, error){
 	keyTracksEstablished: proveTracksEstablished,
 }
 
-// Experiment shows what a proposal does: its base line has the old
-// value, its one variant the new one, and either has beside it what stands at the
-// place. Where it cannot be built here, Cannot says why.
+// Experiment shows what the proposal does: its base line has the old value, its one
+// variant the new one, and either has beside it what stands at the place. Where it cannot
+// be built here, Cannot says why.
 func (p Proposal) Experiment() lab.Experiment {
 	prover, known := provers[p.Key]
 	var e lab.Experiment
@@ -122,9 +122,9 @@ func (p Proposal) compare(e lab.Experiment, seconds float64, arm func(value stri
 	return e, nil
 }
 
-// settings are those beside the change, but for some keys that the experiment chooses
-// itself, and a value of the changed key. What is empty is left as it is.
-func (p Proposal) settings(at func(key, value string) lab.Sysctl, value string, chosen ...string) []lab.Sysctl {
+// sysctls are those beside the key, but for some that the experiment chooses itself, and
+// a value of the key. What is empty is left as it is.
+func (p Proposal) sysctls(at func(key, value string) lab.Sysctl, value string, chosen ...string) []lab.Sysctl {
 	var all []lab.Sysctl
 	for _, key := range slices.Sorted(maps.Keys(p.Beside)) {
 		if p.Beside[key] != "" && key != p.Key && !slices.Contains(chosen, key) {

@@ -70,7 +70,7 @@ func proveRange(p Proposal) (lab.Experiment, error) {
 	}, 3, func(value string) lab.Measure {
 		narrow := func(s lab.Scene) error { return s.ClientNode.NarrowRange(ports[value]) }
 		return holdConnections(stage.ServeSpec{Close: stage.CloseSecond}, stage.DialSpec{Count: connects}, narrow,
-			p.settings(lab.AtClient, value, keyRange, keyReserved)...)
+			p.sysctls(lab.AtClient, value, keyRange, keyReserved)...)
 	})
 }
 
@@ -82,13 +82,12 @@ func proveReserved(p Proposal) (lab.Experiment, error) {
 	if err := errors.Join(errOld, errNew); err != nil {
 		return lab.Experiment{}, err
 	}
-	first := 0
-	for port := 1024; port <= math.MaxUint16 && first == 0; port++ {
-		if new.Contains(uint16(port)) && !old.Contains(uint16(port)) {
-			first = port
-		}
+	reserved := func(port uint16) bool { return new.Contains(port) && !old.Contains(port) }
+	first := 1024
+	for first <= math.MaxUint16 && !reserved(uint16(first)) {
+		first++
 	}
-	if first == 0 {
+	if first > math.MaxUint16 {
 		return lab.Experiment{}, errors.New("it reserves no port that was not reserved")
 	}
 	around := tcp.PortRange{Low: uint16(max(1024, first-50)), High: uint16(min(math.MaxUint16, first+49))}
@@ -100,32 +99,38 @@ func proveReserved(p Proposal) (lab.Experiment, error) {
 		Quantities: []proof.Quantity{{Name: "taken", Title: "ports taken that the plan reserves", Unit: "ports",
 			Better: proof.Less}, lab.Succeeded},
 	}, 2, func(value string) lab.Measure {
-		return func(ctx context.Context, t *lab.Trial) error {
-			set := append(p.settings(lab.AtClient, value, keyRange),
-				lab.AtClient(keyRange, fmt.Sprintf("%d %d", around.Low, around.High)))
-			s, err := t.Scene(ctx, stage.ServeSpec{Close: stage.CloseSecond}, set...)
-			if err != nil {
-				return err
-			}
-			done, err := s.Client.Hold(ctx, stage.DialSpec{To: []netip.AddrPort{s.Service}, Count: around.Size() + 1})
-			if err != nil {
-				return err
-			}
-			taken := 0
-			err = s.ClientNode.Each(ctx, func(socket *sockdiag.Socket) {
-				if new.Contains(socket.LocalPort) && !old.Contains(socket.LocalPort) {
-					taken++
-				}
-			}, tcp.Established)
-			t.Record("taken", float64(taken))
-			t.RecordDialed(done)
-			return err
-		}
+		set := append(p.sysctls(lab.AtClient, value, keyRange),
+			lab.AtClient(keyRange, fmt.Sprintf("%d %d", around.Low, around.High)))
+		return takeAll(around.Size(), reserved, set...)
 	})
 }
 
+// takeAll connects until a client's range of so many ports is taken, and counts those
+// that are reserved.
+func takeAll(ports int, reserved func(port uint16) bool, set ...lab.Sysctl) lab.Measure {
+	return func(ctx context.Context, t *lab.Trial) error {
+		s, err := t.Scene(ctx, stage.ServeSpec{Close: stage.CloseSecond}, set...)
+		if err != nil {
+			return err
+		}
+		done, err := s.Client.Hold(ctx, stage.DialSpec{To: []netip.AddrPort{s.Service}, Count: ports + 1})
+		if err != nil {
+			return err
+		}
+		taken := 0
+		err = s.ClientNode.Each(ctx, func(socket *sockdiag.Socket) {
+			if reserved(socket.LocalPort) {
+				taken++
+			}
+		}, tcp.Established)
+		t.Record("taken", float64(taken))
+		t.RecordDialed(done)
+		return err
+	}
+}
+
 // proveTakeOver fills a range with TIME_WAIT and connects again when that is old enough:
-// for a changed delay, older than the shorter one and younger than the longer one.
+// where it is the delay, older than the shorter one and younger than the longer one.
 func proveTakeOver(p Proposal) (lab.Experiment, error) {
 	wait := cases.AfterDelay
 	if p.Key == keyReuseDelay {
@@ -149,7 +154,7 @@ func proveTakeOver(p Proposal) (lab.Experiment, error) {
 			lab.Failures, lab.Succeeded, {Name: "taken_over", Title: "TIME_WAIT taken over (TWRecycled)", Unit: "sockets"},
 		},
 	}, 3+wait.Seconds(), func(value string) lab.Measure {
-		return cases.TakeOver(wait, p.settings(lab.AtClient, value, keyRange, keyReserved)...)
+		return cases.TakeOver(wait, p.sysctls(lab.AtClient, value, keyRange, keyReserved)...)
 	})
 }
 
@@ -177,7 +182,7 @@ func proveFinTimeout(p Proposal) (lab.Experiment, error) {
 		e.Setup = "50 connections that the client closes first"
 		return p.compare(e, 68, func(value string) lab.Measure {
 			return cases.WaitFor(tcp.TimeWait, tcp.TimeWait, stage.CloseSecond, 90*time.Second,
-				p.settings(lab.AtClient, value)...)
+				p.sysctls(lab.AtClient, value)...)
 		})
 	}
 	e.Question = "How long does an orphan in FIN_WAIT2 stay?"
@@ -192,7 +197,7 @@ func proveFinTimeout(p Proposal) (lab.Experiment, error) {
 	return p.compare(e, float64(max(finWait2Seconds(old), finWait2Seconds(new)))*1.1+2, func(value string) lab.Measure {
 		return func(ctx context.Context, t *lab.Trial) error {
 			if err := cases.WaitFor(tcp.FinWait2, tcp.FinWait2TimeWait, stage.AcceptNever, 150*time.Second,
-				p.settings(lab.AtClient, value)...)(ctx, t); err != nil {
+				p.sysctls(lab.AtClient, value)...)(ctx, t); err != nil {
 				return err
 			}
 			says, err := strconv.ParseFloat(value, 64)
@@ -239,7 +244,7 @@ func proveBuckets(p Proposal) (lab.Experiment, error) {
 	e.Load = lab.Works
 	return p.compare(e, 2, func(value string) lab.Measure {
 		return cases.Overflown(cases.ServerCloses, stage.DialSpec{PeerCloses: true, Count: closes},
-			append(p.settings(lab.AtServer, "", keyBuckets), cases.Buckets(values[value]))...)
+			append(p.sysctls(lab.AtServer, "", keyBuckets), cases.Buckets(values[value]))...)
 	})
 }
 
@@ -260,7 +265,7 @@ func proveSomaxconn(p Proposal) (lab.Experiment, error) {
 		Load:     lab.Waits, Quantities: []proof.Quantity{lab.Failures, lab.Succeeded},
 	}, 5, func(value string) lab.Measure {
 		return holdConnections(stage.ServeSpec{Close: stage.AcceptNever, Backlog: math.MaxUint16},
-			stage.DialSpec{Count: connects, PatienceMS: 150}, nil, p.settings(lab.AtServer, value)...)
+			stage.DialSpec{Count: connects, PatienceMS: 150}, nil, p.sysctls(lab.AtServer, value)...)
 	})
 }
 
@@ -295,7 +300,7 @@ func proveKeepalive(p Proposal) (lab.Experiment, error) {
 		number(new), scaled, forgets)
 	return p.compare(e, 7, func(value string) lab.Measure {
 		// The kernel waits for tcp_keepalive_intvl after a probe that is answered, too.
-		set := append(p.settings(lab.AtClient, "", keyKeepalive, keyProbes),
+		set := append(p.sysctls(lab.AtClient, "", keyKeepalive, keyProbes),
 			lab.AtClient(keyKeepalive, strconv.Itoa(values[value])), lab.AtClient(keyProbes, "1"))
 		return cases.Idled(-1, forgets, set...)
 	})
@@ -316,11 +321,11 @@ func proveTracksEstablished(p Proposal) (lab.Experiment, error) {
 	e.Setup = fmt.Sprintf("a firewall that forgets after %s s and %s s%s; 20 connections, idle for 4 s", number(old), number(new),
 		scaled)
 	return p.compare(e, 7, func(value string) lab.Measure {
-		return cases.Idled(0, values[value], p.settings(lab.AtServer, "", keyTracksEstablished)...)
+		return cases.Idled(0, values[value], p.sysctls(lab.AtServer, "", keyTracksEstablished)...)
 	})
 }
 
-// proveTracksTimeWait shows what a change is made for: a longer memory, so that a NAT
+// proveTracksTimeWait shows what a proposal is made for: a longer memory, so that a NAT
 // does not give a port away that the service still remembers; a shorter one, so that the
 // table holds fewer entries.
 func proveTracksTimeWait(p Proposal) (lab.Experiment, error) {
@@ -353,24 +358,30 @@ func proveTracksTimeWait(p Proposal) (lab.Experiment, error) {
 		Quantities: []proof.Quantity{{Name: "entries", Title: "entries of the table", Unit: "entries", Better: proof.Less,
 			Margin: proof.Margin{Absolute: 5}}},
 	}, wait.Seconds()+3, func(value string) lab.Measure {
-		return func(ctx context.Context, t *lab.Trial) error {
-			s, err := t.Scene(ctx, cases.ServerCloses, p.settings(lab.AtServer, "")...)
-			if err != nil {
-				return err
-			}
-			if err := s.ServerNode.RefuseUnknown(nftables.ChainHookInput); err != nil {
-				return err
-			}
-			if err := s.ServerNode.Set(p.Key, value); err != nil {
-				return err
-			}
-			if err := s.Burst(ctx, stage.DialSpec{To: []netip.AddrPort{s.Service}, Count: 100, PeerCloses: true}); err != nil {
-				return err
-			}
-			stage.Sleep(ctx, wait)
-			entries, err := s.ServerNode.Tracked()
-			t.Record("entries", float64(entries))
+		return remembered(p.Key, value, wait, p.sysctls(lab.AtServer, "")...)
+	})
+}
+
+// remembered closes 100 connections at a service that tracks them, with a value of a key
+// of its table, and counts what the table still holds when it has waited.
+func remembered(key, value string, wait time.Duration, set ...lab.Sysctl) lab.Measure {
+	return func(ctx context.Context, t *lab.Trial) error {
+		s, err := t.Scene(ctx, cases.ServerCloses, set...)
+		if err != nil {
 			return err
 		}
-	})
+		if err := s.ServerNode.RefuseUnknown(nftables.ChainHookInput); err != nil {
+			return err
+		}
+		if err := s.ServerNode.Set(key, value); err != nil {
+			return err
+		}
+		if err := s.Burst(ctx, stage.DialSpec{To: []netip.AddrPort{s.Service}, Count: 100, PeerCloses: true}); err != nil {
+			return err
+		}
+		stage.Sleep(ctx, wait)
+		entries, err := s.ServerNode.Tracked()
+		t.Record("entries", float64(entries))
+		return err
+	}
 }

@@ -21,7 +21,7 @@ type World struct {
 
 	// fault is empty where nothing is wrong.
 	fault diagnose.Slug
-	// client and Server are the hosts of the fault; they may be one.
+	// client and server are the hosts of the fault; they may be one.
 	client, server int
 	options        cases.Options
 	// secondAddress has the service of the fault on a second address of its host.
@@ -38,7 +38,7 @@ type World struct {
 // bystander is a healthy load beside the fault.
 type bystander struct {
 	kind bystanderKind
-	// from and To are the hosts of its client and service; they may be one.
+	// from and to are the hosts of its client and service; they may be one.
 	from, to int
 	ipv6     bool
 	// connections are those that stay open, or came before the look.
@@ -56,12 +56,12 @@ type bystander struct {
 // bystanderKind is what a bystander does.
 type bystanderKind string
 
-// Idle connections; a Pool that is used; churn in which the client or the service
-// closes first, some of it a while ago (BurstOfChurn); a Crawler that closes few
-// connections to each of many services; Loopback churn, and that of a Reuser, whose
-// ports are taken over in time; a Relay that serves and connects, as a proxy does;
-// Stragglers, whose service has not closed some connections yet; Accidents, which end
-// by a reset; a Sharer, which has a pool to the very service of the fault.
+// Idle connections; a pool that is used; churn in which the client or the service
+// closes first, some of it a while ago (burstOfChurn); a crawler that closes few
+// connections to each of many services; loopback churn, and that of a reuser, whose
+// ports are taken over in time; a relay that serves and connects, as a proxy does;
+// stragglers, whose service has not closed some connections yet; accidents, which end
+// by a reset; a sharer, which has a pool to the very service of the fault.
 const (
 	idle         bystanderKind = "idle"
 	pool         bystanderKind = "pool"

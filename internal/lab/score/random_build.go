@@ -134,24 +134,57 @@ func (b *builtWorld) process(ctx context.Context, host int, role string, i int) 
 func bystanderPort(i int) uint16 { return uint16(9000 + 200*i) }
 
 func (b *builtWorld) standBystander(ctx context.Context, i int, by bystander) error {
-	closing := stage.CloseSecond
+	dial := b.dialOf(i, by)
+	server, err := b.process(ctx, by.to, "server", i)
+	if err != nil {
+		return err
+	}
+	if _, err := server.Serve(ctx, serviceOf(by, dial.To)); err != nil {
+		return err
+	}
+	client, err := b.process(ctx, by.from, "client", i)
+	if err != nil {
+		return err
+	}
 	switch by.kind {
-	case serviceChurn:
-		closing = stage.CloseFirst
+	case idle, pool:
+		return hold(ctx, client, dial, by.connections, by.kind == pool)
 	case stragglers:
-		closing = stage.CloseNever
-	case accidents:
-		closing = stage.CloseByReset
+		if err := hold(ctx, client, dial, by.connections, false); err != nil {
+			return err
+		}
+		return client.Drop(ctx)
+	case relay:
+		return b.relay(ctx, i, by, client, dial)
+	case reuser:
+		if err := b.Topology.Nodes[by.from].Set("net.ipv4.tcp_tw_reuse", "1"); err != nil {
+			return err
+		}
+	case burstOfChurn:
+		burst := dial
+		burst.Count, burst.Rate = by.connections, 0
+		if done, err := client.Churn(ctx, burst); err != nil || done.Failed+done.NoPort > 0 {
+			return cmp.Or(err, fmt.Errorf("%d of %d connections failed: %s", done.Failed+done.NoPort, burst.Count,
+				done.FirstFailure))
+		}
+		b.RipeAt = time.Now().Add(cases.QuietAfterBurst)
 	}
-	ports := 1
-	if by.kind == crawler {
-		ports = crawledPorts
+	return client.Begin(ctx, dial)
+}
+
+// dialOf are the connections of the ith bystander.
+func (b *builtWorld) dialOf(i int, by bystander) stage.DialSpec {
+	dial := stage.DialSpec{Batch: 1, PeerCloses: by.kind == serviceChurn, Rate: by.rate}
+	ports, port := 1, bystanderPort(i)
+	switch by.kind {
+	case crawler:
+		ports, dial.Batch = crawledPorts, 5
+	case loopback, reuser:
+		dial.Batch = 5
 	}
-	port := bystanderPort(i)
 	if by.samePort {
 		port = stage.ServicePort
 	}
-	dial := stage.DialSpec{Batch: 1, PeerCloses: by.kind == serviceChurn, Rate: by.rate}
 	service := b.addrs[by.to].of(by.ipv6)[:by.addresses]
 	if by.kind == loopback {
 		service = []netip.Addr{loopbackAddr(by.ipv6)}
@@ -162,70 +195,53 @@ func (b *builtWorld) standBystander(ctx context.Context, i int, by bystander) er
 		}
 	}
 	if by.addresses > 1 {
-		addrs := b.addrs[by.from].of(by.ipv6)
-		dial.From = addrs
+		dial.From = b.addrs[by.from].of(by.ipv6)
 	}
-	server, err := b.process(ctx, by.to, "server", i)
-	if err != nil {
-		return err
-	}
-	serve := stage.ServeSpec{Endpoints: dial.To, Close: closing}
-	if by.wildcard {
-		all := netip.IPv4Unspecified()
-		if stage.HasIPv6() {
-			all = netip.IPv6Unspecified() // and IPv4 by the same socket
-		}
-		serve.Endpoints = nil
-		for p := range ports {
-			serve.Endpoints = append(serve.Endpoints, netip.AddrPortFrom(all, port+uint16(p)))
-		}
-	}
-	if _, err := server.Serve(ctx, serve); err != nil {
-		return err
-	}
-	client, err := b.process(ctx, by.from, "client", i)
-	if err != nil {
-		return err
-	}
+	return dial
+}
+
+// serviceOf is a bystander's service at some endpoints, or at all addresses with their
+// ports.
+func serviceOf(by bystander, at []netip.AddrPort) stage.ServeSpec {
+	serve := stage.ServeSpec{Endpoints: at, Close: stage.CloseSecond}
 	switch by.kind {
-	case crawler, loopback:
-		dial.Batch = 5
-	case reuser:
-		dial.Batch = 5
-		if err := b.Topology.Nodes[by.from].Set("net.ipv4.tcp_tw_reuse", "1"); err != nil {
-			return err
-		}
-	case idle, pool:
-		return hold(ctx, client, dial, by.connections, by.kind == pool)
+	case serviceChurn:
+		serve.Close = stage.CloseFirst
 	case stragglers:
-		if err := hold(ctx, client, dial, by.connections, false); err != nil {
-			return err
-		}
-		return client.Drop(ctx)
-	case burstOfChurn:
-		dial.Count, dial.Rate = by.connections, 0
-		if done, err := client.Churn(ctx, dial); err != nil || done.Failed+done.NoPort > 0 {
-			return cmp.Or(err, fmt.Errorf("%d of %d connections failed: %s", done.Failed+done.NoPort, dial.Count,
-				done.FirstFailure))
-		}
-		b.RipeAt = time.Now().Add(cases.QuietAfterBurst)
-		dial.Count, dial.Rate = 0, by.rate
-	case relay:
-		// The client is the relay; its clients are on the other side.
-		if err := hold(ctx, client, dial, by.connections, true); err != nil {
-			return err
-		}
-		own := netip.AddrPortFrom(b.addrs[by.from].of(by.ipv6)[0], bystanderPort(i)+1)
-		if _, err := client.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{own}, Close: stage.CloseSecond}); err != nil {
-			return err
-		}
-		visitor, err := b.process(ctx, by.to, "visitor", i)
-		if err != nil {
-			return err
-		}
-		return hold(ctx, visitor, stage.DialSpec{To: []netip.AddrPort{own}}, by.connections, true)
+		serve.Close = stage.CloseNever
+	case accidents:
+		serve.Close = stage.CloseByReset
 	}
-	return client.Begin(ctx, dial)
+	if !by.wildcard {
+		return serve
+	}
+	everywhere := netip.IPv4Unspecified()
+	if stage.HasIPv6() {
+		everywhere = netip.IPv6Unspecified() // and IPv4 by the same socket
+	}
+	serve.Endpoints = nil
+	for _, endpoint := range at {
+		if wild := netip.AddrPortFrom(everywhere, endpoint.Port()); !slices.Contains(serve.Endpoints, wild) {
+			serve.Endpoints = append(serve.Endpoints, wild)
+		}
+	}
+	return serve
+}
+
+// relay has a client serve others too: they are on the other side.
+func (b *builtWorld) relay(ctx context.Context, i int, by bystander, client *stage.Worker, dial stage.DialSpec) error {
+	if err := hold(ctx, client, dial, by.connections, true); err != nil {
+		return err
+	}
+	own := netip.AddrPortFrom(b.addrs[by.from].of(by.ipv6)[0], bystanderPort(i)+1)
+	if _, err := client.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{own}, Close: stage.CloseSecond}); err != nil {
+		return err
+	}
+	visitor, err := b.process(ctx, by.to, "visitor", i)
+	if err != nil {
+		return err
+	}
+	return hold(ctx, visitor, stage.DialSpec{To: []netip.AddrPort{own}}, by.connections, true)
 }
 
 func loopbackAddr(ipv6 bool) netip.Addr {
