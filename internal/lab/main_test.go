@@ -17,8 +17,9 @@ func TestMain(m *testing.M) {
 		exit(collectAndReport(path))
 	}
 	flag.Parse()
-	// These tests mostly wait for sockets to age, each in namespaces of its own, so
-	// that there may be more of them at a time than CPUs.
+	// The tests that build whole problems are here and not in the rooms below, since they
+	// mostly wait for sockets to age, each in namespaces of its own: so they wait side by
+	// side, and there may be more of them at a time than CPUs.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
