@@ -20,11 +20,11 @@ import (
 	"syscall"
 	"time"
 
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
 )
 
 func main() {
-	lab.Worker()
+	stage.BecomeWorker()
 	if len(os.Args) == 2 && os.Args[1] == drainArgument {
 		if err := drain(); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
@@ -113,7 +113,7 @@ type measure struct {
 }
 
 // inside runs a program in a node's namespace and measures it.
-func inside(ctx context.Context, n *lab.Node, name string, args ...string) (measure, error) {
+func inside(ctx context.Context, n *stage.Node, name string, args ...string) (measure, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdout = nowhere{} // through a pipe, as when another program reads it
 	var start time.Time
@@ -175,14 +175,14 @@ func (b *bench) build(ctx context.Context) error {
 func (b *bench) crowd(ctx context.Context) (err error) {
 	const namespaces, busy, each = 200, 3, 100_000
 	fmt.Fprintf(b.progress, "bench: making %d namespaces, %d of them with %d TIME_WAIT sockets\n", namespaces, busy, each)
-	var all []*lab.Topology
+	var all []*stage.Topology
 	defer func() {
 		for _, t := range all {
 			err = errors.Join(err, t.Close())
 		}
 	}()
 	for i := range namespaces {
-		t, err := lab.NewLoopback(fmt.Sprintf("crowd-%d", i))
+		t, err := stage.NewLoopback(fmt.Sprintf("crowd-%d", i))
 		if err != nil {
 			return err
 		}
@@ -195,7 +195,7 @@ func (b *bench) crowd(ctx context.Context) (err error) {
 		}
 	}
 	for i := range busy {
-		if _, err := lab.Fill(ctx, all[i].Nodes[0], lab.FillSpec{Sockets: each}); err != nil {
+		if _, err := stage.Fill(ctx, all[i].Nodes[0], stage.FillSpec{Sockets: each}); err != nil {
 			return err
 		}
 	}
@@ -248,7 +248,7 @@ func (b *bench) sizes(ctx context.Context) error {
 		}
 		for fill := range size.fills {
 			fmt.Fprintf(b.progress, "bench: %s TIME_WAIT sockets, fill %d of %d\n", count(size.sockets), fill+1, size.fills)
-			err := filled(ctx, size.sockets, func(n *lab.Node) error {
+			err := filled(ctx, size.sockets, func(n *stage.Node) error {
 				for round := range size.rounds {
 					var linger time.Duration
 					took := make([]float64, len(programs))
@@ -297,13 +297,13 @@ func (b *bench) sizes(ctx context.Context) error {
 
 // filled calls fn with a namespace that holds so many TIME_WAIT sockets. The
 // first of them go 60 s after they came, which bounds what fn can measure.
-func filled(ctx context.Context, sockets int, fn func(*lab.Node) error) (err error) {
-	t, err := lab.NewLoopback("bench")
+func filled(ctx context.Context, sockets int, fn func(*stage.Node) error) (err error) {
+	t, err := stage.NewLoopback("bench")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
-	dialed, err := lab.Fill(ctx, t.Nodes[0], lab.FillSpec{Sockets: sockets})
+	dialed, err := stage.Fill(ctx, t.Nodes[0], stage.FillSpec{Sockets: sockets})
 	if err != nil {
 		return err
 	}

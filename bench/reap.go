@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
 )
 
 // reapSockets is how many TIME_WAIT sockets linger reap and ss -K destroy.
@@ -31,7 +31,7 @@ func (b *bench) reap(ctx context.Context) error {
 		var pair [2]measure
 		for _, i := range order {
 			fmt.Fprintf(b.progress, "bench: %s of %s sockets\n", programs[i].name, count(reapSockets))
-			err := filled(ctx, reapSockets, func(n *lab.Node) (err error) {
+			err := filled(ctx, reapSockets, func(n *stage.Node) (err error) {
 				pair[i], err = inside(ctx, n, programs[i].argv[0], programs[i].argv[1:]...)
 				return err
 			})

@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
 	"linger/internal/proof"
 )
 
@@ -140,7 +140,7 @@ func (c churn) rate() float64          { return float64(c.opened) / c.wall.Secon
 // none does. The CPU is that of both ends, of the tracer while it watches, and of the threads
 // that do the kernel's deferred work.
 func load(ctx context.Context, tr *tracer) (c churn, err error) {
-	t, err := lab.NewLoopback("bench-trace")
+	t, err := stage.NewLoopback("bench-trace")
 	if err != nil {
 		return c, err
 	}
@@ -162,12 +162,12 @@ func load(ctx context.Context, tr *tracer) (c churn, err error) {
 		to = append(to, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 1, byte(1 + i)}), churnPort))
 	}
 	warm = append(warm, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 1, 1}), warmPort))
-	if _, err := server.Serve(ctx, lab.ServeSpec{Endpoints: append(warm, to...), Close: lab.CloseSecond}); err != nil {
+	if _, err := server.Serve(ctx, stage.ServeSpec{Endpoints: append(warm, to...), Close: stage.CloseSecond}); err != nil {
 		return c, err
 	}
 	var watch *watching
 	warmUp := func() error {
-		_, err := client.Churn(ctx, lab.DialSpec{To: warm, Count: 200})
+		_, err := client.Churn(ctx, stage.DialSpec{To: warm, Count: 200})
 		return err
 	}
 	if tr != nil {
@@ -194,7 +194,7 @@ func load(ctx context.Context, tr *tracer) (c churn, err error) {
 		return total
 	}
 	before, start := used(), time.Now()
-	done, err := client.Churn(ctx, lab.DialSpec{To: to, Count: churned})
+	done, err := client.Churn(ctx, stage.DialSpec{To: to, Count: churned})
 	if err != nil {
 		return c, err
 	}

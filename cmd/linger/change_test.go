@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"linger/internal/kernel/netns"
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
 )
 
 // told is what linger tells of a change, as far as it is asked here.
@@ -35,7 +35,7 @@ type told struct {
 // host is where commands are run: in a node's namespace, with a state directory.
 type host struct {
 	t    *testing.T
-	node *lab.Node
+	node *stage.Node
 	dir  string
 }
 
@@ -98,9 +98,9 @@ func (h *host) sysctl(key string) (value string) {
 }
 
 // outOfPorts is a client that has no source port left for the one service that it knows.
-func outOfPorts(ctx context.Context, t *testing.T) (h *host, churn func() lab.Dialed) {
+func outOfPorts(ctx context.Context, t *testing.T) (h *host, churn func() stage.Dialed) {
 	t.Helper()
-	pair, err := lab.NewPair("client", "server")
+	pair, err := stage.NewPair("client", "server")
 	if err != nil {
 		t.Skipf("needs root: %v", err)
 	}
@@ -116,16 +116,16 @@ func outOfPorts(ctx context.Context, t *testing.T) (h *host, churn func() lab.Di
 		t.Fatal(err)
 	}
 	service := netip.AddrPortFrom(server.IPv4, 8080)
-	if _, err := s.Serve(ctx, lab.ServeSpec{Endpoints: []netip.AddrPort{service}, Close: lab.CloseSecond}); err != nil {
+	if _, err := s.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{service}, Close: stage.CloseSecond}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := client.Start(ctx, "lab-client")
 	if err != nil {
 		t.Fatal(err)
 	}
-	churn = func() lab.Dialed {
+	churn = func() stage.Dialed {
 		t.Helper()
-		done, err := c.Churn(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Count: ports / 2})
+		done, err := c.Churn(ctx, stage.DialSpec{To: []netip.AddrPort{service}, Count: ports / 2})
 		if err != nil {
 			t.Fatal(err)
 		}

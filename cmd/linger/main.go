@@ -10,11 +10,11 @@ import (
 	"syscall"
 
 	"linger/internal/cli"
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
 )
 
 func main() {
-	lab.Worker() // returns unless this is a process of the laboratory
+	stage.BecomeWorker() // returns unless this is a process of the laboratory
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

@@ -17,11 +17,11 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
 )
 
 func TestMain(m *testing.M) {
-	lab.Worker() // linger lab starts its own program again
+	stage.BecomeWorker() // linger lab starts its own program again
 	testscript.Main(m, map[string]func(){"linger": main, "without": without})
 }
 

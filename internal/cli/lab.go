@@ -14,6 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"linger/internal/lab"
+	"linger/internal/lab/cases"
+	"linger/internal/lab/score"
+	"linger/internal/lab/stage"
 	"linger/internal/proof"
 	"linger/internal/render"
 )
@@ -60,7 +63,7 @@ func newLabList(streams Streams) *cobra.Command {
 		Use: "list", Short: "List the experiments and their variants", Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			var b strings.Builder
-			for _, e := range lab.Experiments() {
+			for _, e := range cases.Experiments() {
 				fmt.Fprintf(&b, "%s\n    %s\n", e.Name, e.Question)
 				for _, a := range e.Arms[1:] {
 					fmt.Fprintf(&b, "    %-20s %-12s %s\n", a.ID, a.Kind, a.Title)
@@ -78,7 +81,7 @@ func newLabRun(streams Streams, code *int) *cobra.Command {
 		Use: "run EXPERIMENT...", Short: "Run some experiments",
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			var names []string
-			for _, e := range lab.Experiments() {
+			for _, e := range cases.Experiments() {
 				names = append(names, e.Name+"\t"+e.Title)
 			}
 			return names, cobra.ShellCompDirectiveNoFileComp
@@ -99,7 +102,7 @@ func newLabRun(streams Streams, code *int) *cobra.Command {
 
 func newLabAll(streams Streams, code *int) *cobra.Command {
 	var o labOptions
-	var score bool
+	var scored bool
 	c := &cobra.Command{
 		Use: "all", Short: "Run every experiment", Args: noArguments,
 		Long: `Run every experiment. With --score, build each problem instead, and each cured state
@@ -112,20 +115,20 @@ The exit code is 0 if all came out as expected, 1 if a verdict or a name differs
 something could not run, 64 for a wrong command line.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var err error
-			if score {
+			if scored {
 				for _, other := range []string{"repeat", "quick", "report"} {
 					if c.Flags().Changed(other) {
 						return usagef("see `linger lab all --help`", "--score and --%s: a score measures nothing", other)
 					}
 				}
-				*code, err = (&scoreOptions{output: o.output, color: o.color}).run(c.Context(), streams, lab.ScoreAll)
+				*code, err = (&scoreOptions{output: o.output, color: o.color}).run(c.Context(), streams, score.All)
 				return err
 			}
-			*code, err = o.run(c.Context(), streams, lab.Experiments())
+			*code, err = o.run(c.Context(), streams, cases.Experiments())
 			return err
 		},
 	}
-	c.Flags().BoolVar(&score, "score", false, "build each problem and its cured state, and score what linger diagnose names")
+	c.Flags().BoolVar(&scored, "score", false, "build each problem and its cured state, and score what linger diagnose names")
 	o.add(c)
 	return c
 }
@@ -149,7 +152,7 @@ func (o *labOptions) choose(names []string) ([]lab.Experiment, error) {
 	ids := map[string]bool{}
 	for _, name := range names {
 		found := false
-		for _, e := range lab.Experiments() {
+		for _, e := range cases.Experiments() {
 			if e.Name == name {
 				chosen, found = append(chosen, e), true
 				for _, a := range e.Arms[1:] {
@@ -176,10 +179,10 @@ func (o *labOptions) run(ctx context.Context, streams Streams, chosen []lab.Expe
 	if o.repeat < 0 {
 		return 0, usagef("0 is the default", "--repeat %d: want no negative number", o.repeat)
 	}
-	if !lab.Privileged() {
-		return lab.AsRootOfUserNamespace(streams.Out, streams.Err)
+	if !stage.Privileged() {
+		return stage.AsRootOfUserNamespace(streams.Out, streams.Err)
 	}
-	if err := lab.Sweep(); err != nil {
+	if err := stage.Sweep(); err != nil {
 		return 0, err
 	}
 	if o.pcap != "" {
@@ -212,7 +215,7 @@ func (o *labOptions) run(ctx context.Context, streams Streams, chosen []lab.Expe
 
 // wired names the experiments on a wire.
 func wired() (names []string) {
-	for _, e := range lab.Experiments() {
+	for _, e := range cases.Experiments() {
 		if e.Wired {
 			names = append(names, e.Name)
 		}

@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"linger/internal/lab"
+	"linger/internal/lab/prove"
+	"linger/internal/lab/stage"
 	"linger/internal/plan"
 	"linger/internal/proof"
 	"linger/internal/render"
@@ -67,17 +69,17 @@ func (o *proveOptions) run(ctx context.Context, streams Streams, what string) (i
 	if o.repeat < 1 {
 		return 0, usagef("3 is the default", "--repeat %d: want 1 at least", o.repeat)
 	}
-	if !lab.Privileged() {
+	if !stage.Privileged() {
 		if slices.Contains(problemNames(), what) {
 			return 0, fmt.Errorf("a plan for a problem of this host needs root: make it with `linger plan %s --out FILE`, and prove the file", what)
 		}
-		return lab.AsRootOfUserNamespace(streams.Out, streams.Err)
+		return stage.AsRootOfUserNamespace(streams.Out, streams.Err)
 	}
 	p, err := o.load(ctx, streams, what)
 	if err != nil {
 		return 0, err
 	}
-	if err := lab.Sweep(); err != nil {
+	if err := stage.Sweep(); err != nil {
 		return 0, err
 	}
 	started := time.Now()
@@ -150,7 +152,7 @@ func proofsOf(p *plan.Plan) (changes []render.ProvedChange, experiments []lab.Ex
 		}
 		delete(present, c.Key)
 		changes = append(changes, proved)
-		experiments = append(experiments, lab.Change{Key: c.Key, Old: proved.Old, New: c.New, HostWide: c.Scope.HostWide, Beside: present}.Prove())
+		experiments = append(experiments, prove.Proposal{Key: c.Key, Old: proved.Old, New: c.New, HostWide: c.Scope.HostWide, Beside: present}.Experiment())
 	}
 	return changes, experiments
 }
@@ -161,7 +163,7 @@ func presentOf(s plan.Scope) (present map[string]string, note string) {
 	if s.HostWide {
 		return map[string]string{}, ""
 	}
-	settings, err := lab.SettingsOf(s.Path, s.Cookie, s.Inode)
+	settings, err := prove.SettingsOf(s.Path, s.Cookie, s.Inode)
 	switch {
 	case err == nil:
 		return maps.Clone(settings), ""

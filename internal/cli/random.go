@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"linger/internal/lab"
+	"linger/internal/lab/score"
+	"linger/internal/lab/stage"
 	"linger/internal/proof"
 	"linger/internal/render"
 )
@@ -57,12 +59,12 @@ func (o *randomOptions) run(ctx context.Context, streams Streams) (int, error) {
 	if o.count < 1 || o.count > mostSeeds {
 		return 0, usagef("0 of them would say nothing", "--count %d: want 1 to %d", o.count, mostSeeds)
 	}
-	if !lab.Privileged() {
-		return lab.AsRootOfUserNamespace(streams.Out, streams.Err)
+	if !stage.Privileged() {
+		return stage.AsRootOfUserNamespace(streams.Out, streams.Err)
 	}
-	worlds := make([]lab.World, o.count)
+	worlds := make([]score.World, o.count)
 	for i := range worlds {
-		worlds[i] = lab.Draw(o.seed + uint64(i))
+		worlds[i] = score.Draw(o.seed + uint64(i))
 	}
 	if o.count == 1 && o.output == outputText {
 		style := styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)
@@ -71,7 +73,7 @@ func (o *randomOptions) run(ctx context.Context, streams Streams) (int, error) {
 		}
 	}
 	return o.scoreOptions.run(ctx, streams, func(ctx context.Context, tell func(lab.Progress)) []proof.Score {
-		return lab.ScoreRandom(ctx, worlds, tell)
+		return score.Random(ctx, worlds, tell)
 	})
 }
 
@@ -83,10 +85,10 @@ type scoreOptions struct {
 
 // run scores what is built, and writes it.
 func (o *scoreOptions) run(ctx context.Context, streams Streams, score func(context.Context, func(lab.Progress)) []proof.Score) (int, error) {
-	if !lab.Privileged() {
-		return lab.AsRootOfUserNamespace(streams.Out, streams.Err)
+	if !stage.Privileged() {
+		return stage.AsRootOfUserNamespace(streams.Out, streams.Err)
 	}
-	if err := lab.Sweep(); err != nil {
+	if err := stage.Sweep(); err != nil {
 		return 0, err
 	}
 	started := time.Now()

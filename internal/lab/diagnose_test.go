@@ -14,7 +14,9 @@ import (
 
 	"linger/internal/collect"
 	"linger/internal/diagnose"
-	"linger/internal/lab"
+	"linger/internal/lab/cases"
+	"linger/internal/lab/stage"
+	"linger/internal/lab/stagetest"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -24,7 +26,7 @@ import (
 const window = time.Second
 
 // look collects the nodes' namespaces and no other, and judges them.
-func look(t testing.TB, ctx context.Context, nodes ...*lab.Node) (*snapshot.Snapshot, diagnose.Diagnosis) {
+func look(t testing.TB, ctx context.Context, nodes ...*stage.Node) (*snapshot.Snapshot, diagnose.Diagnosis) {
 	t.Helper()
 	o := collect.Options{Window: window}
 	for _, n := range nodes {
@@ -94,10 +96,10 @@ func TestEachProblemIsNamed(t *testing.T) {
 	}
 	for _, s := range possible() {
 		for _, ipv6 := range []bool{false, true} {
-			t.Run(string(s.Slug)+"/"+familyName(ipv6), func(t *testing.T) {
+			t.Run(string(s.Slug)+"/"+stagetest.Family(ipv6), func(t *testing.T) {
 				t.Parallel()
-				ctx := context3m(t)
-				b := build(t, s.Slug, lab.Options{IPv6: ipv6})
+				ctx := stagetest.Context(t)
+				b := build(t, s.Slug, cases.Options{IPv6: ipv6})
 				wait(t, b.RipeAt)
 				_, d := look(t, ctx, b.Topology.Nodes...)
 				if len(d.Findings) == 0 {
@@ -121,17 +123,23 @@ func TestEachProblemIsNamed(t *testing.T) {
 
 // possible are the scenarios that this kernel can build. The others' rules are
 // tested on fixtures.
-func possible() []lab.Scenario {
-	return slices.DeleteFunc(lab.Scenarios(), func(s lab.Scenario) bool { return s.Cannot != "" })
+func possible() (scenarios []cases.Scenario) {
+	for _, c := range cases.All() {
+		if c.Scenario != nil && c.Scenario.Cannot == "" {
+			scenarios = append(scenarios, *c.Scenario)
+		}
+	}
+	return scenarios
 }
 
 // A kernel from 4.12 on has no tcp_tw_recycle: this is all that cannot be built.
 func TestWhatCannotBeBuilt(t *testing.T) {
-	for _, s := range lab.Scenarios() {
-		if s.Cannot == "" {
+	for _, c := range cases.All() {
+		s := c.Scenario
+		if s == nil || s.Cannot == "" {
 			continue
 		}
-		_, err := lab.Build(t.Context(), s.Slug, lab.Options{})
+		_, err := s.Build(t.Context(), cases.Options{})
 		if s.Slug != "tw-recycle" || !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%s: %v", s.Slug, err)
 		}
@@ -144,8 +152,8 @@ func TestTightLimitsMakeChurnAWarning(t *testing.T) {
 	for _, slug := range []diagnose.Slug{"connection-churn", "client-closes-first"} {
 		t.Run(string(slug), func(t *testing.T) {
 			t.Parallel()
-			ctx := context3m(t)
-			b := build(t, slug, lab.Options{Tight: true})
+			ctx := stagetest.Context(t)
+			b := build(t, slug, cases.Options{Tight: true})
 			wait(t, b.RipeAt)
 			_, d := look(t, ctx, b.Topology.Nodes...)
 			if len(d.Findings) == 0 || d.Findings[0].Problem != slug || d.Findings[0].Severity != diagnose.Warning {
@@ -161,20 +169,17 @@ func TestPortsRunOutWhenForetold(t *testing.T) {
 	t.Parallel()
 	const ports, perSecond = 800, 40
 	const slack = 8 * time.Second // the mean over 20 s would be 18 s late
-	ctx := context3m(t)
-	topology, client, _, service := pairOf(t, lab.CloseSecond)
+	ctx := stagetest.Context(t)
+	topology, client, _, service := pairOf(t, stage.CloseSecond)
 	node := topology.Nodes[0]
 	if err := node.Set("net.ipv4.ip_local_port_range", fmt.Sprintf("40000 %d", 40000+ports-1)); err != nil {
 		t.Fatal(err)
 	}
-	if err := client.Begin(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Rate: perSecond, Batch: 1}); err != nil {
+	if err := client.Begin(ctx, stage.DialSpec{To: []netip.AddrPort{service}, Rate: perSecond, Batch: 1}); err != nil {
 		t.Fatal(err)
 	}
 	used := func() int {
-		all, err := rows(node)
-		if err != nil {
-			t.Fatal(err)
-		}
+		all := stagetest.Rows(t, node)
 		return len(all)
 	}
 	await := func(n int) {
@@ -202,7 +207,7 @@ func TestPortsRunOutWhenForetold(t *testing.T) {
 	}
 }
 
-func check(t *testing.T, f diagnose.Finding, want lab.Expectation) {
+func check(t *testing.T, f diagnose.Finding, want cases.Expectation) {
 	t.Helper()
 	if f.Netns.Inode != want.Node.Inode() {
 		t.Errorf("namespace %d, want %d of %s", f.Netns.Inode, want.Node.Inode(), want.Node.Name)
@@ -231,8 +236,8 @@ func TestCuredIsNoAlarm(t *testing.T) {
 	for _, s := range possible() {
 		t.Run(string(s.Slug), func(t *testing.T) {
 			t.Parallel()
-			ctx := context3m(t)
-			b := build(t, s.Slug, lab.Options{Cured: true})
+			ctx := stagetest.Context(t)
+			b := build(t, s.Slug, cases.Options{Cured: true})
 			wait(t, b.RipeAt)
 			_, d := look(t, ctx, b.Topology.Nodes...)
 			noAlarm(t, d)
@@ -254,8 +259,8 @@ func noAlarm(t testing.TB, d diagnose.Diagnosis) {
 // process at the other, and neither needs tracing for that.
 func TestBothEndsAreKnown(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	b := build(t, "client-closes-first", lab.Options{})
+	ctx := stagetest.Context(t)
+	b := build(t, "client-closes-first", cases.Options{})
 	wait(t, b.RipeAt)
 	s, _ := look(t, ctx, b.Topology.Nodes...)
 	ends := map[tcp.Role]string{tcp.Connector: "lab-client", tcp.Acceptor: "lab-server"}
@@ -285,19 +290,16 @@ func TestBothEndsAreKnown(t *testing.T) {
 
 // awaitQuiet waits until nothing is left of a node's connections but TIME_WAIT: the
 // server's ends close after the clients have gone on.
-func awaitQuiet(t *testing.T, ctx context.Context, n *lab.Node) {
+func awaitQuiet(t *testing.T, ctx context.Context, n *stage.Node) {
 	t.Helper()
 	for {
-		all, err := rows(n)
-		if err != nil {
-			t.Fatal(err)
-		}
-		moving := slices.IndexFunc(all, func(r row) bool { return r.state != tcp.TimeWait })
+		all := stagetest.Rows(t, n)
+		moving := slices.IndexFunc(all, func(r stagetest.Row) bool { return r.State != tcp.TimeWait })
 		if moving < 0 {
 			return
 		}
 		if ctx.Err() != nil {
-			t.Fatalf("%v is still in %s: %v", all[moving].local, all[moving].state, ctx.Err())
+			t.Fatalf("%v is still in %s: %v", all[moving].Local, all[moving].State, ctx.Err())
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -310,15 +312,17 @@ func TestCheckByHandCounts(t *testing.T) {
 	if _, err := exec.LookPath("ss"); err != nil {
 		t.Skipf("needs ss of Debian's iproute2: %v", err)
 	}
-	ctx := context3m(t)
-	topology, client, server, _ := pairOf(t, lab.CloseSecond)
+	ctx := stagetest.Context(t)
+	topology, client, server, _ := pairOf(t, stage.CloseSecond)
 	const closes = 2000 // enough for a finding, where late resets end some too
 	for _, ipv6 := range []bool{false, true} {
 		service := netip.AddrPortFrom(topology.Nodes[1].Addr(ipv6), 9090)
-		if _, err := server.Serve(ctx, lab.ServeSpec{Endpoints: []netip.AddrPort{service}, Close: lab.CloseSecond}); err != nil {
+		if _, err := server.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{service},
+			Close: stage.CloseSecond}); err != nil {
 			t.Fatal(err)
 		}
-		if done, err := client.Churn(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Count: closes}); err != nil || done.Opened != closes {
+		if done, err := client.Churn(ctx, stage.DialSpec{To: []netip.AddrPort{service}, Count: closes}); err != nil ||
+			done.Opened != closes {
 			t.Fatalf("churn: %+v, %v", done, err)
 		}
 	}

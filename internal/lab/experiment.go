@@ -1,3 +1,6 @@
+// Package lab runs experiments: it measures what remedies and folklore do to a problem,
+// each arm in namespaces of its own that are gone with it, and judges the numbers. What is
+// measured is said by its cases; what they are built from is its stage.
 package lab
 
 import (
@@ -11,6 +14,7 @@ import (
 	"sync"
 
 	"linger/internal/diagnose"
+	"linger/internal/lab/stage"
 	"linger/internal/proof"
 )
 
@@ -46,8 +50,11 @@ type Arm struct {
 	Long bool
 	// Run builds, measures, and records in the trial. Namespaces, processes and files
 	// that it makes with the trial end with it.
-	Run func(ctx context.Context, t *Trial) error
+	Run Measure
 }
+
+// Measure runs an arm once.
+type Measure func(ctx context.Context, t *Trial) error
 
 // Load says what may run beside a run.
 type Load int
@@ -59,40 +66,6 @@ const (
 	Waits
 	Alone
 )
-
-// Experiments are all that can be run, those of problems in the order of their
-// slugs, then those that have no problem of their own.
-func Experiments() []Experiment {
-	return []Experiment{
-		acceptQueueOverflowProof,
-		addressInUseProof,
-		bindBeforeConnectProof,
-		clientClosesFirstProof,
-		lingerZeroProof,
-		closeWaitLeakProof,
-		connectionChurnProof,
-		conntrackFullProof,
-		finTimeoutProof,
-		finWait2PileUpProof,
-		natPortExhaustionProof,
-		orphanPileUpProof,
-		portExhaustionProof,
-		connectCostProof,
-		resourcePressureProof,
-		timeWaitMemoryProof,
-		memoryLimitProof,
-		synOnTimeWaitProof,
-		timeWaitOverflowProof,
-		twRecycleProof,
-		twReuseProof,
-		vanishedConnectionsProof,
-		peerResetsProof,
-		whyLastAckProof,
-		whyOldSegmentProof,
-		nginxProxyProof,
-		haproxyProxyProof,
-	}
-}
 
 // Trial is one run of one arm.
 type Trial struct {
@@ -116,6 +89,20 @@ func (t *Trial) Record(quantity string, value float64) {
 	t.run.Values[quantity] = value
 }
 
+// Value is what was recorded of a quantity, 0 if nothing was.
+func (t *Trial) Value(quantity string) float64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.run.Values[quantity]
+}
+
+// RecordNamed keeps that a diagnosis has named something.
+func (t *Trial) RecordNamed(named proof.Name) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.run.Named = append(t.run.Named, named)
+}
+
 // Plot keeps a curve.
 func (t *Trial) Plot(s proof.Series) {
 	t.mu.Lock()
@@ -137,12 +124,12 @@ func (t *Trial) Defer(undo func() error) {
 	t.closers = append(t.closers, undo)
 }
 
-// network is what the trial's experiment on the wire is built on.
-func (t *Trial) network() network {
+// Wiring is what the trial's experiment on the wire is built with.
+func (t *Trial) Wiring() stage.Wiring {
 	if t.captures == "" {
-		return network{ipv6: t.ipv6}
+		return stage.Wiring{IPv6: t.ipv6}
 	}
-	return network{t.ipv6, func(left, right string) (io.Writer, error) {
+	return stage.Wiring{IPv6: t.ipv6, Tap: func(left, right string) (io.Writer, error) {
 		wire := strings.ReplaceAll(fmt.Sprintf("%s-%s.pcap", left, right), " ", "-")
 		file, err := os.Create(t.captures + wire)
 		if err != nil {
@@ -153,17 +140,28 @@ func (t *Trial) network() network {
 	}}
 }
 
-// addr is a node's address of the family that the run uses.
-func (t *Trial) addr(n *Node) netip.Addr { return n.Addr(t.ipv6) }
+// OverIPv6 has a run use IPv6 and nothing else.
+func OverIPv6(run Measure) Measure {
+	return func(ctx context.Context, t *Trial) error {
+		if !stage.HasIPv6() {
+			return stage.ErrNoIPv6
+		}
+		t.ipv6 = true
+		return run(ctx, t)
+	}
+}
 
-// service is a port of a node.
-func (t *Trial) service(n *Node, port uint16) netip.AddrPort {
-	return netip.AddrPortFrom(t.addr(n), port)
+// Addr is a node's address of the family that the run uses.
+func (t *Trial) Addr(n *stage.Node) netip.Addr { return n.Addr(t.ipv6) }
+
+// Service is a port of a node.
+func (t *Trial) Service(n *stage.Node, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(t.Addr(n), port)
 }
 
 // Pair makes two joined namespaces that end with the trial.
-func (t *Trial) Pair(left, right string) (*Node, *Node, error) {
-	topology, err := NewPair(left, right)
+func (t *Trial) Pair(left, right string) (*stage.Node, *stage.Node, error) {
+	topology, err := stage.NewPair(left, right)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -183,60 +181,3 @@ func (t *Trial) close() error {
 	}
 	return errors.Join(errs...)
 }
-
-// stage is a client and a service on two joined nodes, as most experiments need.
-type stage struct {
-	client, server *Node
-	parties
-}
-
-// stage makes the two nodes, sets what an arm sets there, and starts the two
-// processes; the service listens as serve says.
-func (t *Trial) stage(ctx context.Context, serve ServeSpec, set ...setting) (stage, error) {
-	var s stage
-	var err error
-	if s.client, s.server, err = t.Pair("client", "server"); err != nil {
-		return s, err
-	}
-	for _, each := range append(noAssassins, set...) {
-		node := s.client
-		if each.at == atServer {
-			node = s.server
-		}
-		if err := node.Set(each.key, each.value); err != nil {
-			return s, err
-		}
-	}
-	if s.parties.server, err = s.server.Start(ctx, serverProcess); err != nil {
-		return s, err
-	}
-	if len(serve.Endpoints) == 0 {
-		serve.Endpoints = []netip.AddrPort{t.service(s.server, servicePort)}
-	}
-	bound, err := s.parties.server.Serve(ctx, serve)
-	if err != nil {
-		return s, err
-	}
-	s.service = bound[0]
-	s.parties.client, err = s.client.Start(ctx, clientProcess)
-	return s, err
-}
-
-// noAssassins has TIME_WAIT ignore late resets (RFC 1337), in every arm alike: they end
-// a few of a thousand at random, and it is those that hide what a variant does.
-var noAssassins = []setting{{atClient, "net.ipv4.tcp_rfc1337", "1"}, {atServer, "net.ipv4.tcp_rfc1337", "1"}}
-
-// setting is a sysctl of one of the two nodes.
-type setting struct {
-	at         side
-	key, value string
-}
-
-type side int
-
-const (
-	atClient side = iota
-	atServer
-)
-
-func (s setting) String() string { return fmt.Sprintf("sysctl -w %s=%q", s.key, s.value) }

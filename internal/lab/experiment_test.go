@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	"linger/internal/diagnose"
 	"linger/internal/lab"
+	"linger/internal/lab/cases"
+	"linger/internal/lab/stage"
+	"linger/internal/lab/stagetest"
 	"linger/internal/proof"
 )
 
@@ -17,11 +19,11 @@ import (
 // and so are the numbers that are known beforehand.
 func TestExperimentsComeOutAsExpected(t *testing.T) {
 	t.Parallel()
-	_, err := lab.NewLoopback("probe")
-	skipWithoutRoot(t, err)
+	_, err := stage.NewLoopback("probe")
+	stagetest.NeedRoot(t, err)
 	wanted := os.Getenv("LINGER_LAB_ONLY") // for who works on one
 	var experiments []lab.Experiment
-	for _, e := range lab.Experiments() {
+	for _, e := range cases.Experiments() {
 		if wanted == "" || strings.Contains(wanted, e.Name) {
 			experiments = append(experiments, e)
 		}
@@ -72,21 +74,6 @@ func hostSettings(t *testing.T) map[string]string {
 	return settings
 }
 
-// What the kernel keeps once per host is refused, or absent in a namespace.
-func TestNoHostWideKeyIsWritten(t *testing.T) {
-	n := loopback(t)
-	for _, key := range []string{"kernel.pid_max", "vm.swappiness", "fs.file-max", "net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans", "net.netfilter.nf_conntrack_max"} {
-		file := "/proc/sys/" + strings.ReplaceAll(key, ".", "/")
-		before, err := os.ReadFile(file)
-		if err != nil {
-			continue
-		}
-		if err := n.Set(key, strings.TrimSpace(string(before))); err == nil {
-			t.Errorf("%s was written", key)
-		}
-	}
-}
-
 func checkProof(t *testing.T, p proof.Proof) {
 	if p.Cannot != "" {
 		t.Error(p.Cannot)
@@ -105,49 +92,19 @@ func checkProof(t *testing.T, p proof.Proof) {
 	}
 }
 
-// Experiments are named once, have a base line, and each variant says what it expects.
-func TestExperimentsAreWhole(t *testing.T) {
-	seen := map[string]bool{}
-	for _, e := range lab.Experiments() {
-		if seen[e.Name] {
-			t.Errorf("%s is there twice", e.Name)
-		}
-		seen[e.Name] = true
-		if e.Title == "" || e.Question == "" || len(e.Quantities) == 0 {
-			t.Errorf("%s lacks a title, a question or a quantity", e.Name)
-		}
-		if len(e.Arms) < 2 {
-			t.Errorf("%s has %d arms", e.Name, len(e.Arms))
-			continue
-		}
-		for i, a := range e.Arms {
-			if i > 0 && (a.Expect == "" || a.Kind == "" || a.How == "") {
-				t.Errorf("%s: %s says not what it is, or what to expect", e.Name, a.ID)
-			}
-			if a.Seconds <= 0 {
-				t.Errorf("%s: %s says not how long it takes", e.Name, a.ID)
-			}
-		}
-	}
-	for _, r := range diagnose.Rules() {
-		if !seen[string(r.Slug)] {
-			t.Errorf("no experiment measures %s", r.Slug)
-		}
-	}
-}
-
 func TestArmsCanBeChosen(t *testing.T) {
 	t.Parallel()
-	_, err := lab.NewLoopback("probe")
-	skipWithoutRoot(t, err)
+	_, err := stage.NewLoopback("probe")
+	stagetest.NeedRoot(t, err)
 	var one []lab.Experiment
-	for _, e := range lab.Experiments() {
+	for _, e := range cases.Experiments() {
 		if e.Name == "bind-before-connect" {
 			one = append(one, e)
 		}
 	}
 	var last lab.Progress
-	proofs, err := lab.Run(context.Background(), one, lab.RunOptions{Arms: []string{"no-port"}, Repeat: 2, Progress: func(p lab.Progress) { last = p }})
+	proofs, err := lab.Run(context.Background(), one, lab.RunOptions{Arms: []string{"no-port"}, Repeat: 2,
+		Progress: func(p lab.Progress) { last = p }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,11 +119,11 @@ func TestArmsCanBeChosen(t *testing.T) {
 // A cancelled run undoes what stands and says why it ended.
 func TestCancelledRun(t *testing.T) {
 	t.Parallel()
-	_, err := lab.NewLoopback("probe")
-	skipWithoutRoot(t, err)
+	_, err := stage.NewLoopback("probe")
+	stagetest.NeedRoot(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	_, err = lab.Run(ctx, lab.Experiments(), lab.RunOptions{Quick: true, Progress: func(lab.Progress) { cancel() }})
+	_, err = lab.Run(ctx, cases.Experiments(), lab.RunOptions{Quick: true, Progress: func(lab.Progress) { cancel() }})
 	if err == nil {
 		t.Error("a cancelled run says that it is whole")
 	}

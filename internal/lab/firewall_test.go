@@ -8,9 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+
 	"linger/internal/diagnose"
 	"linger/internal/kernel/conntrack"
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
+	"linger/internal/lab/stagetest"
 )
 
 // idle is how many connections are left idle behind a firewall.
@@ -18,16 +21,18 @@ const idle = 20
 
 // firewalled is a client with idle connections to a server, through a firewall that
 // forgets them after so many seconds.
-func firewalled(t *testing.T, ipv6 bool, forgetSeconds, keepAliveSeconds int) (*lab.Topology, *lab.WorkerProcess) {
+func firewalled(t *testing.T, ipv6 bool, forgetSeconds, keepAliveSeconds int) (*stage.Topology, *stage.Worker) {
 	t.Helper()
-	ctx := context3m(t)
-	topology, err := lab.NewFirewalled(forgetSeconds)
-	skipWithoutRoot(t, err)
-	t.Cleanup(func() {
-		if err := topology.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
+	ctx := stagetest.Context(t)
+	topology, _, err := stage.NewRouted(stage.Wiring{}, []string{"client"}, "firewall", "server")
+	stagetest.NeedRoot(t, err)
+	stagetest.Closing(t, topology)
+	if err := topology.Nodes[1].RefuseUnknown(nftables.ChainHookForward); err != nil {
+		t.Fatal(err)
+	}
+	if err := topology.Nodes[1].ForgetIdle(forgetSeconds); err != nil {
+		t.Fatal(err)
+	}
 	// It does nothing: the namespace is called after it.
 	if _, err := topology.Nodes[1].Start(ctx, "lab-firewall"); err != nil {
 		t.Fatal(err)
@@ -37,14 +42,14 @@ func firewalled(t *testing.T, ipv6 bool, forgetSeconds, keepAliveSeconds int) (*
 		t.Fatal(err)
 	}
 	service := []netip.AddrPort{netip.AddrPortFrom(topology.Nodes[2].Addr(ipv6), 8080)}
-	if _, err := server.Serve(ctx, lab.ServeSpec{Endpoints: service, Close: lab.CloseSecond}); err != nil {
+	if _, err := server.Serve(ctx, stage.ServeSpec{Endpoints: service, Close: stage.CloseSecond}); err != nil {
 		t.Fatal(err)
 	}
 	client, err := topology.Nodes[0].Start(ctx, "lab-client")
 	if err != nil {
 		t.Fatal(err)
 	}
-	done, err := client.Hold(ctx, lab.DialSpec{To: service, Count: idle, KeepAliveSeconds: keepAliveSeconds})
+	done, err := client.Hold(ctx, stage.DialSpec{To: service, Count: idle, KeepAliveSeconds: keepAliveSeconds})
 	if err != nil || done.Opened != idle {
 		t.Fatalf("hold: %+v, %v", done, err)
 	}
@@ -53,7 +58,7 @@ func firewalled(t *testing.T, ipv6 bool, forgetSeconds, keepAliveSeconds int) (*
 
 // tracked counts the connections that a node's connection tracking has established: the
 // kernel leaves out those whose time is over.
-func tracked(t *testing.T, ctx context.Context, n *lab.Node) (established int) {
+func tracked(t *testing.T, ctx context.Context, n *stage.Node) (established int) {
 	t.Helper()
 	err := n.Do(func() error {
 		_, err := conntrack.Sample(ctx, 1000, func(f conntrack.Flow) {
@@ -75,9 +80,9 @@ func tracked(t *testing.T, ctx context.Context, n *lab.Node) (established int) {
 func TestAFirewallThatForgetsIsNamed(t *testing.T) {
 	t.Parallel()
 	for _, ipv6 := range []bool{false, true} {
-		t.Run(familyName(ipv6), func(t *testing.T) {
+		t.Run(stagetest.Family(ipv6), func(t *testing.T) {
 			t.Parallel()
-			ctx := context3m(t)
+			ctx := stagetest.Context(t)
 			topology, client := firewalled(t, ipv6, 2, 0)
 			firewall := topology.Nodes[1]
 			for tracked(t, ctx, firewall) > 0 {
@@ -113,7 +118,8 @@ func TestAFirewallThatForgetsIsNamed(t *testing.T) {
 			if got := evidence(f, "conntrack keeps established"); got != 2 {
 				t.Errorf("it keeps established for %v s, want 2", got)
 			}
-			if !strings.Contains(f.Why, "tracking in process lab-firewall (pid ") || !strings.Contains(f.Why, "forgets an idle connection after 2 s") {
+			if !strings.Contains(f.Why, "tracking in process lab-firewall (pid ") ||
+				!strings.Contains(f.Why, "forgets an idle connection after 2 s") {
 				t.Error("the firewall's namespace is not named")
 			}
 			if !slices.Contains(f.Remedies, diagnose.ProbeIdle) {
@@ -146,9 +152,9 @@ func TestAFirewallThatIsReminded(t *testing.T) {
 		"keep-alive": {4, 1}, "longer time-out": {600, 0},
 	} {
 		for _, ipv6 := range []bool{false, true} {
-			t.Run(name+", "+familyName(ipv6), func(t *testing.T) {
+			t.Run(name+", "+stagetest.Family(ipv6), func(t *testing.T) {
 				t.Parallel()
-				ctx := context3m(t)
+				ctx := stagetest.Context(t)
 				topology, client := firewalled(t, ipv6, c.forgetSeconds, c.keepAliveSeconds)
 				wait(t, time.Now().Add(5*time.Second))
 				if got := tracked(t, ctx, topology.Nodes[1]); got != idle {

@@ -5,26 +5,23 @@ import (
 	"testing"
 	"time"
 
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
+	"linger/internal/lab/stagetest"
 	"linger/internal/tcp"
 )
 
 // pairOf makes two joined nodes, with a service on one and a client on the other.
-func pairOf(t *testing.T, closing lab.Closing) (topology *lab.Topology, client, server *lab.WorkerProcess, service netip.AddrPort) {
+func pairOf(t *testing.T, closing stage.Closing) (topology *stage.Topology, client, server *stage.Worker, service netip.AddrPort) {
 	t.Helper()
-	ctx := context3m(t)
-	topology, err := lab.NewPair("client", "server")
-	skipWithoutRoot(t, err)
-	t.Cleanup(func() {
-		if err := topology.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
+	ctx := stagetest.Context(t)
+	topology, err := stage.NewPair("client", "server")
+	stagetest.NeedRoot(t, err)
+	stagetest.Closing(t, topology)
 	if server, err = topology.Nodes[1].Start(ctx, "healthy-server"); err != nil {
 		t.Fatal(err)
 	}
 	service = netip.AddrPortFrom(topology.Nodes[1].IPv4, 8080)
-	if _, err := server.Serve(ctx, lab.ServeSpec{Endpoints: []netip.AddrPort{service}, Close: closing}); err != nil {
+	if _, err := server.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{service}, Close: closing}); err != nil {
 		t.Fatal(err)
 	}
 	if client, err = topology.Nodes[0].Start(ctx, "healthy-client"); err != nil {
@@ -37,10 +34,10 @@ func pairOf(t *testing.T, closing lab.Closing) (topology *lab.Topology, client, 
 // TIME_WAIT.
 func TestBusyKeepAliveIsHealthy(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	topology, client, _, service := pairOf(t, lab.CloseSecond)
+	ctx := stagetest.Context(t)
+	topology, client, _, service := pairOf(t, stage.CloseSecond)
 	const connections = 3000
-	if _, err := client.Hold(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Count: connections}); err != nil {
+	if _, err := client.Hold(ctx, stage.DialSpec{To: []netip.AddrPort{service}, Count: connections}); err != nil {
 		t.Fatal(err)
 	}
 	if err := client.Talk(ctx); err != nil {
@@ -59,12 +56,12 @@ func TestBusyKeepAliveIsHealthy(t *testing.T) {
 // Some churn beside a long-lived pool is what most hosts do.
 func TestModestChurnIsHealthy(t *testing.T) {
 	t.Parallel()
-	for name, closing := range map[string]lab.Closing{"client closes": lab.CloseSecond, "server closes": lab.CloseFirst} {
+	for name, closing := range map[string]stage.Closing{"client closes": stage.CloseSecond, "server closes": stage.CloseFirst} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx := context3m(t)
+			ctx := stagetest.Context(t)
 			topology, client, _, service := pairOf(t, closing)
-			dial := lab.DialSpec{To: []netip.AddrPort{service}, PeerCloses: closing == lab.CloseFirst}
+			dial := stage.DialSpec{To: []netip.AddrPort{service}, PeerCloses: closing == stage.CloseFirst}
 			// Ten a second over the last minute, most of it a while ago.
 			dial.Count = 600
 			if done, err := client.Churn(ctx, dial); err != nil || done.Failed > 0 {
@@ -90,9 +87,9 @@ func TestModestChurnIsHealthy(t *testing.T) {
 
 // healthyLoad runs a load that a host bears for ever, for as long as that takes to
 // tell, and holds that no connect fails and nothing is called wrong.
-func healthyLoad(t *testing.T, topology *lab.Topology, client *lab.WorkerProcess, dial lab.DialSpec, least int) {
+func healthyLoad(t *testing.T, topology *stage.Topology, client *stage.Worker, dial stage.DialSpec, least int) {
 	t.Helper()
-	ctx := context3m(t)
+	ctx := stagetest.Context(t)
 	if err := client.Begin(ctx, dial); err != nil {
 		t.Fatal(err)
 	}
@@ -112,26 +109,22 @@ func healthyLoad(t *testing.T, topology *lab.Topology, client *lab.WorkerProcess
 // second.
 func TestPortsThatAreTakenOverAreHealthy(t *testing.T) {
 	t.Parallel()
-	topology, client, _, service := pairOf(t, lab.CloseSecond)
+	topology, client, _, service := pairOf(t, stage.CloseSecond)
 	for key, value := range map[string]string{"net.ipv4.tcp_tw_reuse": "1", "net.ipv4.ip_local_port_range": "40000 47999"} {
 		if err := topology.Nodes[0].Set(key, value); err != nil {
 			t.Fatal(err)
 		}
 	}
-	healthyLoad(t, topology, client, lab.DialSpec{To: []netip.AddrPort{service}, Rate: 1000, Batch: 25}, 9_000)
+	healthyLoad(t, topology, client, stage.DialSpec{To: []netip.AddrPort{service}, Rate: 1000, Batch: 25}, 9_000)
 }
 
 // A proxy and its backend on one host: tcp_tw_reuse at 2, its default, is enough.
 func TestLoopbackChurnIsHealthy(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	topology, err := lab.NewLoopback("host")
-	skipWithoutRoot(t, err)
-	t.Cleanup(func() {
-		if err := topology.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
+	ctx := stagetest.Context(t)
+	topology, err := stage.NewLoopback("host")
+	stagetest.NeedRoot(t, err)
+	stagetest.Closing(t, topology)
 	host := topology.Nodes[0]
 	if err := host.Set("net.ipv4.ip_local_port_range", "40000 41999"); err != nil {
 		t.Fatal(err)
@@ -141,38 +134,39 @@ func TestLoopbackChurnIsHealthy(t *testing.T) {
 		t.Fatal(err)
 	}
 	service := netip.AddrPortFrom(host.IPv4, 8080)
-	if _, err := server.Serve(ctx, lab.ServeSpec{Endpoints: []netip.AddrPort{service}, Close: lab.CloseSecond}); err != nil {
+	if _, err := server.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{service}, Close: stage.CloseSecond}); err != nil {
 		t.Fatal(err)
 	}
 	client, err := host.Start(ctx, "healthy-client")
 	if err != nil {
 		t.Fatal(err)
 	}
-	healthyLoad(t, topology, client, lab.DialSpec{To: []netip.AddrPort{service}, Rate: 300, Batch: 10}, 3000)
+	healthyLoad(t, topology, client, stage.DialSpec{To: []netip.AddrPort{service}, Rate: 300, Batch: 10}, 3000)
 }
 
 // A crawler closes hundreds of connections a second, and few to any one place.
 func TestCrawlerIsHealthy(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	topology, client, server, service := pairOf(t, lab.CloseSecond)
+	ctx := stagetest.Context(t)
+	topology, client, server, service := pairOf(t, stage.CloseSecond)
 	var to []netip.AddrPort
 	for port := uint16(10_000); port < 12_000; port++ {
 		to = append(to, netip.AddrPortFrom(service.Addr(), port))
 	}
-	if _, err := server.Serve(ctx, lab.ServeSpec{Endpoints: to, Close: lab.CloseSecond}); err != nil {
+	if _, err := server.Serve(ctx, stage.ServeSpec{Endpoints: to, Close: stage.CloseSecond}); err != nil {
 		t.Fatal(err)
 	}
-	healthyLoad(t, topology, client, lab.DialSpec{To: to, Rate: 500, Batch: 10}, 4000)
+	healthyLoad(t, topology, client, stage.DialSpec{To: to, Rate: 500, Batch: 10}, 4000)
 }
 
 // A batch job takes a quarter of the ports in a moment, and is done: what it left
 // goes by itself.
 func TestBurstThatIsOverIsHealthy(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	topology, client, _, service := pairOf(t, lab.CloseSecond)
-	if done, err := client.Churn(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Count: 7500}); err != nil || done.Failed+done.NoPort > 0 {
+	ctx := stagetest.Context(t)
+	topology, client, _, service := pairOf(t, stage.CloseSecond)
+	if done, err := client.Churn(ctx, stage.DialSpec{To: []netip.AddrPort{service}, Count: 7500}); err != nil ||
+		done.Failed+done.NoPort > 0 {
 		t.Fatalf("burst: %+v, %v", done, err)
 	}
 	wait(t, time.Now().Add(3*time.Second)) // it shows that nothing follows

@@ -8,20 +8,18 @@ import (
 
 	"go.uber.org/goleak"
 
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
 )
 
 func TestMain(m *testing.M) {
-	lab.Worker()
+	stage.BecomeWorker()
 	if path, ok := os.LookupEnv(memoryEnv); ok {
 		exit(collectAndReport(path))
 	}
-	if _, ok := os.LookupEnv(orphanEnv); ok {
-		exit(startOrphan())
-	}
 	flag.Parse()
-	// These tests mostly wait for sockets to age, each in namespaces of its own, so
-	// that there may be more of them at a time than CPUs.
+	// The tests that build whole problems are here and not in the rooms below, since they
+	// mostly wait for sockets to age, each in namespaces of its own: so they wait side by
+	// side, and there may be more of them at a time than CPUs.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"linger/internal/diagnose"
-	"linger/internal/lab"
+	"linger/internal/lab/cases"
+	"linger/internal/lab/stage"
+	"linger/internal/lab/stagetest"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -15,17 +17,17 @@ import (
 // closes each after a few milliseconds, and it is not who leaves TIME_WAIT behind.
 func TestWhoKeepsItsConnectionsIsNotBlamed(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	topology, churner, _, service := pairOf(t, lab.CloseSecond)
+	ctx := stagetest.Context(t)
+	topology, churner, _, service := pairOf(t, stage.CloseSecond)
 	to := []netip.AddrPort{service}
 	keeper, err := topology.Nodes[0].Start(ctx, "lab-keeper")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if done, err := keeper.Hold(ctx, lab.DialSpec{To: to, Count: 30}); err != nil || done.Opened != 30 {
+	if done, err := keeper.Hold(ctx, stage.DialSpec{To: to, Count: 30}); err != nil || done.Opened != 30 {
 		t.Fatalf("hold: %+v, %v", done, err)
 	}
-	if err := churner.Begin(ctx, lab.DialSpec{To: to, Batch: 2, Rate: 200}); err != nil {
+	if err := churner.Begin(ctx, stage.DialSpec{To: to, Batch: 2, Rate: 200}); err != nil {
 		t.Fatal(err)
 	}
 	// Until there is TIME_WAIT enough to be asked for its owner.
@@ -55,14 +57,14 @@ func TestWhoKeepsItsConnectionsIsNotBlamed(t *testing.T) {
 // alone is no proof where networks overlap.
 func TestSameAddressesInTwoNetworks(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	one, client, _, service := pairOf(t, lab.CloseSecond)
-	two, _, _, _ := pairOf(t, lab.CloseSecond)
-	if done, err := client.Hold(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Count: 20}); err != nil || done.Opened != 20 {
+	ctx := stagetest.Context(t)
+	one, client, _, service := pairOf(t, stage.CloseSecond)
+	two, _, _, _ := pairOf(t, stage.CloseSecond)
+	if done, err := client.Hold(ctx, stage.DialSpec{To: []netip.AddrPort{service}, Count: 20}); err != nil || done.Opened != 20 {
 		t.Fatalf("hold: %+v, %v", done, err)
 	}
 	// The client with a stranger's service, a stranger's client with the service.
-	for _, strangers := range [][]*lab.Node{{one.Nodes[0], two.Nodes[1]}, {two.Nodes[0], one.Nodes[1]}} {
+	for _, strangers := range [][]*stage.Node{{one.Nodes[0], two.Nodes[1]}, {two.Nodes[0], one.Nodes[1]}} {
 		s, _ := look(t, ctx, strangers...)
 		for _, n := range strangers {
 			for _, g := range group(s, n, func(snapshot.Group) bool { return true }) {
@@ -82,9 +84,9 @@ func TestSameAddressesInTwoNetworks(t *testing.T) {
 // Who made the TIME_WAIT sockets has ended, and one process is left that did not.
 func TestWhoIsLeftIsNotBlamed(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	topology, client, _, service := pairOf(t, lab.CloseSecond)
-	if done, err := client.Churn(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Count: 200}); err != nil || done.Opened != 200 {
+	ctx := stagetest.Context(t)
+	topology, client, _, service := pairOf(t, stage.CloseSecond)
+	if done, err := client.Churn(ctx, stage.DialSpec{To: []netip.AddrPort{service}, Count: 200}); err != nil || done.Opened != 200 {
 		t.Fatalf("churn: %+v, %v", done, err)
 	}
 	if err := client.Close(); err != nil {
@@ -108,18 +110,19 @@ func TestWhoIsLeftIsNotBlamed(t *testing.T) {
 // is named.
 func TestWhoBindsIsNamedBesideAPool(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	topology, binder, _, service := pairOf(t, lab.CloseSecond)
+	ctx := stagetest.Context(t)
+	topology, binder, _, service := pairOf(t, stage.CloseSecond)
 	node := topology.Nodes[0]
 	to := []netip.AddrPort{service}
 	pool, err := node.Start(ctx, "lab-pool")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if done, err := pool.Hold(ctx, lab.DialSpec{To: to, Count: 40}); err != nil || done.Opened != 40 {
+	if done, err := pool.Hold(ctx, stage.DialSpec{To: to, Count: 40}); err != nil || done.Opened != 40 {
 		t.Fatalf("hold: %+v, %v", done, err)
 	}
-	if done, err := binder.Hold(ctx, lab.DialSpec{To: to, From: []netip.Addr{node.IPv4}, BindPort: true, Count: 200}); err != nil || done.Opened != 200 {
+	if done, err := binder.Hold(ctx, stage.DialSpec{To: to, From: []netip.Addr{node.IPv4}, BindPort: true, Count: 200}); err != nil ||
+		done.Opened != 200 {
 		t.Fatalf("hold: %+v, %v", done, err)
 	}
 	_, d := look(t, ctx, topology.Nodes...)
@@ -134,10 +137,10 @@ func TestWhoBindsIsNamedBesideAPool(t *testing.T) {
 func TestWhoSitsOnAPortIsNamedFromOneEnd(t *testing.T) {
 	t.Parallel()
 	for _, ipv6 := range []bool{false, true} {
-		t.Run(familyName(ipv6), func(t *testing.T) {
+		t.Run(stagetest.Family(ipv6), func(t *testing.T) {
 			t.Parallel()
-			b := build(t, diagnose.AddressInUse, lab.Options{IPv6: ipv6})
-			_, d := look(t, context3m(t), b.Expect.Node)
+			b := build(t, diagnose.AddressInUse, cases.Options{IPv6: ipv6})
+			_, d := look(t, stagetest.Context(t), b.Expect.Node)
 			f := problem(t, d, diagnose.AddressInUse)
 			check(t, f, b.Expect)
 			if f.Confidence != diagnose.Medium || f.Severity != diagnose.Warning {

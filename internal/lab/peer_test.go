@@ -11,7 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
+	"linger/internal/lab/stagetest"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -26,7 +27,7 @@ var ssStates = map[string]tcp.State{
 
 // ss counts the sockets of a node by state, local and remote endpoint as Debian's
 // ss prints them.
-func ss(ctx context.Context, t *testing.T, n *lab.Node) map[row]int {
+func ss(ctx context.Context, t *testing.T, n *stage.Node) map[stagetest.Row]int {
 	t.Helper()
 	path, err := exec.LookPath("ss")
 	if err != nil {
@@ -41,7 +42,7 @@ func ss(ctx context.Context, t *testing.T, n *lab.Node) map[row]int {
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	counts := map[row]int{}
+	counts := map[stagetest.Row]int{}
 	for line := range strings.Lines(out.String()) {
 		fields := strings.Fields(line)
 		state, known := ssStates[fields[0]]
@@ -56,7 +57,7 @@ func ss(ctx context.Context, t *testing.T, n *lab.Node) map[row]int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		counts[row{local, remote, state}]++
+		counts[stagetest.Row{Local: local, Remote: remote, State: state}]++
 	}
 	return counts
 }
@@ -83,21 +84,21 @@ func ssEndpoint(text string) (netip.AddrPort, error) {
 // linger counts what ss counts: by state, and for each group.
 func TestSameCountsAsSs(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	topology, client, server, first := pairOf(t, lab.CloseSecond)
+	ctx := stagetest.Context(t)
+	topology, client, server, first := pairOf(t, stage.CloseSecond)
 	n := topology.Nodes[1]
 	// A dual-stack wildcard listener, whose IPv4 clients are v4-mapped, and one of IPv6.
 	wild := netip.AddrPortFrom(netip.IPv6Unspecified(), 8081)
 	six := netip.AddrPortFrom(n.IPv6, 8082)
-	if _, err := server.Serve(ctx, lab.ServeSpec{Endpoints: []netip.AddrPort{wild, six}, Close: lab.CloseFirst}); err != nil {
+	if _, err := server.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{wild, six}, Close: stage.CloseFirst}); err != nil {
 		t.Fatal(err)
 	}
 	leaking := netip.AddrPortFrom(n.IPv4, 8083)
-	if _, err := server.Serve(ctx, lab.ServeSpec{Endpoints: []netip.AddrPort{leaking}, Close: lab.CloseNever}); err != nil {
+	if _, err := server.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{leaking}, Close: stage.CloseNever}); err != nil {
 		t.Fatal(err)
 	}
 	mapped := netip.AddrPortFrom(n.IPv4, wild.Port())
-	for _, churn := range []lab.DialSpec{
+	for _, churn := range []stage.DialSpec{
 		{To: []netip.AddrPort{first}, Count: 40},
 		{To: []netip.AddrPort{mapped}, Count: 50, PeerCloses: true},
 		{To: []netip.AddrPort{six}, Count: 60, PeerCloses: true},
@@ -107,13 +108,13 @@ func TestSameCountsAsSs(t *testing.T) {
 			t.Fatalf("churn: %+v, %v", done, err)
 		}
 	}
-	if done, err := client.Hold(ctx, lab.DialSpec{To: []netip.AddrPort{first}, Count: 7}); err != nil || done.Opened != 7 {
+	if done, err := client.Hold(ctx, stage.DialSpec{To: []netip.AddrPort{first}, Count: 7}); err != nil || done.Opened != 7 {
 		t.Fatalf("hold: %+v, %v", done, err)
 	}
 
 	for _, node := range topology.Nodes {
 		// Sockets may move between two looks: what is the same before and after holds.
-		var before, after map[row]int
+		var before, after map[stagetest.Row]int
 		var s *snapshot.Snapshot
 		for range 100 {
 			before = ss(ctx, t, node)
@@ -126,12 +127,12 @@ func TestSameCountsAsSs(t *testing.T) {
 	}
 }
 
-func compareWithSs(t *testing.T, n *lab.Node, s *snapshot.Snapshot, truth map[row]int) {
+func compareWithSs(t *testing.T, n *stage.Node, s *snapshot.Snapshot, truth map[stagetest.Row]int) {
 	t.Helper()
 	ns := s.Namespaces[0]
 	var want tcp.States
 	for r, count := range truth {
-		want[r.state] += count
+		want[r.State] += count
 	}
 	if diff := cmp.Diff(want, asSs(ns.States)); diff != "" {
 		t.Errorf("%s: states of ss (-) and of linger (+):\n%s", n.Name, diff)
@@ -139,13 +140,13 @@ func compareWithSs(t *testing.T, n *lab.Node, s *snapshot.Snapshot, truth map[ro
 	for _, g := range ns.Groups {
 		var want tcp.States
 		for r, count := range truth {
-			if r.state == tcp.Listen || r.local.Addr() != g.Local.Addr || g.Local.Port != 0 && r.local.Port() != g.Local.Port {
+			if r.State == tcp.Listen || r.Local.Addr() != g.Local.Addr || g.Local.Port != 0 && r.Local.Port() != g.Local.Port {
 				continue
 			}
-			if g.Remote.Addr.IsValid() && (r.remote != netip.AddrPortFrom(g.Remote.Addr, g.Remote.Port)) {
+			if g.Remote.Addr.IsValid() && (r.Remote != netip.AddrPortFrom(g.Remote.Addr, g.Remote.Port)) {
 				continue
 			}
-			want[r.state] += count
+			want[r.State] += count
 		}
 		if diff := cmp.Diff(want, asSs(g.States)); diff != "" {
 			t.Errorf("%s: group %s → %s, of ss (-) and of linger (+):\n%s", n.Name, g.Local, g.Remote, diff)

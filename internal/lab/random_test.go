@@ -2,12 +2,14 @@ package lab_test
 
 import (
 	"context"
-	"reflect"
 	"strings"
 	"testing"
 
 	"linger/internal/diagnose"
 	"linger/internal/lab"
+	"linger/internal/lab/score"
+	"linger/internal/lab/stage"
+	"linger/internal/lab/stagetest"
 )
 
 // What these seeds draw is named as it was built: a churning service at its second
@@ -16,55 +18,15 @@ import (
 // tcp_tw_reuse.
 func TestDrawnIsNamed(t *testing.T) {
 	t.Parallel()
-	_, err := lab.NewLoopback("probe")
-	skipWithoutRoot(t, err)
-	var worlds []lab.World
+	_, err := stage.NewLoopback("probe")
+	stagetest.NeedRoot(t, err)
+	var worlds []score.World
 	for _, seed := range []uint64{19, 22, 35, 43, 47, 54} {
-		worlds = append(worlds, lab.Draw(seed))
+		worlds = append(worlds, score.Draw(seed))
 	}
-	for _, s := range lab.ScoreRandom(context3m(t), worlds, nil) {
+	for _, s := range score.Random(stagetest.Context(t), worlds, nil) {
 		if s.Miss != "" || s.Cannot != "" {
 			t.Errorf("seed %d: built %s, named %v: %s%s\n%s", *s.Seed, s.Built, s.Named, s.Miss, s.Cannot, s.Drawn)
-		}
-	}
-}
-
-// A seed draws the same again, and the seeds draw all that there is.
-func TestDrawIsRepeatableAndReachesAll(t *testing.T) {
-	seen := map[string]bool{}
-	for seed := range uint64(400) {
-		w := lab.Draw(seed)
-		if again := lab.Draw(seed); !reflect.DeepEqual(w, again) {
-			t.Fatalf("seed %d: %+v, and then %+v", seed, w, again)
-		}
-		seen["fault "+string(w.Fault)] = true
-		seen["IPv6 "+familyName(w.Options.IPv6)] = true
-		for _, b := range w.Bystanders {
-			seen["bystander "+string(b.Kind)] = true
-			if !strings.Contains(w.String(), b.String()) {
-				t.Errorf("seed %d does not tell of %s:\n%s", seed, b, w)
-			}
-		}
-		if w.Fault != "" && w.Client == w.Server {
-			seen["both roles on one host"] = true
-		}
-		if !strings.Contains(w.String(), string(w.Fault)) {
-			t.Errorf("seed %d does not tell of %s:\n%s", seed, w.Fault, w)
-		}
-	}
-	want := []string{"fault ", "IPv6 IPv4", "IPv6 IPv6", "both roles on one host"}
-	for _, s := range possible() {
-		want = append(want, "fault "+string(s.Slug))
-	}
-	for _, k := range []lab.BystanderKind{
-		lab.Idle, lab.Pool, lab.ClientChurn, lab.ServiceChurn, lab.BurstOfChurn, lab.Crawler,
-		lab.Loopback, lab.Reuser, lab.Relay, lab.Stragglers, lab.Accidents, lab.Sharer,
-	} {
-		want = append(want, "bystander "+string(k))
-	}
-	for _, w := range want {
-		if !seen[w] {
-			t.Errorf("no seed draws %s", w)
 		}
 	}
 }
@@ -73,10 +35,10 @@ func TestDrawIsRepeatableAndReachesAll(t *testing.T) {
 // nothing is where it is cured. What this kernel cannot have says why.
 func TestAllAreScoredRight(t *testing.T) {
 	t.Parallel()
-	_, err := lab.NewLoopback("probe")
-	skipWithoutRoot(t, err)
+	_, err := stage.NewLoopback("probe")
+	stagetest.NeedRoot(t, err)
 	var last lab.Progress
-	scores := lab.ScoreAll(context3m(t), func(p lab.Progress) { last = p })
+	scores := score.All(stagetest.Context(t), func(p lab.Progress) { last = p })
 	if len(scores) != len(diagnose.Rules()) || last.Done != len(scores) || last.Left != 0 {
 		t.Errorf("%d scores for %d problems, progress ends at %+v", len(scores), len(diagnose.Rules()), last)
 	}
@@ -95,11 +57,11 @@ func TestAllAreScoredRight(t *testing.T) {
 // What a cancelled run did not build is not called right.
 func TestCancelledScores(t *testing.T) {
 	t.Parallel()
-	_, err := lab.NewLoopback("probe")
-	skipWithoutRoot(t, err)
+	_, err := stage.NewLoopback("probe")
+	stagetest.NeedRoot(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	for _, s := range append(lab.ScoreRandom(ctx, []lab.World{lab.Draw(1)}, nil), lab.ScoreAll(ctx, nil)...) {
+	for _, s := range append(score.Random(ctx, []score.World{score.Draw(1)}, nil), score.All(ctx, nil)...) {
 		if s.Absent == "" && s.Cannot == "" {
 			t.Errorf("%+v", s)
 		}

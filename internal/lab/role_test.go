@@ -4,13 +4,14 @@ import (
 	"net/netip"
 	"testing"
 
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
+	"linger/internal/lab/stagetest"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
 
 // group finds the one group of a namespace that fits.
-func group(s *snapshot.Snapshot, n *lab.Node, fits func(snapshot.Group) bool) (found []snapshot.Group) {
+func group(s *snapshot.Snapshot, n *stage.Node, fits func(snapshot.Group) bool) (found []snapshot.Group) {
 	for _, ns := range s.Namespaces {
 		if ns.Inode != n.Inode() {
 			continue
@@ -28,9 +29,9 @@ func group(s *snapshot.Snapshot, n *lab.Node, fits func(snapshot.Group) bool) (f
 // on the other.
 func TestListenerThatHasExited(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	topology, client, server, service := pairOf(t, lab.CloseFirst)
-	dial := lab.DialSpec{To: []netip.AddrPort{service}, Count: 1500, PeerCloses: true}
+	ctx := stagetest.Context(t)
+	topology, client, server, service := pairOf(t, stage.CloseFirst)
+	dial := stage.DialSpec{To: []netip.AddrPort{service}, Count: 1500, PeerCloses: true}
 	if done, err := client.Churn(ctx, dial); err != nil || done.Failed > 0 {
 		t.Fatalf("churn: %+v, %v", done, err)
 	}
@@ -58,9 +59,9 @@ func TestListenerThatHasExited(t *testing.T) {
 // The same from the other side: the service is in a namespace that is not read.
 func TestServiceElsewhere(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	topology, client, _, service := pairOf(t, lab.CloseSecond)
-	if done, err := client.Churn(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Count: 1500}); err != nil || done.Failed > 0 {
+	ctx := stagetest.Context(t)
+	topology, client, _, service := pairOf(t, stage.CloseSecond)
+	if done, err := client.Churn(ctx, stage.DialSpec{To: []netip.AddrPort{service}, Count: 1500}); err != nil || done.Failed > 0 {
 		t.Fatalf("churn: %+v, %v", done, err)
 	}
 	s, _ := look(t, ctx, topology.Nodes[0])
@@ -79,13 +80,13 @@ func TestServiceElsewhere(t *testing.T) {
 // are a connector's all the same, and no traffic of its service.
 func TestOutgoingConnectionFromAListeningPort(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	topology, _, server, service := pairOf(t, lab.CloseSecond)
+	ctx := stagetest.Context(t)
+	topology, _, server, service := pairOf(t, stage.CloseSecond)
 	far := []netip.AddrPort{service}
 	for port := uint16(9001); port <= 9004; port++ {
 		far = append(far, netip.AddrPortFrom(service.Addr(), port))
 	}
-	if _, err := server.Serve(ctx, lab.ServeSpec{Endpoints: far[1:], Close: lab.CloseSecond}); err != nil {
+	if _, err := server.Serve(ctx, stage.ServeSpec{Endpoints: far[1:], Close: stage.CloseSecond}); err != nil {
 		t.Fatal(err)
 	}
 	both, err := topology.Nodes[0].Start(ctx, "lab-both")
@@ -94,10 +95,11 @@ func TestOutgoingConnectionFromAListeningPort(t *testing.T) {
 	}
 	const port = 7777
 	own := netip.AddrPortFrom(topology.Nodes[0].IPv4, port)
-	if _, err := both.Serve(ctx, lab.ServeSpec{Endpoints: []netip.AddrPort{own}, Close: lab.CloseSecond, SharePort: true}); err != nil {
+	if _, err := both.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{own}, Close: stage.CloseSecond,
+		SharePort: true}); err != nil {
 		t.Fatal(err)
 	}
-	if done, err := both.Hold(ctx, lab.DialSpec{To: far, FromPort: port, Count: len(far)}); err != nil || done.Opened != len(far) {
+	if done, err := both.Hold(ctx, stage.DialSpec{To: far, FromPort: port, Count: len(far)}); err != nil || done.Opened != len(far) {
 		t.Fatalf("hold: %+v, %v", done, err)
 	}
 	// And the service has connections of its own.
@@ -105,7 +107,7 @@ func TestOutgoingConnectionFromAListeningPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if done, err := visitor.Hold(ctx, lab.DialSpec{To: []netip.AddrPort{own}, Count: 3}); err != nil || done.Opened != 3 {
+	if done, err := visitor.Hold(ctx, stage.DialSpec{To: []netip.AddrPort{own}, Count: 3}); err != nil || done.Opened != 3 {
 		t.Fatalf("hold: %+v, %v", done, err)
 	}
 

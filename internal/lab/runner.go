@@ -48,7 +48,7 @@ type job struct {
 	name                    string
 	seconds                 float64
 	load                    Load
-	run                     func(context.Context, *Trial) error
+	run                     Measure
 }
 
 // Run runs the experiments side by side and judges them. What could not run says so

@@ -16,7 +16,8 @@ import (
 
 	"linger/internal/collect"
 	"linger/internal/kernel/procnet"
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
+	"linger/internal/lab/stagetest"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -29,16 +30,12 @@ func TestScale(t *testing.T) {
 	if testing.Short() || raceEnabled {
 		sockets, groups = 30_000, 10_000
 	}
-	ctx := context3m(t)
-	topology, err := lab.NewLoopback("crowded")
-	skipWithoutRoot(t, err)
-	t.Cleanup(func() {
-		if err := topology.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
+	ctx := stagetest.Context(t)
+	topology, err := stage.NewLoopback("crowded")
+	stagetest.NeedRoot(t, err)
+	stagetest.Closing(t, topology)
 	crowded := topology.Nodes[0]
-	filled, err := lab.Fill(ctx, crowded, lab.FillSpec{Sockets: sockets, Groups: groups})
+	filled, err := stage.Fill(ctx, crowded, stage.FillSpec{Sockets: sockets, Groups: groups})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,17 +52,17 @@ func TestScale(t *testing.T) {
 
 // lastComer makes the connections of one busy client after all others: it must not
 // be lost among them.
-func lastComer(t *testing.T, ctx context.Context, n *lab.Node) netip.AddrPort {
+func lastComer(t *testing.T, ctx context.Context, n *stage.Node) netip.AddrPort {
 	t.Helper()
 	w, err := n.Start(ctx, "lab-culprit")
 	if err != nil {
 		t.Fatal(err)
 	}
 	to := []netip.AddrPort{netip.MustParseAddrPort("127.250.250.250:6000")}
-	if _, err := w.Serve(ctx, lab.ServeSpec{Endpoints: to, Close: lab.CloseSecond}); err != nil {
+	if _, err := w.Serve(ctx, stage.ServeSpec{Endpoints: to, Close: stage.CloseSecond}); err != nil {
 		t.Fatal(err)
 	}
-	if done, err := w.Churn(ctx, lab.DialSpec{To: to, Count: 5000}); err != nil || done.Opened != 5000 {
+	if done, err := w.Churn(ctx, stage.DialSpec{To: to, Count: 5000}); err != nil || done.Opened != 5000 {
 		t.Fatalf("churn: %+v, %v", done, err)
 	}
 	// Until the service has closed, too, the last ones are not in TIME_WAIT yet.
@@ -82,7 +79,7 @@ func lastComer(t *testing.T, ctx context.Context, n *lab.Node) netip.AddrPort {
 }
 
 // timeWait is what the kernel itself counts.
-func timeWait(t *testing.T, n *lab.Node) (count int) {
+func timeWait(t *testing.T, n *stage.Node) (count int) {
 	t.Helper()
 	err := n.Do(func() error {
 		stat, err := procnet.ReadSockstat()
@@ -97,7 +94,7 @@ func timeWait(t *testing.T, n *lab.Node) (count int) {
 	return count
 }
 
-func testManyGroups(t *testing.T, ctx context.Context, n *lab.Node, culprit netip.AddrPort, groups int) {
+func testManyGroups(t *testing.T, ctx context.Context, n *stage.Node, culprit netip.AddrPort, groups int) {
 	before := timeWait(t, n)
 	start := time.Now()
 	s, err := collect.Collect(ctx, collect.Options{Netns: []string{n.Path()}})
@@ -165,7 +162,7 @@ func collectAndReport(path string) error {
 }
 
 // A process of its own collects, so that its peak is collect's alone.
-func testMemory(t *testing.T, ctx context.Context, n *lab.Node) {
+func testMemory(t *testing.T, ctx context.Context, n *stage.Node) {
 	if raceEnabled {
 		t.Skip("the race detector takes several times the memory")
 	}
@@ -190,20 +187,16 @@ func testMemory(t *testing.T, ctx context.Context, n *lab.Node) {
 	}
 }
 
-func testManyNamespaces(t *testing.T, ctx context.Context, crowded *lab.Node) {
+func testManyNamespaces(t *testing.T, ctx context.Context, crowded *stage.Node) {
 	const namespaces, busy, inBusy = 200, 3, 500
 	paths := []string{crowded.Path()}
 	timeWaits := map[uint64]int{}
 	for i := range namespaces {
-		topology, err := lab.NewLoopback("one of many " + strconv.Itoa(i))
+		topology, err := stage.NewLoopback("one of many " + strconv.Itoa(i))
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() {
-			if err := topology.Close(); err != nil {
-				t.Errorf("close: %v", err)
-			}
-		})
+		stagetest.Closing(t, topology)
 		n := topology.Nodes[0]
 		paths = append(paths, n.Path())
 		timeWaits[n.Inode()] = 0
@@ -217,7 +210,7 @@ func testManyNamespaces(t *testing.T, ctx context.Context, crowded *lab.Node) {
 		}
 		t.Cleanup(func() { listener.Close() })
 		if i < busy {
-			if _, err := lab.Fill(ctx, n, lab.FillSpec{Sockets: inBusy}); err != nil {
+			if _, err := stage.Fill(ctx, n, stage.FillSpec{Sockets: inBusy}); err != nil {
 				t.Fatal(err)
 			}
 			timeWaits[n.Inode()] = inBusy

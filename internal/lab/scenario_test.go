@@ -1,55 +1,35 @@
 package lab_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io/fs"
+	"os"
 	"testing"
 	"time"
 
 	"linger/internal/diagnose"
-	"linger/internal/lab"
+	"linger/internal/lab/cases"
+	"linger/internal/lab/stagetest"
 	"linger/internal/tcp"
 )
 
-// limit bounds a test's whole work on the kernel.
-const limit = 3 * time.Minute
-
-func context3m(t testing.TB) context.Context {
+// scenario is the one that builds a problem.
+func scenario(t testing.TB, slug diagnose.Slug) cases.Scenario {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-func build(t testing.TB, slug diagnose.Slug, o lab.Options) *lab.Built {
-	t.Helper()
-	b, err := lab.Build(context3m(t), slug, o)
-	skipWithoutRoot(t, err)
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Errorf("close: %v", err)
+	for _, c := range cases.All() {
+		if c.Scenario != nil && c.Scenario.Slug == slug {
+			return *c.Scenario
 		}
-	})
-	return b
+	}
+	t.Fatalf("nothing builds %s", slug)
+	return cases.Scenario{}
 }
 
-func skipWithoutRoot(t testing.TB, err error) {
+func build(t testing.TB, slug diagnose.Slug, o cases.Options) *cases.Built {
 	t.Helper()
-	if errors.Is(err, fs.ErrPermission) {
-		t.Skipf("needs CAP_SYS_ADMIN and CAP_NET_ADMIN: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func familyName(ipv6 bool) string {
-	if ipv6 {
-		return "IPv6"
-	}
-	return "IPv4"
+	b, err := scenario(t, slug).Build(stagetest.Context(t), o)
+	stagetest.NeedRoot(t, err)
+	stagetest.Closing(t, b)
+	return b
 }
 
 // What /proc/net/tcp says of each scenario, at the node that a finding has to name:
@@ -89,17 +69,14 @@ func TestScenariosAreWhatTheySay(t *testing.T) {
 		}
 		for _, ipv6 := range []bool{false, true} {
 			for _, cured := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s/%s/cured=%v", s.Slug, familyName(ipv6), cured), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%s/cured=%v", s.Slug, stagetest.Family(ipv6), cured), func(t *testing.T) {
 					t.Parallel()
-					b := build(t, s.Slug, lab.Options{IPv6: ipv6, Cured: cured})
+					b := build(t, s.Slug, cases.Options{IPv6: ipv6, Cured: cured})
 					n := 0
 					// The last segments may still be under way.
 					for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-						all, err := rows(b.Expect.Node)
-						if err != nil {
-							t.Fatal(err)
-						}
-						n = count(all, want.state, b.Expect.Local, b.Expect.Remote)
+						all := stagetest.Rows(t, b.Expect.Node)
+						n = stagetest.Count(all, want.state, b.Expect.Local, b.Expect.Remote)
 						if cured || n >= want.least || time.Now().After(deadline) {
 							break
 						}
@@ -116,11 +93,37 @@ func TestScenariosAreWhatTheySay(t *testing.T) {
 	}
 }
 
-func TestUnknownScenarioAndSize(t *testing.T) {
-	if _, err := lab.Build(t.Context(), "no-such", lab.Options{}); err == nil {
-		t.Error("built a scenario that does not exist")
+func TestSizeIsBounded(t *testing.T) {
+	for _, size := range []int{-1, 20_001} {
+		if _, err := scenario(t, "fin-timeout").Build(t.Context(), cases.Options{Size: size}); err == nil {
+			t.Errorf("built a scenario of size %d", size)
+		}
 	}
-	if _, err := lab.Build(t.Context(), "fin-timeout", lab.Options{Size: lab.MaxSize + 1}); err == nil {
-		t.Error("built a scenario beyond the largest size")
+}
+
+func TestDescriptorsDoNotLeak(t *testing.T) {
+	once := func() {
+		b, err := scenario(t, "fin-timeout").Build(stagetest.Context(t), cases.Options{})
+		stagetest.NeedRoot(t, err)
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
+	once() // lets the runtime open what it keeps
+	before := descriptors(t)
+	for range 3 {
+		once()
+	}
+	if after := descriptors(t); after > before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
 }

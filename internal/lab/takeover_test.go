@@ -7,7 +7,9 @@ import (
 
 	"linger/internal/collect"
 	"linger/internal/diagnose"
-	"linger/internal/lab"
+	"linger/internal/lab/cases"
+	"linger/internal/lab/stage"
+	"linger/internal/lab/stagetest"
 	"linger/internal/snapshot"
 )
 
@@ -16,10 +18,10 @@ import (
 func TestTakeoverAgreesWithTheEstimate(t *testing.T) {
 	t.Parallel()
 	for _, ipv6 := range []bool{false, true} {
-		t.Run(familyName(ipv6), func(t *testing.T) {
+		t.Run(stagetest.Family(ipv6), func(t *testing.T) {
 			t.Parallel()
-			ctx := context3m(t)
-			b := build(t, "tw-reuse", lab.Options{IPv6: ipv6})
+			ctx := stagetest.Context(t)
+			b := build(t, "tw-reuse", cases.Options{IPv6: ipv6})
 			wait(t, b.RipeAt)
 			s, _ := look(t, ctx, b.Topology.Nodes...)
 			g, ns := takeoverOf(t, s, b.Expect.Node)
@@ -38,7 +40,7 @@ func TestTakeoverAgreesWithTheEstimate(t *testing.T) {
 	}
 }
 
-func takeoverOf(t testing.TB, s *snapshot.Snapshot, n *lab.Node) (*snapshot.Group, *snapshot.Namespace) {
+func takeoverOf(t testing.TB, s *snapshot.Snapshot, n *stage.Node) (*snapshot.Group, *snapshot.Namespace) {
 	t.Helper()
 	for i := range s.Namespaces {
 		ns := &s.Namespaces[i]
@@ -59,7 +61,7 @@ func takeoverOf(t testing.TB, s *snapshot.Snapshot, n *lab.Node) (*snapshot.Grou
 // namespaces are read at once.
 func TestTakeoverIsWhatConnectDoes(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
+	ctx := stagetest.Context(t)
 	const ports, more = 400, 50
 	type settings map[string]string
 	cases := []struct {
@@ -71,32 +73,36 @@ func TestTakeoverIsWhatConnectDoes(t *testing.T) {
 	}{
 		{name: "free", count: func(t *snapshot.Takeover) int { return t.Ripe }, freed: true},
 		{name: "bound", bind: true, count: func(t *snapshot.Takeover) int { return t.Bound }},
-		{name: "peer without time stamps", server: settings{"net.ipv4.tcp_timestamps": "0"}, count: func(t *snapshot.Takeover) int { return t.NoTimestamps }},
-		{name: "own time stamps off", client: settings{"net.ipv4.tcp_timestamps": "0"}, count: func(t *snapshot.Takeover) int { return t.NoTimestamps }},
-		{name: "delay raised", client: settings{"net.ipv4.tcp_tw_reuse_delay": "60000"}, count: func(t *snapshot.Takeover) int { return t.Young }},
+		{name: "peer without time stamps", server: settings{"net.ipv4.tcp_timestamps": "0"},
+			count: func(t *snapshot.Takeover) int { return t.NoTimestamps }},
+		{name: "own time stamps off", client: settings{"net.ipv4.tcp_timestamps": "0"},
+			count: func(t *snapshot.Takeover) int { return t.NoTimestamps }},
+		{name: "delay raised", client: settings{"net.ipv4.tcp_tw_reuse_delay": "60000"},
+			count: func(t *snapshot.Takeover) int { return t.Young }},
 	}
 	type made struct {
-		node   *lab.Node
-		client *lab.WorkerProcess
-		dial   lab.DialSpec
+		node   *stage.Node
+		client *stage.Worker
+		dial   stage.DialSpec
 	}
 	var all []made
 	o := collect.Options{Window: window}
 	for _, c := range cases {
-		topology, client, _, service := pairOf(t, lab.CloseSecond)
+		topology, client, _, service := pairOf(t, stage.CloseSecond)
 		node := topology.Nodes[0]
 		o.Netns = append(o.Netns, node.Path(), topology.Nodes[1].Path())
 		for _, set := range []struct {
-			*lab.Node
+			*stage.Node
 			settings
-		}{{node, settings{"net.ipv4.ip_local_port_range": "40000 40399", "net.ipv4.tcp_tw_reuse": "0"}}, {node, c.client}, {topology.Nodes[1], c.server}} {
+		}{{node, settings{"net.ipv4.ip_local_port_range": "40000 40399", "net.ipv4.tcp_tw_reuse": "0"}}, {node, c.client},
+			{topology.Nodes[1], c.server}} {
 			for key, value := range set.settings {
 				if err := set.Set(key, value); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
-		dial := lab.DialSpec{To: []netip.AddrPort{service}, Count: 2 * ports}
+		dial := stage.DialSpec{To: []netip.AddrPort{service}, Count: 2 * ports}
 		fill := dial
 		if c.bind {
 			fill.From, fill.BindPort = []netip.Addr{node.Addr(false)}, true

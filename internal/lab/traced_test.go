@@ -9,13 +9,15 @@ import (
 
 	"linger/internal/collect"
 	"linger/internal/diagnose"
-	"linger/internal/lab"
+	"linger/internal/lab/cases"
+	"linger/internal/lab/stage"
+	"linger/internal/lab/stagetest"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
 
 // traced looks at namespaces while the kernel follows their connections.
-func traced(t *testing.T, ctx context.Context, nodes ...*lab.Node) (*snapshot.Snapshot, diagnose.Diagnosis) {
+func traced(t *testing.T, ctx context.Context, nodes ...*stage.Node) (*snapshot.Snapshot, diagnose.Diagnosis) {
 	t.Helper()
 	o := collect.Options{Window: window, Trace: 2 * time.Second}
 	for _, n := range nodes {
@@ -50,15 +52,15 @@ func problem(t *testing.T, d diagnose.Diagnosis, slug diagnose.Slug) diagnose.Fi
 // Two programs in one namespace connect to one service. Each is seen, with what it made.
 func TestTracedOwnersAreSeen(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	topology, one, _, service := pairOf(t, lab.CloseSecond)
+	ctx := stagetest.Context(t)
+	topology, one, _, service := pairOf(t, stage.CloseSecond)
 	two, err := topology.Nodes[0].Start(ctx, "second-client")
 	if err != nil {
 		t.Fatal(err)
 	}
 	to := []netip.AddrPort{service}
-	for _, w := range []*lab.WorkerProcess{one, two} {
-		if err := w.Begin(ctx, lab.DialSpec{To: to, Batch: 1, Rate: 40}); err != nil {
+	for _, w := range []*stage.Worker{one, two} {
+		if err := w.Begin(ctx, stage.DialSpec{To: to, Batch: 1, Rate: 40}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -97,15 +99,15 @@ func TestTracedOwnersAreSeen(t *testing.T) {
 // Connects that find no port are counted, and their program is named.
 func TestTracedPortExhaustion(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	topology, client, _, service := pairOf(t, lab.CloseSecond)
+	ctx := stagetest.Context(t)
+	topology, client, _, service := pairOf(t, stage.CloseSecond)
 	if err := topology.Nodes[0].Set("net.ipv4.ip_local_port_range", "40000 40299"); err != nil {
 		t.Fatal(err)
 	}
 	if err := topology.Nodes[0].Set("net.ipv4.tcp_tw_reuse", "0"); err != nil {
 		t.Fatal(err)
 	}
-	if err := client.Begin(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Batch: 4, Rate: 400}); err != nil {
+	if err := client.Begin(ctx, stage.DialSpec{To: []netip.AddrPort{service}, Batch: 4, Rate: 400}); err != nil {
 		t.Fatal(err)
 	}
 	for timeWait(t, topology.Nodes[0]) < 290 {
@@ -113,10 +115,12 @@ func TestTracedPortExhaustion(t *testing.T) {
 	}
 	_, d := traced(t, ctx, topology.Nodes...)
 	f := problem(t, d, diagnose.PortExhaustion)
-	if f.Severity != diagnose.Critical || !f.FailingNow || len(f.Owners) == 0 || f.Owners[0].Process != "healthy-client" || f.Owners[0].How != snapshot.Seen {
+	if f.Severity != diagnose.Critical || !f.FailingNow || len(f.Owners) == 0 || f.Owners[0].Process != "healthy-client" ||
+		f.Owners[0].How != snapshot.Seen {
 		t.Errorf("the finding is %s", describe(f))
 	}
-	if len(f.Evidence) == 0 || f.Evidence[0].Name != "connects without a port" || f.Evidence[0].Value < 10 || !strings.Contains(f.Summary, "by healthy-client") {
+	if len(f.Evidence) == 0 || f.Evidence[0].Name != "connects without a port" || f.Evidence[0].Value < 10 ||
+		!strings.Contains(f.Summary, "by healthy-client") {
 		t.Errorf("%s\n%s", f.Summary, describe(f.Evidence))
 	}
 }
@@ -124,10 +128,11 @@ func TestTracedPortExhaustion(t *testing.T) {
 // That a program binds before it connects is seen, and no longer inferred from ports.
 func TestTracedBindBeforeConnect(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	topology, client, _, service := pairOf(t, lab.CloseSecond)
+	ctx := stagetest.Context(t)
+	topology, client, _, service := pairOf(t, stage.CloseSecond)
 	from := []netip.Addr{topology.Nodes[0].IPv4}
-	if err := client.Begin(ctx, lab.DialSpec{To: []netip.AddrPort{service}, From: from, BindPort: true, Batch: 4, Rate: 300}); err != nil {
+	if err := client.Begin(ctx, stage.DialSpec{To: []netip.AddrPort{service}, From: from, BindPort: true, Batch: 4,
+		Rate: 300}); err != nil {
 		t.Fatal(err)
 	}
 	for timeWait(t, topology.Nodes[0]) < 300 {
@@ -146,8 +151,8 @@ func TestTracedBindBeforeConnect(t *testing.T) {
 // Who resets connections is seen at both ends.
 func TestTracedVanishedConnections(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	b := build(t, diagnose.VanishedConnections, lab.Options{})
+	ctx := stagetest.Context(t)
+	b := build(t, diagnose.VanishedConnections, cases.Options{})
 	_, d := traced(t, ctx, b.Topology.Nodes...)
 	f := problem(t, d, diagnose.VanishedConnections)
 	for _, unsure := range f.Unsure {
@@ -155,7 +160,8 @@ func TestTracedVanishedConnections(t *testing.T) {
 			t.Errorf("traced, and yet unsure: %s", unsure)
 		}
 	}
-	if f.Confidence != diagnose.High || len(f.Owners) == 0 || f.Owners[0].How != snapshot.Seen || !strings.Contains(f.Why, "Most were seen with") {
+	if f.Confidence != diagnose.High || len(f.Owners) == 0 || f.Owners[0].How != snapshot.Seen ||
+		!strings.Contains(f.Why, "Most were seen with") {
 		t.Errorf("the finding is %s", describe(f))
 	}
 }

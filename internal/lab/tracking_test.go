@@ -4,15 +4,16 @@ import (
 	"math"
 	"testing"
 
-	"linger/internal/lab"
+	"linger/internal/lab/cases"
+	"linger/internal/lab/stagetest"
 )
 
 // A quarter of a million entries are told by the first 16,384: a third of them is in
 // the table's TIME_WAIT.
 func TestATableIsToldByASample(t *testing.T) {
 	t.Parallel()
-	b := build(t, "conntrack-full", lab.Options{})
-	s, _ := look(t, context3m(t), b.Topology.Nodes[1])
+	b := build(t, "conntrack-full", cases.Options{})
+	s, _ := look(t, stagetest.Context(t), b.Topology.Nodes[1])
 	table := s.Namespaces[0].Conntrack
 	if table == nil || table.Sample == nil {
 		t.Fatalf("no sample was taken: %s", describe(table))
@@ -36,8 +37,8 @@ func TestATableIsToldByASample(t *testing.T) {
 // Each translated connection is seen with the address and port that its peer sees.
 func TestTranslationsAreSeen(t *testing.T) {
 	t.Parallel()
-	b := build(t, "nat-port-exhaustion", lab.Options{})
-	s, _ := look(t, context3m(t), b.Topology.Nodes[0])
+	b := build(t, "nat-port-exhaustion", cases.Options{})
+	s, _ := look(t, stagetest.Context(t), b.Topology.Nodes[0])
 	sample := s.Namespaces[0].Conntrack.Sample
 	if sample == nil || len(sample.Translations) != 1 {
 		t.Fatalf("want one translation: %s", describe(sample))

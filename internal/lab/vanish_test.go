@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"linger/internal/collect"
-	"linger/internal/lab"
+	"linger/internal/lab/stage"
+	"linger/internal/lab/stagetest"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -17,10 +18,10 @@ import (
 // full each time, and none is an error.
 func TestNamespacesThatVanishWhileRead(t *testing.T) {
 	t.Parallel()
-	ctx := context3m(t)
-	stays, client, _, service := pairOf(t, lab.CloseSecond)
+	ctx := stagetest.Context(t)
+	stays, client, _, service := pairOf(t, stage.CloseSecond)
 	const held = 50
-	if done, err := client.Hold(ctx, lab.DialSpec{To: []netip.AddrPort{service}, Count: held}); err != nil || done.Opened != held {
+	if done, err := client.Hold(ctx, stage.DialSpec{To: []netip.AddrPort{service}, Count: held}); err != nil || done.Opened != held {
 		t.Fatalf("hold: %+v, %v", done, err)
 	}
 
@@ -53,7 +54,7 @@ func TestNamespacesThatVanishWhileRead(t *testing.T) {
 	group.Wait()
 }
 
-func established(s *snapshot.Snapshot, n *lab.Node) int {
+func established(s *snapshot.Snapshot, n *stage.Node) int {
 	for _, ns := range s.Namespaces {
 		if ns.Inode == n.Inode() {
 			return ns.States[tcp.Established]
@@ -64,7 +65,7 @@ func established(s *snapshot.Snapshot, n *lab.Node) int {
 
 // comeAndGo is a namespace with a process and a few connections, for a moment.
 func comeAndGo(ctx context.Context) (err error) {
-	topology, err := lab.NewLoopback("moment")
+	topology, err := stage.NewLoopback("moment")
 	if err != nil {
 		return err
 	}
@@ -77,12 +78,12 @@ func comeAndGo(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	bound, err := w.Serve(ctx, lab.ServeSpec{
-		Endpoints: []netip.AddrPort{netip.AddrPortFrom(topology.Nodes[0].IPv4, 0)}, Close: lab.CloseSecond,
+	bound, err := w.Serve(ctx, stage.ServeSpec{
+		Endpoints: []netip.AddrPort{netip.AddrPortFrom(topology.Nodes[0].IPv4, 0)}, Close: stage.CloseSecond,
 	})
 	if err != nil {
 		return err
 	}
-	_, err = w.Churn(ctx, lab.DialSpec{To: bound, Count: 20})
+	_, err = w.Churn(ctx, stage.DialSpec{To: bound, Count: 20})
 	return err
 }

@@ -32,7 +32,7 @@ func (w *Wire) Ladder(since Mark, only Match) Ladder {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := Ladder{Left: w.ends[0].Name, Right: w.ends[1].Name, Unrecorded: w.unrecorded}
-	for _, p := range w.passed[since:] {
+	for _, p := range w.passages[since:] {
 		if only.matches(p.From, &p.Segment) {
 			l.Rungs = append(l.Rungs, Rung{p.At, p.From, p.Segment.label(), p.Fate.arrived(), p.Note})
 		}

@@ -55,9 +55,9 @@ type Segment struct {
 	// has seen them.
 	SeqSinceSYN, AckSinceSYN uint32
 
-	packet []byte // Payload is part of it
-	tcpAt  int    // where the TCP header begins
-	tsAt   int    // where TSval is, 0 without time stamps
+	raw   []byte // Payload is part of it
+	tcpAt int    // where the TCP header begins
+	tsAt  int    // where TSval is, 0 without time stamps
 }
 
 // TimeStamps are TSval and TSecr.
@@ -77,10 +77,10 @@ func (s *Segment) Length() uint32 {
 }
 
 // Packet is the whole packet, from its IP header on. It must not be changed.
-func (s *Segment) Packet() []byte { return s.packet }
+func (s *Segment) Packet() []byte { return s.raw }
 
-// ErrNotTCP is that of a packet that carries no whole TCP segment: ICMP, fragments.
-var ErrNotTCP = errors.New("not a TCP segment")
+// errNotTCP is that of a packet that carries no whole TCP segment: ICMP, fragments.
+var errNotTCP = errors.New("not a TCP segment")
 
 const (
 	protocolTCP   = 6
@@ -93,9 +93,9 @@ const (
 	optionTSBytes = 10
 )
 
-// Parse reads a packet, which it keeps. Errors wrap ErrNotTCP, or say what is wrong
+// parse reads a packet, which it keeps. Errors wrap errNotTCP, or say what is wrong
 // with it.
-func Parse(packet []byte) (Segment, error) {
+func parse(packet []byte) (Segment, error) {
 	src, dst, at, end, err := parseIP(packet)
 	if err != nil {
 		return Segment{}, err
@@ -116,7 +116,7 @@ func Parse(packet []byte) (Segment, error) {
 		Flags:   Flags(t[13]) & (FIN | SYN | RST | PSH | ACK),
 		Window:  binary.BigEndian.Uint16(t[14:]),
 		Payload: t[data:],
-		packet:  packet[:end],
+		raw:     packet[:end],
 		tcpAt:   at,
 	}
 	if o := timeStampsAt(t[tcpHeader:data]); o >= 0 {
@@ -145,7 +145,7 @@ func parseIP(packet []byte) (src, dst netip.Addr, at, end int, err error) {
 		}
 		const moreFragmentsOrOffset = 0x3fff
 		if packet[9] != protocolTCP || binary.BigEndian.Uint16(packet[6:])&moreFragmentsOrOffset != 0 {
-			return src, dst, 0, 0, ErrNotTCP
+			return src, dst, 0, 0, errNotTCP
 		}
 		return netip.AddrFrom4([4]byte(packet[12:16])), netip.AddrFrom4([4]byte(packet[16:20])), at, end, nil
 	case 6:
@@ -158,7 +158,7 @@ func parseIP(packet []byte) (src, dst netip.Addr, at, end int, err error) {
 		}
 		// The kernel puts no extension header before a TCP header of its own.
 		if packet[6] != protocolTCP {
-			return src, dst, 0, 0, ErrNotTCP
+			return src, dst, 0, 0, errNotTCP
 		}
 		return netip.AddrFrom16([16]byte(packet[8:24])), netip.AddrFrom16([16]byte(packet[24:40])), at, end, nil
 	}
@@ -197,9 +197,9 @@ func (s *Segment) SetTimeStamps(ts TimeStamps) {
 		return
 	}
 	s.TimeStamps = &ts
-	binary.BigEndian.PutUint32(s.packet[s.tsAt:], ts.Value)
-	binary.BigEndian.PutUint32(s.packet[s.tsAt+4:], ts.Echo)
-	putChecksum(s.packet[s.tcpAt:], s.Src.Addr(), s.Dst.Addr())
+	binary.BigEndian.PutUint32(s.raw[s.tsAt:], ts.Value)
+	binary.BigEndian.PutUint32(s.raw[s.tsAt+4:], ts.Echo)
+	putChecksum(s.raw[s.tcpAt:], s.Src.Addr(), s.Dst.Addr())
 }
 
 // Build makes the packet of a segment: addresses, ports, numbers, flags, window, time
@@ -255,9 +255,9 @@ func putChecksum(tcp []byte, src, dst netip.Addr) {
 	binary.BigEndian.PutUint16(tcp[checksumAt:], ^checksum(tcp, src, dst))
 }
 
-// Intact tells whether the checksum of the segment is right.
-func (s *Segment) Intact() bool {
-	return checksum(s.packet[s.tcpAt:], s.Src.Addr(), s.Dst.Addr()) == 0xffff
+// intact tells whether the checksum of the segment is right.
+func (s *Segment) intact() bool {
+	return checksum(s.raw[s.tcpAt:], s.Src.Addr(), s.Dst.Addr()) == 0xffff
 }
 
 // checksum is the folded sum over the pseudo header and the segment (RFC 9293, 3.1;

@@ -21,7 +21,7 @@ var captured = []byte{
 }
 
 func TestParse(t *testing.T) {
-	s, err := Parse(bytes.Clone(captured))
+	s, err := parse(bytes.Clone(captured))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,12 +41,12 @@ func TestParseRefuses(t *testing.T) {
 	fragment := bytes.Clone(captured)
 	fragment[7] = 10
 	for name, packet := range map[string][]byte{"UDP": udp, "a fragment": fragment} {
-		if _, err := Parse(packet); !errors.Is(err, ErrNotTCP) {
-			t.Errorf("%s: %v, want ErrNotTCP", name, err)
+		if _, err := parse(packet); !errors.Is(err, errNotTCP) {
+			t.Errorf("%s: %v, want errNotTCP", name, err)
 		}
 	}
 	for n := range captured {
-		if _, err := Parse(captured[:n]); err == nil {
+		if _, err := parse(captured[:n]); err == nil {
 			t.Errorf("read %d of %d bytes", n, len(captured))
 		}
 	}
@@ -74,23 +74,24 @@ func segments() *rapid.Generator[Segment] {
 func TestBuiltSegmentsParse(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := segments().Draw(t, "segment")
-		got, err := Parse(Build(want))
+		got, err := parse(Build(want))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Segment{}), cmpopts.EquateComparable(netip.AddrPort{}), cmpopts.EquateEmpty()); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Segment{}), cmpopts.EquateComparable(netip.AddrPort{}),
+			cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("unexpected segment (-want +got):\n%s", diff)
 		}
-		if !got.Intact() {
+		if !got.intact() {
 			t.Fatal("wrong checksum")
 		}
 		got.SetTimeStamps(TimeStamps{1, 2})
-		if !got.Intact() {
+		if !got.intact() {
 			t.Fatal("wrong checksum after other time stamps")
 		}
 		if got.TimeStamps != nil && len(got.Payload) > 0 {
 			got.Payload[0]++
-			if got.Intact() {
+			if got.intact() {
 				t.Fatal("a changed byte is not noticed")
 			}
 		}
@@ -101,16 +102,16 @@ func FuzzParse(f *testing.F) {
 	f.Add(captured)
 	f.Add(Build(Segment{Src: netip.MustParseAddrPort("[fd99::1]:1"), Dst: netip.MustParseAddrPort("[fd99::2]:2"), Flags: SYN}))
 	f.Fuzz(func(t *testing.T, packet []byte) {
-		s, err := Parse(packet)
+		s, err := parse(packet)
 		if err != nil {
 			return
 		}
 		if len(s.Payload) > len(packet) || s.Length() < uint32(len(s.Payload)) {
 			t.Errorf("%d bytes of a packet of %d, length %d", len(s.Payload), len(packet), s.Length())
 		}
-		s.Intact()
+		s.intact()
 		s.SetTimeStamps(TimeStamps{1, 2})
-		if s.TimeStamps != nil && !s.Intact() {
+		if s.TimeStamps != nil && !s.intact() {
 			t.Error("wrong checksum after other time stamps")
 		}
 		_ = s.label()
@@ -119,7 +120,8 @@ func FuzzParse(f *testing.F) {
 
 func TestNoTUN(t *testing.T) {
 	_, err := openTUN(t.TempDir()+"/tun", "wire0")
-	if !errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrNotExist) || !bytes.Contains([]byte(err.Error()), []byte("modprobe tun")) {
+	if !errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrNotExist) ||
+		!bytes.Contains([]byte(err.Error()), []byte("modprobe tun")) {
 		t.Errorf("without the device: %v", err)
 	}
 }

@@ -105,7 +105,8 @@ func openTUN(path, name string) (*os.File, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return nil, fmt.Errorf("%w: this host has no %s, which the wire is made of: modprobe tun, or give it to the container", errors.ErrUnsupported, path)
+		return nil, fmt.Errorf("%w: this host has no %s, which the wire is made of: modprobe tun, or give it to the container",
+			errors.ErrUnsupported, path)
 	case err != nil:
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}

@@ -58,7 +58,7 @@ type Wire struct {
 	capture    *capture
 	rules      []*Rule
 	flows      map[flow]*progress
-	passed     []Passage
+	passages   []Passage
 	unrecorded int
 	passing    chan struct{} // closed when something has passed
 	timers     map[*time.Timer]struct{}
@@ -155,9 +155,9 @@ func (w *Wire) Close() error {
 	return err
 }
 
-// Overflowed is how many packets were lost because they came faster than the wire
+// overflowed is how many packets were lost because they came faster than the wire
 // carries: where it is not 0, the wire was not exact.
-func (w *Wire) Overflowed() (uint64, error) {
+func (w *Wire) overflowed() (uint64, error) {
 	left, err := w.ends[0].overflowed()
 	if err != nil {
 		return 0, err
@@ -196,7 +196,7 @@ func (w *Wire) carry(from Side) {
 func (w *Wire) pass(from Side, packet []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s, err := Parse(packet)
+	s, err := parse(packet)
 	if err != nil {
 		// ICMP and the like pass, and are in no ladder.
 		w.deliver(from, packet)
@@ -215,19 +215,19 @@ func (w *Wire) pass(from Side, packet []byte) {
 	}
 	switch rule.Action {
 	case Pass:
-		w.deliver(from, s.packet)
+		w.deliver(from, s.raw)
 		w.record(from, s, Arrived, rule.Note)
 	case Drop:
 		w.record(from, s, Dropped, orElse(rule.Note, "lost"))
 	case Duplicate:
-		w.deliver(from, s.packet)
+		w.deliver(from, s.raw)
 		w.record(from, s, Arrived, "")
-		w.deliver(from, s.packet)
+		w.deliver(from, s.raw)
 		w.record(from, s, Arrived, orElse(rule.Note, "the same, a second time"))
 	case Delay:
 		w.record(from, s, Delayed, orElse(rule.Note, "delayed by "+rule.Delay.String()))
 		w.later(rule.Delay, func() {
-			w.deliver(from, s.packet)
+			w.deliver(from, s.raw)
 			w.record(from, s, Arrived, "arrives "+rule.Delay.String()+" late")
 		})
 	case Hold:
@@ -260,7 +260,7 @@ func (w *Wire) later(delay time.Duration, do func()) {
 // that arrived before, or one from Build. No rule sees it.
 func (w *Wire) Send(from Side, packet []byte, note string) error {
 	packet = append([]byte(nil), packet...)
-	s, err := Parse(packet)
+	s, err := parse(packet)
 	if err != nil {
 		return fmt.Errorf("send from %s: %w", w.ends[from.index()].Name, err)
 	}
@@ -298,10 +298,10 @@ func (w *Wire) fail(err error) {
 }
 
 func (w *Wire) record(from Side, s Segment, fate Fate, note string) {
-	if len(w.passed) == maxPassages {
+	if len(w.passages) == maxPassages {
 		w.unrecorded++
 	} else {
-		w.passed = append(w.passed, Passage{time.Since(w.began), from, s, fate, note})
+		w.passages = append(w.passages, Passage{time.Since(w.began), from, s, fate, note})
 	}
 	close(w.passing)
 	w.passing = make(chan struct{})
@@ -346,14 +346,14 @@ func after(a, b uint32) bool { return int32(a-b) > 0 }
 func (w *Wire) Now() Mark {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return Mark(len(w.passed))
+	return Mark(len(w.passages))
 }
 
 // Passed are the segments since a mark, in their order.
 func (w *Wire) Passed(since Mark) []Passage {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return append([]Passage(nil), w.passed[since:]...)
+	return append([]Passage(nil), w.passages[since:]...)
 }
 
 // Count is how many segments since a mark match, Nth left aside.
@@ -372,7 +372,7 @@ func (w *Wire) Await(ctx context.Context, since Mark, m Match) (Passage, error) 
 	for {
 		w.mu.Lock()
 		passing, seen := w.passing, 0
-		for _, p := range w.passed[since:] {
+		for _, p := range w.passages[since:] {
 			if m.matches(p.From, &p.Segment) {
 				if seen++; seen >= m.Nth {
 					w.mu.Unlock()

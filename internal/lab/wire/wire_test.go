@@ -1,4 +1,4 @@
-package wire_test
+package wire
 
 import (
 	"bytes"
@@ -20,22 +20,21 @@ import (
 	"go.uber.org/goleak"
 
 	"linger/internal/kernel/netns"
-	"linger/internal/lab/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // hosts are two namespaces and the wire between them.
 type hosts struct {
-	*wire.Wire
+	*Wire
 	left, right *netns.Handle
 	ipv6        bool
 }
 
-func join(t *testing.T, ipv6 bool, o wire.Options) *hosts {
+func join(t *testing.T, ipv6 bool, o Options) *hosts {
 	t.Helper()
 	h := &hosts{ipv6: ipv6}
-	ends := [2]wire.End{}
+	ends := [2]End{}
 	for i, name := range []string{"left", "right"} {
 		ns, err := netns.New()
 		if errors.Is(err, fs.ErrPermission) {
@@ -45,13 +44,13 @@ func join(t *testing.T, ipv6 bool, o wire.Options) *hosts {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { ns.Close() })
-		ends[i] = wire.End{Name: name, Netns: ns, Link: "wire0", Addrs: []netip.Prefix{
+		ends[i] = End{Name: name, Netns: ns, Link: "wire0", Addrs: []netip.Prefix{
 			netip.MustParsePrefix(fmt.Sprintf("10.99.0.%d/24", i+1)), netip.MustParsePrefix(fmt.Sprintf("fd99::%d/64", i+1)),
 		}}
 	}
 	h.left, h.right = ends[0].Netns, ends[1].Netns
 	var err error
-	if h.Wire, err = wire.Join(ends[0], ends[1], o); err != nil {
+	if h.Wire, err = Join(ends[0], ends[1], o); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -144,9 +143,9 @@ func hear(t *testing.T, c *net.TCPConn, text string) {
 func TestDropIsExact(t *testing.T) {
 	t.Parallel()
 	families(t, func(t *testing.T, ipv6 bool) {
-		h := join(t, ipv6, wire.Options{})
+		h := join(t, ipv6, Options{})
 		left, right := h.connect(t)
-		h.SetRules(wire.Rule{Match: wire.Match{From: wire.Left, Payload: []byte("three"), Nth: 1}, Action: wire.Drop})
+		h.SetRules(Rule{Match: Match{From: Left, Payload: []byte("three"), Nth: 1}, Action: Drop})
 		since := h.Now()
 		for _, word := range []string{"one", "two", "three"} {
 			say(t, left, word)
@@ -154,14 +153,14 @@ func TestDropIsExact(t *testing.T) {
 		hear(t, right, "onetwothree")
 		var arrived, dropped []string
 		for _, p := range h.Passed(since) {
-			if p.From == wire.Left && len(p.Segment.Payload) > 0 {
-				if p.Fate == wire.Dropped {
+			if p.From == Left && len(p.Segment.Payload) > 0 {
+				if p.Fate == Dropped {
 					dropped = append(dropped, string(p.Segment.Payload))
 				} else {
 					arrived = append(arrived, string(p.Segment.Payload))
 				}
 			}
-			if !p.Segment.Intact() {
+			if !p.Segment.intact() {
 				t.Errorf("checksum of %+v", p.Segment)
 			}
 		}
@@ -171,9 +170,9 @@ func TestDropIsExact(t *testing.T) {
 		if got := strings.Join(arrived, ""); !strings.HasPrefix(got, "onetwo") || !strings.HasSuffix(got, "three") {
 			t.Errorf("arrived %q", arrived)
 		}
-		again := wire.Match{From: wire.Left, Payload: []byte("three"), Sequence: wire.Again}
+		again := Match{From: Left, Payload: []byte("three"), Sequence: Again}
 		if h.Count(since, again) < 1 {
-			t.Errorf("TCP did not send it again:\n%s", h.Ladder(0, wire.Match{}))
+			t.Errorf("TCP did not send it again:\n%s", h.Ladder(0, Match{}))
 		}
 	})
 }
@@ -183,52 +182,52 @@ func TestDropIsExact(t *testing.T) {
 func TestActions(t *testing.T) {
 	t.Parallel()
 	families(t, func(t *testing.T, ipv6 bool) {
-		h := join(t, ipv6, wire.Options{})
+		h := join(t, ipv6, Options{})
 		left, right := h.connect(t)
-		payload := func(text string) wire.Match { return wire.Match{From: wire.Left, Payload: []byte(text), Nth: 1} }
+		payload := func(text string) Match { return Match{From: Left, Payload: []byte(text), Nth: 1} }
 		h.SetRules(
-			wire.Rule{Match: payload("late"), Action: wire.Delay, Delay: 50 * time.Millisecond},
-			wire.Rule{Match: payload("twice"), Action: wire.Duplicate},
-			wire.Rule{Match: payload("held"), Action: wire.Hold},
+			Rule{Match: payload("late"), Action: Delay, Delay: 50 * time.Millisecond},
+			Rule{Match: payload("twice"), Action: Duplicate},
+			Rule{Match: payload("held"), Action: Hold},
 		)
 		since := h.Now()
 		say(t, left, "late")
-		if _, err := h.Await(patient(t), since, wire.Match{From: wire.Left, Payload: []byte("late")}); err != nil {
+		if _, err := h.Await(patient(t), since, Match{From: Left, Payload: []byte("late")}); err != nil {
 			t.Fatal(err)
 		}
 		say(t, left, "next")
 		hear(t, right, "latenext")
-		order := []wire.Fate{}
+		order := []Fate{}
 		for _, p := range h.Passed(since) {
 			if text := string(p.Segment.Payload); text == "late" || text == "next" {
 				order = append(order, p.Fate)
 			}
 		}
-		if order[0] != wire.Delayed || order[1] != wire.Arrived || order[2] != wire.Arrived {
-			t.Errorf("fates %v:\n%s", order, h.Ladder(since, wire.Match{}))
+		if order[0] != Delayed || order[1] != Arrived || order[2] != Arrived {
+			t.Errorf("fates %v:\n%s", order, h.Ladder(since, Match{}))
 		}
 
 		since = h.Now()
 		say(t, left, "twice")
 		hear(t, right, "twice")
-		if n := h.Count(since, wire.Match{From: wire.Left, Payload: []byte("twice")}); n != 2 {
+		if n := h.Count(since, Match{From: Left, Payload: []byte("twice")}); n != 2 {
 			t.Errorf("duplicated %d times", n)
 		}
 
 		since = h.Now()
 		say(t, left, "held")
-		p, err := h.Await(patient(t), since, wire.Match{From: wire.Left, Payload: []byte("held")})
-		if err != nil || p.Fate != wire.Held {
+		p, err := h.Await(patient(t), since, Match{From: Left, Payload: []byte("held")})
+		if err != nil || p.Fate != Held {
 			t.Fatalf("%v, %v", p.Fate, err)
 		}
 		hear(t, right, "held") // TCP sent it again
 		mark := h.Now()
-		if err := h.Send(wire.Left, p.Segment.Packet(), "the held one"); err != nil {
+		if err := h.Send(Left, p.Segment.Packet(), "the held one"); err != nil {
 			t.Fatal(err)
 		}
 		// A duplicate is acknowledged at once (RFC 9293, 3.10.7.4).
-		if _, err := h.Await(patient(t), mark, wire.Match{From: wire.Right, Has: wire.ACK, Empty: true}); err != nil {
-			t.Errorf("%v:\n%s", err, h.Ladder(since, wire.Match{}))
+		if _, err := h.Await(patient(t), mark, Match{From: Right, Has: ACK, Empty: true}); err != nil {
+			t.Errorf("%v:\n%s", err, h.Ladder(since, Match{}))
 		}
 	})
 }
@@ -237,16 +236,16 @@ func TestActions(t *testing.T) {
 // again.
 func TestRelationToFIN(t *testing.T) {
 	t.Parallel()
-	h := join(t, false, wire.Options{})
+	h := join(t, false, Options{})
 	left, right := h.connect(t)
-	h.SetRules(wire.Rule{Match: wire.Match{From: wire.Left, Sequence: wire.AcksFIN, Nth: 1}, Action: wire.Drop})
+	h.SetRules(Rule{Match: Match{From: Left, Sequence: AcksFIN, Nth: 1}, Action: Drop})
 	left.CloseWrite()
 	hear(t, right, "")
 	io.Copy(io.Discard, right)
 	right.Close()
-	fin := wire.Match{From: wire.Right, Has: wire.FIN, Sequence: wire.Again, Nth: 1}
+	fin := Match{From: Right, Has: FIN, Sequence: Again, Nth: 1}
 	if _, err := h.Await(patient(t), 0, fin); err != nil {
-		t.Errorf("%v:\n%s", err, h.Ladder(0, wire.Match{}))
+		t.Errorf("%v:\n%s", err, h.Ladder(0, Match{}))
 	}
 }
 
@@ -256,7 +255,7 @@ func TestBulkAndMTU(t *testing.T) {
 	t.Parallel()
 	families(t, func(t *testing.T, ipv6 bool) {
 		const mtu, size = 1280, 16 << 20
-		h := join(t, ipv6, wire.Options{MTU: mtu})
+		h := join(t, ipv6, Options{MTU: mtu})
 		left, right := h.connect(t)
 		data := bytes.Repeat([]byte("0123456789abcdef"), size/16)
 		want := sha256.Sum256(data)
@@ -280,7 +279,7 @@ func TestBulkAndMTU(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if n, err := h.Overflowed(); n != 0 || err != nil {
+		if n, err := h.overflowed(); n != 0 || err != nil {
 			t.Errorf("%d packets lost, %v", n, err)
 		}
 		largest := 0
@@ -297,7 +296,7 @@ func TestBulkAndMTU(t *testing.T) {
 // window, and others go on.
 func TestBackPressure(t *testing.T) {
 	t.Parallel()
-	h := join(t, false, wire.Options{})
+	h := join(t, false, Options{})
 	stuck, _ := h.connect(t)
 	left, right := h.connect(t)
 	stuck.SetWriteDeadline(time.Now().Add(2 * time.Second))
@@ -308,7 +307,7 @@ func TestBackPressure(t *testing.T) {
 	}
 	say(t, left, "and yet")
 	hear(t, right, "and yet")
-	if n, err := h.Overflowed(); n != 0 || err != nil {
+	if n, err := h.overflowed(); n != 0 || err != nil {
 		t.Errorf("%d packets lost, %v", n, err)
 	}
 }
@@ -326,9 +325,9 @@ func TestPcapIsReadByTcpdump(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		h := join(t, ipv6, wire.Options{Pcap: f})
+		h := join(t, ipv6, Options{Pcap: f})
 		left, right := h.connect(t)
-		h.SetRules(wire.Rule{Match: wire.Match{Payload: []byte("lost"), Nth: 1}, Action: wire.Drop})
+		h.SetRules(Rule{Match: Match{Payload: []byte("lost"), Nth: 1}, Action: Drop})
 		say(t, left, "hello")
 		hear(t, right, "hello")
 		say(t, left, "lost")
@@ -343,7 +342,7 @@ func TestPcapIsReadByTcpdump(t *testing.T) {
 		}
 		arrived := 0
 		for _, p := range h.Passed(0) {
-			if p.Fate == wire.Arrived {
+			if p.Fate == Arrived {
 				arrived++
 			}
 		}
@@ -360,15 +359,15 @@ func TestPcapIsReadByTcpdump(t *testing.T) {
 // the wire from closing, and the devices are gone.
 func TestCloseLeavesNothing(t *testing.T) {
 	t.Parallel()
-	h := join(t, false, wire.Options{})
+	h := join(t, false, Options{})
 	left, _ := h.connect(t)
 	h.SetRules(
-		wire.Rule{Match: wire.Match{Payload: []byte("late")}, Action: wire.Delay, Delay: time.Hour},
-		wire.Rule{Match: wire.Match{Payload: []byte("held")}, Action: wire.Hold},
+		Rule{Match: Match{Payload: []byte("late")}, Action: Delay, Delay: time.Hour},
+		Rule{Match: Match{Payload: []byte("held")}, Action: Hold},
 	)
 	say(t, left, "late")
 	say(t, left, "held")
-	if _, err := h.Await(patient(t), 0, wire.Match{Payload: []byte("late")}); err != nil {
+	if _, err := h.Await(patient(t), 0, Match{Payload: []byte("late")}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -387,8 +386,8 @@ func TestCloseLeavesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := h.Send(wire.Left, wire.Build(wire.Segment{
-		Src: netip.MustParseAddrPort("10.99.0.1:1"), Dst: netip.MustParseAddrPort("10.99.0.2:2"), Flags: wire.SYN,
+	if err := h.Send(Left, Build(Segment{
+		Src: netip.MustParseAddrPort("10.99.0.1:1"), Dst: netip.MustParseAddrPort("10.99.0.2:2"), Flags: SYN,
 	}), ""); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("sent on a closed wire: %v", err)
 	}
@@ -410,7 +409,8 @@ func TestPcapThatCannotBeWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ns.Close()
-	w, err := wire.Join(wire.End{Name: "left", Netns: ns, Link: "wire0"}, wire.End{Name: "right", Netns: ns, Link: "wire1"}, wire.Options{Pcap: full})
+	w, err := Join(End{Name: "left", Netns: ns, Link: "wire0"}, End{Name: "right", Netns: ns, Link: "wire1"},
+		Options{Pcap: full})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,32 @@
+package cases
+
+import "linger/internal/proof"
+
+// why adds the mechanism, in a sentence.
+func why(a proof.Arm, note string) proof.Arm {
+	a.Note = note
+	return a
+}
+
+// base, remedy, folklore and observe make arms.
+func base(title string, within ...proof.Bound) proof.Arm {
+	return proof.Arm{ID: "base", Title: title, Within: within}
+}
+
+func remedy(id, title, how string, expect proof.Verdict, within ...proof.Bound) proof.Arm {
+	return proof.Arm{ID: id, Title: title, How: how, Kind: proof.Remedy, Expect: expect, Within: within}
+}
+
+func folklore(id, title, how string, expect proof.Verdict, within ...proof.Bound) proof.Arm {
+	return proof.Arm{ID: id, Title: title, How: how, Kind: proof.Folklore, Expect: expect, Within: within}
+}
+
+func observe(id, title, how string, expect proof.Verdict, within ...proof.Bound) proof.Arm {
+	return proof.Arm{ID: id, Title: title, How: how, Kind: proof.Observation, Expect: expect, Within: within}
+}
+
+// less makes a quantity one that a remedy lowers.
+func less(q proof.Quantity) proof.Quantity {
+	q.Better = proof.Less
+	return q
+}
