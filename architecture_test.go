@@ -2,22 +2,27 @@
 package linger_test
 
 import (
-	"go/parser"
-	"go/token"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"linger/internal/diagnose"
 	"linger/internal/lab"
 )
 
-// arrows are the imports that rooms may have of each other; what is not here is
-// forbidden. A room ending in /* stands for the rooms below it.
+// arrows are the imports that rooms have of each other; what is not here is forbidden, and what
+// is here must be used. A room ending in /* stands for the rooms below it.
 var arrows = map[string][]string{
 	"internal/tcp":      {},
 	"internal/figure":   {},
@@ -27,57 +32,192 @@ var arrows = map[string][]string{
 	"internal/sockets":  {"internal/figure", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/remedy":   {"internal/figure", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/plan":     {"internal/figure", "internal/remedy", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/kernel/*": {"internal/tcp"},
+	"internal/kernel/*": {"internal/tcp", "internal/kernel/netns"}, // netns for netns/netnstest
 	"internal/change":   {"internal/plan", "internal/diagnose", "internal/kernel/*", "internal/tcp"},
 	"internal/collect":  {"internal/kernel/*", "internal/snapshot", "internal/tcp"},
 	"internal/lab/wire": {"internal/kernel/*"},
 	"internal/proof":    {"internal/snapshot", "internal/diagnose"},
-	"internal/lab":      {"internal/proof", "internal/lab/wire", "internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/tcp"},
-	"internal/render":   {"internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/explain":  {},
-	"docs":              {},
-	"internal/cli":      {"internal/figure", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/plan", "internal/change", "internal/lab", "internal/proof", "internal/render", "internal/snapshot", "internal/tcp"},
-	"cmd/linger":        {"internal/cli", "internal/lab"},
-	"scripts/man":       {"internal/cli"},
-	"kernels":           {},
-	"bench":             {"internal/lab", "internal/kernel/*", "internal/tcp", "internal/proof"},
+	"internal/lab": {
+		"internal/proof", "internal/lab/wire", "internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy",
+		"internal/snapshot", "internal/tcp",
+	},
+	"internal/render": {
+		"internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/diagnose", "internal/remedy", "internal/snapshot",
+		"internal/capacity", "internal/tcp",
+	},
+	"internal/explain": {},
+	"docs":             {},
+	"internal/cli": {
+		"internal/figure", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets",
+		"internal/plan", "internal/change", "internal/lab", "internal/proof", "internal/render", "internal/snapshot", "internal/tcp",
+	},
+	"cmd/linger":  {"internal/cli", "internal/lab"},
+	"scripts/man": {"internal/cli"},
+	"kernels":     {},
+	"bench":       {"internal/lab", "internal/kernel/*", "internal/tcp", "internal/proof"},
 }
 
-// pure rooms compute: they read no host, no file and no clock, and so import
-// nothing that could.
-var pure = []string{"internal/figure", "internal/tcp", "internal/capacity", "internal/snapshot", "internal/diagnose", "internal/sockets", "internal/remedy", "internal/plan", "internal/proof"}
+// pure rooms compute: they read no host, no file and no clock.
+var pure = []string{
+	"internal/tcp", "internal/figure", "internal/capacity", "internal/snapshot", "internal/diagnose", "internal/sockets", "internal/remedy",
+	"internal/plan", "internal/proof",
+}
 
-var impure = []string{"os", "os/exec", "net", "net/http", "syscall", "log", "log/slog", "golang.org/x/sys/unix"}
+// unfit are packages that a pure room neither imports nor reaches through another room.
+var unfit = []string{"os", "os/exec", "os/signal", "net", "net/http", "syscall", "log", "log/slog", "runtime/debug"}
 
-// heavy libraries belong to the agent and stay out of linger, which is copied to
-// broken hosts.
-var heavy = []string{"github.com/prometheus/prometheus", "github.com/prometheus/client_golang", "go.opentelemetry.io", "net/http"}
+// libraries are the modules of others that a program may link, in all that it is made of; what is
+// here must be used. linger is copied to broken hosts: what belongs to an agent stays out of it.
+var libraries = map[string][]string{
+	"cmd/linger": {
+		"github.com/cilium/ebpf", "github.com/fsnotify/fsnotify", "github.com/go-viper/mapstructure/v2", "github.com/google/nftables",
+		"github.com/knadh/koanf/maps", "github.com/knadh/koanf/parsers/yaml", "github.com/knadh/koanf/providers/file",
+		"github.com/knadh/koanf/v2", "github.com/mdlayher/netlink", "github.com/mdlayher/socket", "github.com/mitchellh/copystructure",
+		"github.com/mitchellh/reflectwalk", "github.com/prometheus/procfs", "github.com/spf13/cobra", "github.com/spf13/pflag",
+		"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/yuin/goldmark", "go.yaml.in/yaml/v3",
+		"golang.org/x/net", "golang.org/x/sync", "golang.org/x/sys",
+	},
+}
+
+// heavy packages of the standard library stay out of linger, too.
+var heavy = []string{"net/http", "database/sql", "net/rpc"}
+
+const module = "linger/"
+
+// pkg is what go list tells of a package.
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+	Standard   bool
+	Module     *struct{ Path string }
+}
+
+// packages are all that this module is made of, by import path: its own, those of others, and those of
+// the standard library.
+var packages = sync.OnceValues(func() (map[string]*pkg, error) {
+	var complaint bytes.Buffer
+	list := exec.Command("go", "list", "-deps", "-json=ImportPath,Imports,Deps,Standard,Module", "./...")
+	list.Stderr = &complaint
+	out, err := list.Output()
+	if err != nil {
+		return nil, errors.Join(err, errors.New(complaint.String()))
+	}
+	all := map[string]*pkg{}
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all, nil
+		} else if err != nil {
+			return nil, err
+		}
+		all[p.ImportPath] = &p
+	}
+})
+
+func list(t *testing.T) map[string]*pkg {
+	t.Helper()
+	all, err := packages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
 
 func TestArrows(t *testing.T) {
-	rooms := imports(t)
-	for room, imported := range rooms {
-		allowed, known := arrowsOf(room)
+	all := list(t)
+	used := map[string]map[string]bool{}
+	for path, p := range all {
+		room, own := strings.CutPrefix(path, module)
+		if !own {
+			continue
+		}
+		name, known := roomOf(room)
 		if !known {
 			t.Errorf("room %s has no arrows: add it to the architecture, and here", room)
 			continue
 		}
-		for _, other := range imported {
-			if own, isOwn := strings.CutPrefix(other, "linger/"); isOwn && !slices.ContainsFunc(allowed, func(a string) bool { return names(a, own) }) {
-				t.Errorf("%s imports %s, which is not among its arrows %v", room, own, allowed)
+		if used[name] == nil {
+			used[name] = map[string]bool{}
+		}
+		for _, other := range p.Imports {
+			to, own := strings.CutPrefix(other, module)
+			if !own {
+				continue
 			}
-			if slices.Contains(pure, room) && slices.Contains(impure, other) {
-				t.Errorf("%s imports %s: it computes, and reads nothing", room, other)
+			at := slices.IndexFunc(arrows[name], func(a string) bool { return names(a, to) })
+			if at < 0 {
+				t.Errorf("%s imports %s, which is not among its arrows %v", room, to, arrows[name])
+				continue
 			}
-			for _, library := range heavy {
-				if other == library || strings.HasPrefix(other, library+"/") {
-					t.Errorf("%s imports %s, which is too heavy for linger", room, other)
-				}
+			used[name][arrows[name][at]] = true
+		}
+	}
+	for name, allowed := range arrows {
+		if used[name] == nil {
+			t.Errorf("the architecture has a room %s that does not exist", name)
+		}
+		for _, to := range allowed {
+			if used[name] != nil && !used[name][to] {
+				t.Errorf("%s may import %s, and nobody there does: take the arrow away", name, to)
 			}
 		}
 	}
-	for room := range arrows {
-		if !strings.HasSuffix(room, "/*") && rooms[room] == nil {
-			t.Errorf("the architecture has a room %s that does not exist", room)
+}
+
+// What a pure room computes hangs on no host: neither it nor any room that it reaches imports
+// what could read one, and no library comes along.
+func TestPurity(t *testing.T) {
+	all := list(t)
+	for _, room := range pure {
+		p := all[module+room]
+		if p == nil {
+			t.Errorf("no room %s", room)
+			continue
+		}
+		for _, path := range append([]string{p.ImportPath}, p.Deps...) {
+			dep := all[path]
+			if dep.Module != nil && !strings.HasPrefix(path, module) {
+				t.Errorf("%s links %s: it computes, and needs no library", room, path)
+			}
+			if dep.Standard {
+				continue
+			}
+			for _, imported := range dep.Imports {
+				if slices.Contains(unfit, imported) {
+					t.Errorf("%s reaches %s by %s: it computes, and reads nothing", room, imported, path)
+				}
+			}
+		}
+		if slices.Contains(p.Deps, "net") {
+			t.Errorf("%s links net, which reads the host", room)
+		}
+	}
+}
+
+// The whole of what a program is made of is known.
+func TestLibraries(t *testing.T) {
+	all := list(t)
+	for room, allowed := range libraries {
+		linked := map[string]bool{}
+		for _, path := range all[module+room].Deps {
+			dep := all[path]
+			switch {
+			case dep.Standard && slices.Contains(heavy, path):
+				t.Errorf("%s links %s, which is too heavy for it", room, path)
+			case dep.Module != nil && !strings.HasPrefix(path, module):
+				linked[dep.Module.Path] = true
+			}
+		}
+		for _, library := range slices.Sorted(maps.Keys(linked)) {
+			if !slices.Contains(allowed, library) {
+				t.Errorf("%s links %s, which is not among its libraries", room, library)
+			}
+		}
+		for _, library := range allowed {
+			if !linked[library] {
+				t.Errorf("%s may link %s, and does not: take it away", room, library)
+			}
 		}
 	}
 }
@@ -150,13 +290,17 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-func arrowsOf(room string) ([]string, bool) {
-	for name, allowed := range arrows {
+// roomOf is the name under which a room has arrows: its own before that of the rooms around it.
+func roomOf(room string) (string, bool) {
+	if arrows[room] != nil {
+		return room, true
+	}
+	for name := range arrows {
 		if names(name, room) {
-			return allowed, true
+			return name, true
 		}
 	}
-	return nil, false
+	return "", false
 }
 
 func names(pattern, room string) bool {
@@ -165,37 +309,4 @@ func names(pattern, room string) bool {
 		return strings.HasPrefix(room, above+"/")
 	}
 	return pattern == room
-}
-
-// imports are those of each room's own code, its tests left out.
-func imports(t *testing.T) map[string][]string {
-	t.Helper()
-	rooms := map[string][]string{}
-	err := filepath.WalkDir(".", func(file string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() && (entry.Name() == "testdata" || strings.HasPrefix(entry.Name(), ".") && file != ".") {
-			return filepath.SkipDir
-		}
-		if !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
-			return nil
-		}
-		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
-		if err != nil {
-			return err
-		}
-		room := path.Dir(filepath.ToSlash(file))
-		if rooms[room] == nil {
-			rooms[room] = []string{}
-		}
-		for _, spec := range parsed.Imports {
-			rooms[room] = append(rooms[room], strings.Trim(spec.Path.Value, `"`))
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rooms
 }

@@ -22,6 +22,7 @@ import (
 	"linger/internal/kernel/sysctl"
 	"linger/internal/lab"
 	"linger/internal/plan"
+	"linger/internal/setting"
 )
 
 // This program is also what it tests: the watcher that Apply starts is a copy of it,
@@ -170,8 +171,8 @@ type world struct {
 }
 
 const (
-	keyOne, oldOne, newOne = plan.KeyReuse, "2", "1"
-	keyTwo, oldTwo, newTwo = plan.KeyRange, "32768 60999", "10240 65535"
+	keyOne, oldOne, newOne = setting.TWReuse, "2", "1"
+	keyTwo, oldTwo, newTwo = setting.LocalPortRange, "32768 60999", "10240 65535"
 )
 
 func newWorld(t *testing.T) *world {

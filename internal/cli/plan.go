@@ -19,6 +19,7 @@ import (
 	"linger/internal/plan"
 	"linger/internal/remedy"
 	"linger/internal/render"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 )
 
@@ -133,7 +134,7 @@ func (o *planOptions) make(ctx context.Context, streams Streams) (*plan.Plan, er
 	for _, text := range o.set {
 		key, value, found := strings.Cut(text, "=")
 		if !found || key == "" {
-			return nil, usagef("want KEY=VALUE, such as net.ipv4.tcp_tw_reuse=1", "--set %s", text)
+			return nil, usagef("want KEY=VALUE, such as "+setting.TWReuse+"=1", "--set %s", text)
 		}
 		wish.Set = append(wish.Set, remedy.Assignment{Key: strings.TrimSpace(key), Value: strings.Join(strings.Fields(value), " ")})
 	}

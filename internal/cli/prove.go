@@ -15,6 +15,7 @@ import (
 	"linger/internal/plan"
 	"linger/internal/proof"
 	"linger/internal/render"
+	"linger/internal/setting"
 )
 
 // proveOptions are the flags of linger prove.
@@ -143,7 +144,7 @@ func proofsOf(p *plan.Plan) (changes []render.ProvedChange, experiments []lab.Ex
 		}
 		for j, other := range p.Changes {
 			// A range that is wider is what a reservation is for.
-			if other.Scope.Same(c.Scope) && (j < i || j > i && c.Key == plan.KeyReserved && other.Key == plan.KeyRange) {
+			if other.Scope.Same(c.Scope) && (j < i || j > i && c.Key == setting.LocalReservedPorts && other.Key == setting.LocalPortRange) {
 				present[other.Key] = other.New
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"linger/internal/kernel/sockdiag"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -367,7 +368,7 @@ const finWait2OldMS = 3000
 // for the first of its time, and no longer young when it becomes a time-wait socket
 // (tcp_rcv_state_process of net/ipv4/tcp_input.c).
 func youngAbove(s snapshot.Settings) uint32 {
-	timeout, known := s.Int("net.ipv4.tcp_fin_timeout")
+	timeout, known := s.Int(setting.FinTimeout)
 	if !known || timeout < 0 || timeout > snapshot.HistorySeconds {
 		return math.MaxUint32
 	}

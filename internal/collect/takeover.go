@@ -8,6 +8,7 @@ import (
 
 	"linger/internal/kernel/sockdiag"
 	"linger/internal/kernel/timewait"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -65,7 +66,7 @@ func (g *group) wantsTakeover(ports tcp.PortRange) bool {
 // connect() makes of them.
 func (ns *namespace) readTakeover(ctx context.Context, iterator *timewait.Iterator, ports tcp.PortRange) error {
 	delay := defaultReuseDelay
-	if ms, known := ns.facts.Settings.Int("net.ipv4.tcp_tw_reuse_delay"); known {
+	if ms, known := ns.facts.Settings.Int(setting.TWReuseDelay); known {
 		delay = time.Duration(ms) * time.Millisecond
 	}
 	taken, _ := ns.facts.Settings.ReservedPorts()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -14,7 +15,7 @@ const AcceptQueueOverflow Slug = "accept-queue-overflow"
 const (
 	listenOverflows = "TcpExtListenOverflows"
 	listenDrops     = "TcpExtListenDrops"
-	keySomaxconn    = "net.core.somaxconn"
+	keySomaxconn    = setting.Somaxconn
 )
 
 var acceptQueueOverflowRule = Rule{
@@ -180,7 +181,7 @@ func (sc *scene) fullQueue(p *place, l *snapshot.Listener, others int) draft {
 		})
 		if float64(l.Backlog) >= most {
 			f.Remedies = []RemedyID{AcceptSooner, RaiseSomaxconn, RaiseBacklog}
-			f.Why += " The backlog is as large as net.core.somaxconn allows; a changed somaxconn counts from the program's next listen()."
+			f.Why += " The backlog is as large as " + keySomaxconn + " allows; a changed somaxconn counts from the program's next listen()."
 		} else {
 			f.RuledOut = append(f.RuledOut, RuledOut{"somaxconn", "somaxconn", fmt.Sprintf(
 				"it would allow %s; the program asked listen() for %s", figure.Count(most), figure.Count(float64(l.Backlog)))})
@@ -245,8 +246,8 @@ func (p *place) somaxconn() (float64, bool) {
 }
 
 var listenFolklore = []Folklore{
-	{"TIME_WAIT tuning (tcp_fin_timeout, tcp_tw_reuse)", "TIME_WAIT sockets are in no listener's queue, and refuse nobody"},
-	{"tcp_max_syn_backlog, tcp_syncookies", "they are about handshakes that are not finished; these are, and wait for accept()"},
-	{"tcp_abort_on_overflow=1", "it turns a delay, after which the client may succeed, into a reset"},
-	{"somaxconn alone", "it is a ceiling: the program's own backlog decides, and is read by listen() only"},
+	Folklore(setting.TuningForListener),
+	Folklore(setting.HandshakesForListener),
+	Folklore(setting.AbortForListener),
+	Folklore(setting.SomaxconnAlone),
 }

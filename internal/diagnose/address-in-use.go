@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -135,6 +136,6 @@ func (sc *scene) selfConnected(p *place) draft {
 
 var addressFolklore = []Folklore{
 	noFinTimeout,
-	{"tcp_tw_reuse", "it is asked by connect(), not by bind()"},
+	Folklore(setting.ReuseForListener),
 	{"SO_REUSEPORT", "it shares a port among listeners that all set it; TIME_WAIT and outgoing sockets did not"},
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -231,7 +232,7 @@ func (sc *scene) bound(p *place, g *snapshot.Group, _ *verdict) draft {
 	f.RuledOut = sc.acquit(p, g, "")
 	f.Remedies = []RemedyID{BindAddressNoPort, KeepConnections, MoreAddresses, WidenPortRange}
 	f.WillNotHelp = []Folklore{
-		{"tcp_tw_reuse", "it is asked by connect(), and bind() has chosen the port before"},
+		Folklore(setting.ReuseAfterBind),
 		{"SO_REUSEADDR, SO_REUSEPORT",
 			"bind() with port 0 still looks for a port of its own; only with ip_autobind_reuse=1 does SO_REUSEADDR change that"},
 		noFinTimeout, noRecycle,

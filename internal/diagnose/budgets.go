@@ -6,19 +6,20 @@ import (
 	"time"
 
 	"linger/internal/capacity"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
 
 // The sysctls that decide over a connector's ports.
 const (
-	keyRange      = "net.ipv4.ip_local_port_range"
-	keyReserved   = "net.ipv4.ip_local_reserved_ports"
-	keyReuse      = "net.ipv4.tcp_tw_reuse"
-	keyReuseDelay = "net.ipv4.tcp_tw_reuse_delay"
-	keyTimestamps = "net.ipv4.tcp_timestamps"
-	keyBuckets    = "net.ipv4.tcp_max_tw_buckets"
-	keyFinTimeout = "net.ipv4.tcp_fin_timeout"
+	keyRange      = setting.LocalPortRange
+	keyReserved   = setting.LocalReservedPorts
+	keyReuse      = setting.TWReuse
+	keyReuseDelay = setting.TWReuseDelay
+	keyTimestamps = setting.Timestamps
+	keyBuckets    = setting.MaxTWBuckets
+	keyFinTimeout = setting.FinTimeout
 )
 
 // Budgets accounts for the source ports of the connectors of one namespace.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -204,7 +205,7 @@ func (sc *scene) leak(p *place, l *leak) draft {
 	f.doubt("how fast it grows: look again in a minute")
 	f.Remedies = []RemedyID{CloseSockets, RestartProcess}
 	f.WillNotHelp = []Folklore{
-		{"tcp_fin_timeout, tcp_tw_reuse", "CLOSE_WAIT ends when the program closes, and by no timer"},
+		Folklore(setting.TuningForCloseWait),
 		{"TCP keep-alive", "the peer's kernel answers the probes, or its reset ends the socket for the kernel and not the descriptor"},
 		{"a higher RLIMIT_NOFILE", "it puts the end off; the leak goes on"},
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 )
 
@@ -84,7 +85,7 @@ func (sc *scene) tableFull(p *place, c *snapshot.Conntrack, fill float64, drops 
 	f.Evidence = []Evidence{{
 		ID: "tracked", Name: "tracked connections", Value: float64(c.Count), Limit: new(float64(c.Max)), Unit: "entries",
 		Source: "nf_conntrack_count of the namespace, nf_conntrack_max of the host",
-		Check:  p.in("sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max"),
+		Check:  p.sysctl(setting.TrackedCount + " " + setting.TrackedMax),
 	}}
 	for _, name := range []string{"drop", "early_drop"} {
 		if rise, told := c.Counters.Rose(name); told {

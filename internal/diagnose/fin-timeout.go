@@ -6,6 +6,7 @@ import (
 
 	"linger/internal/capacity"
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -123,7 +124,7 @@ func timeoutFinding(seconds int64, subject string) draft {
 	}
 	f.Remedies = []RemedyID{FinTimeoutDefault}
 	f.WillNotHelp = []Folklore{
-		{"a still lower value", "TIME_WAIT does not read it"},
+		Folklore(setting.StillLowerFinTimeout),
 		noRecycle,
 		noFewerBuckets,
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -144,8 +145,8 @@ func (sc *scene) finWait2(p *place, g *snapshot.Group, _ *verdict) draft {
 		f.Remedies = append(f.Remedies, FinTimeoutDefault)
 	}
 	f.WillNotHelp = []Folklore{
-		{"tcp_tw_reuse", "kernels from 6.12 on take over no socket in FIN_WAIT2"},
-		{"lower tcp_fin_timeout", "it ends orphans sooner, and resets peers that are only slow; the peer goes on leaking"},
+		Folklore(setting.ReuseForPeers),
+		Folklore(setting.FinTimeoutForPeers),
 		noRecycle,
 	}
 	return f

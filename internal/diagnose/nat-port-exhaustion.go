@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 )
 
@@ -104,7 +105,7 @@ func (sc *scene) natFull(p *place, c *snapshot.Conntrack, failed uint64) draft {
 	if s, known := c.TimeoutSeconds["time_wait"]; known {
 		f.Evidence = append(f.Evidence, Evidence{
 			ID: "time-wait-timeout", Name: "the table's TIME_WAIT", Value: float64(s), Unit: "s", Source: "nf_conntrack_tcp_timeout_time_wait",
-			Check: p.in("sysctl net.netfilter.nf_conntrack_tcp_timeout_time_wait"),
+			Check: p.sysctl(setting.TrackedTimeWait),
 		})
 	}
 	f.doubt("that the failures are of this translation: the kernel counts them for the namespace, " +
@@ -113,7 +114,7 @@ func (sc *scene) natFull(p *place, c *snapshot.Conntrack, failed uint64) draft {
 		figure.Count(c.Count), figure.Count(c.Max), figure.Percent(share(float64(c.Count), float64(c.Max))))}}
 	f.Remedies = []RemedyID{KeepConnections, MoreNATAddresses, WiderNATPorts, ShorterTrackedTimeWait}
 	f.WillNotHelp = append([]Folklore{
-		{"a wider ip_local_port_range", "it is for connections that begin here; the translation has a range of its own"},
+		Folklore(setting.WiderRangeForNAT),
 	}, trackedFolklore...)
 	return f
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -12,8 +13,8 @@ import (
 const OrphanPileUp Slug = "orphan-pileup"
 
 const (
-	keyMaxOrphans    = "net.ipv4.tcp_max_orphans"
-	keyOrphanRetries = "net.ipv4.tcp_orphan_retries"
+	keyMaxOrphans    = setting.MaxOrphans
+	keyOrphanRetries = setting.OrphanRetries
 	abortOnMemory    = "TcpExtTCPAbortOnMemory"
 )
 
@@ -197,7 +198,7 @@ func (sc *scene) orphanLimit(p *place, f *draft) {
 }
 
 var orphanFolklore = []Folklore{
-	{"lower tcp_fin_timeout", "it counts from the ACK of the FIN, which is what is missing"},
-	{"tcp_tw_reuse", "these sockets have not reached TIME_WAIT"},
-	{"lower tcp_max_orphans", "what is over the limit is reset at once, and loses the data that was still to be sent"},
+	Folklore(setting.FinTimeoutForOrphans),
+	Folklore(setting.ReuseForOrphans),
+	Folklore(setting.FewerOrphans),
 }

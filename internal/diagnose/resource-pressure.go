@@ -7,12 +7,13 @@ import (
 	"strings"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 )
 
 // ResourcePressure: the stack is short of CPU time or memory, and shows it.
 const ResourcePressure Slug = "resource-pressure"
 
-const keyTCPMem = "net.ipv4.tcp_mem"
+const keyTCPMem = setting.TCPMem
 
 var resourcePressureRule = Rule{
 	Slug:       ResourcePressure,
@@ -148,7 +149,7 @@ func (sc *scene) softnet(v *verdict) {
 	f.Severity, f.Confidence, f.FailingNow = Warning, High, true
 	f.Summary = fmt.Sprintf("CPUs dropped %s packets/s before the stack saw them: their backlog was full",
 		figure.Rate(float64(dropped)/seconds))
-	f.Why = "Received packets wait for the softirq of a CPU in a queue of net.core.netdev_max_backlog; " +
+	f.Why = "Received packets wait for the softirq of a CPU in a queue of " + setting.NetdevMaxBacklog + "; " +
 		"what does not fit is dropped, and TCP sends it again."
 	f.Evidence = []Evidence{
 		{
@@ -232,5 +233,5 @@ func (sc *scene) loadAlone(v *verdict) {
 
 var pressureFolklore = []Folklore{
 	{"TIME_WAIT tuning", "a time-wait socket takes 256 bytes and no CPU time until its timer ends it"},
-	{"a lower tcp_max_tw_buckets to free memory", "100,000 of them are 26 MB; what is over the limit loses its TIME_WAIT unannounced"},
+	Folklore(setting.BucketsForMemory),
 }

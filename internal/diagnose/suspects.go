@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -40,48 +41,22 @@ func (sc *scene) acquit(p *place, g *snapshot.Group, accused string) []RuledOut 
 	if n := g.States[tcp.CloseWait]; n > 0 && float64(n) < sc.threshold(closeWaitSockets) {
 		add("close-wait", "CLOSE_WAIT", figure.Count(n)+" sockets: no leak")
 	}
-	if _, there := p.Settings["net.ipv4.tcp_tw_recycle"]; !there && len(p.Settings) > 0 {
+	if _, there := p.Settings[keyRecycle]; !there && len(p.Settings) > 0 {
 		add("recycle", "tcp_tw_recycle", "not in this kernel")
 	}
 	return out
 }
 
-// Advice that circulates, each with the mechanism that defeats it.
+// Advice that circulates for several problems.
 var (
-	noFinTimeout = Folklore{
-		"lower tcp_fin_timeout",
-		"it limits orphans in FIN_WAIT2; TIME_WAIT is 60 s by a constant of the kernel (TCP_TIMEWAIT_LEN)",
-	}
-	noRecycle = Folklore{
-		"tcp_tw_recycle",
-		"it dropped the connections of clients behind one NAT, and kernel 4.12 removed it",
-	}
-	noFewerBuckets = Folklore{
-		"lower tcp_max_tw_buckets",
-		"what is over the limit loses its TIME_WAIT unannounced: late segments are answered by resets, or meet a new connection",
-	}
-	noTimestamps = Folklore{
-		"tcp_timestamps=0",
-		"without time stamps no port can be taken over early, and old segments are no longer told from new ones",
-	}
-	noReuseHere = Folklore{
-		"tcp_tw_reuse",
-		"it serves connect() alone: the TIME_WAIT of a service is not taken over by it",
-	}
-	noPortsHere = Folklore{
-		"a wider ip_local_port_range",
-		"accepted connections take no port of it: they share the service's own",
-	}
-	noBacklog = Folklore{
-		"a larger somaxconn or SYN backlog",
-		"these queues hold connections that begin, not those that have ended",
-	}
-	noRFC1337 = Folklore{
-		"tcp_rfc1337=1",
-		"it keeps TIME_WAIT sockets from being reset, so that there are more of them, and new connections that meet one stall",
-	}
-	noSyncookies = Folklore{
-		"tcp_syncookies, tcp_max_orphans",
-		"TIME_WAIT sockets are neither half-open connections nor orphans",
-	}
+	noFinTimeout      = Folklore(setting.LowerFinTimeout)
+	noRecycle         = Folklore(setting.Recycle)
+	noFewerBuckets    = Folklore(setting.FewerBuckets)
+	noTimestamps      = Folklore(setting.TimestampsOff)
+	noReuseHere       = Folklore(setting.ReuseAtService)
+	noReuseInFinWait2 = Folklore(setting.ReuseForFinWait2)
+	noPortsHere       = Folklore(setting.WiderRangeAtService)
+	noBacklog         = Folklore(setting.LongerQueues)
+	noRFC1337         = Folklore(setting.RFC1337On)
+	noSyncookies      = Folklore(setting.CookiesAndOrphans)
 )

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -15,8 +16,8 @@ const (
 	pawsTimeWait    = "TcpExtPAWSTimewait"
 	pawsEstab       = "TcpExtPAWSEstab"
 	skippedTimeWait = "TcpExtTCPACKSkippedTimeWait"
-	keyRFC1337      = "net.ipv4.tcp_rfc1337"
-	keyConnReuse    = "net.ipv4.vs.conn_reuse_mode"
+	keyRFC1337      = setting.RFC1337
+	keyConnReuse    = setting.IPVSConnReuseMode
 )
 
 var synOnTimeWaitRule = Rule{

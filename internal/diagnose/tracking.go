@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 )
 
@@ -38,7 +39,6 @@ func estimateOf(s *snapshot.ConntrackSample, part int) estimate {
 
 // trackedFolklore is advice for the table that is about something else.
 var trackedFolklore = []Folklore{
-	{"tcp_fin_timeout, tcp_tw_reuse, tcp_max_tw_buckets", "they are about sockets; the table has states and time-outs of its " +
-		"own, and holds connections of other hosts too"},
+	Folklore(setting.TuningForTracking),
 	{"closing on the other side", "the table keeps a closed connection for 120 s, whichever side closes first"},
 }

@@ -4,13 +4,14 @@ import (
 	"fmt"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 )
 
 // TWRecycle: tcp_tw_recycle is on, or a file would set it.
 const TWRecycle Slug = "tw-recycle"
 
-const keyRecycle = "net.ipv4.tcp_tw_recycle"
+const keyRecycle = setting.TWRecycle
 
 var twRecycleRule = Rule{
 	Slug:     TWRecycle,
@@ -74,7 +75,7 @@ func (sc *scene) recycleOn(p *place, value int64) draft {
 	f.doubt("SYNs without a time stamp are dropped as well, and no counter tells them")
 	f.Remedies = []RemedyID{RecycleOff}
 	f.WillNotHelp = []Folklore{
-		{"tcp_timestamps=0", "it keeps the filter from working, and takes away what protects against old segments"},
+		Folklore(setting.TimestampsOffForRecycle),
 	}
 	return f
 }

@@ -172,9 +172,7 @@ func (sc *scene) stuck(p *place, g *snapshot.Group, _ *verdict) draft {
 	f.Remedies = append([]RemedyID{KeepConnections}, obstacles...)
 	f.WillNotHelp = []Folklore{noFinTimeout, noRecycle, noFewerBuckets, noTimestamps}
 	if g.InRange[tcp.FinWait2TimeWait] > 0 {
-		f.WillNotHelp = append(f.WillNotHelp, Folklore{
-			"tcp_tw_reuse for FIN_WAIT2", "time-wait sockets whose peer has not closed are not taken over (kernel 6.12)",
-		})
+		f.WillNotHelp = append(f.WillNotHelp, noReuseInFinWait2)
 	}
 	return f
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -17,7 +18,7 @@ const VanishedConnections Slug = "vanished-connections"
 
 const (
 	estabResets  = "TcpEstabResets"
-	keyKeepalive = "net.ipv4.tcp_keepalive_time"
+	keyKeepalive = setting.KeepaliveTime
 )
 
 // aborts are the counters that say why this side gave a connection up
@@ -293,7 +294,7 @@ func (sc *scene) silent(p *place, g *snapshot.Group) draft {
 		f.doubt("who forgot them: the peer's namespace was not read, and a middlebox does not show")
 	}
 	f.WillNotHelp = []Folklore{
-		{"a lower tcp_keepalive_time alone", "it counts only for sockets whose program set SO_KEEPALIVE"},
+		Folklore(setting.KeepaliveAlone),
 		{"TIME_WAIT tuning", "these connections are not closed"},
 	}
 	return f
@@ -349,7 +350,7 @@ func (p *place) blame(firewall *place, f *draft) {
 			f.Evidence = append(f.Evidence, Evidence{
 				ID: "conntrack-keeps", Name: "conntrack keeps established", Value: float64(keeps), Limit: new(float64(idle)), Unit: "s",
 				Source: "nf_conntrack_tcp_timeout_established " + here + ", against " + keyKeepalive + " of these sockets",
-				Check:  firewall.sysctl("net.netfilter.nf_conntrack_tcp_timeout_established") + "; " + p.sysctl(keyKeepalive),
+				Check:  firewall.sysctl(setting.TrackedEstablished) + "; " + p.sysctl(keyKeepalive),
 			})
 			if keeps < idle {
 				f.Why += fmt.Sprintf(" Connection tracking %s forgets an idle connection after %s s; "+

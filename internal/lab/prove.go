@@ -11,6 +11,7 @@ import (
 	"linger/internal/kernel/netns"
 	"linger/internal/kernel/sysctl"
 	"linger/internal/proof"
+	catalogue "linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -51,20 +52,20 @@ func SettingsOf(path string, cookie, inode uint64) (settings map[string]string, 
 
 // The keys for which there is an experiment.
 const (
-	keyRange      = "net.ipv4.ip_local_port_range"
-	keyReserved   = "net.ipv4.ip_local_reserved_ports"
-	keyReuse      = "net.ipv4.tcp_tw_reuse"
-	keyReuseDelay = "net.ipv4.tcp_tw_reuse_delay"
-	keyTimestamps = "net.ipv4.tcp_timestamps"
-	keyFinTimeout = "net.ipv4.tcp_fin_timeout"
-	keyBuckets    = "net.ipv4.tcp_max_tw_buckets"
-	keySomaxconn  = "net.core.somaxconn"
-	keyRFC1337    = "net.ipv4.tcp_rfc1337"
-	keyKeepalive  = "net.ipv4.tcp_keepalive_time"
-	keyProbes     = "net.ipv4.tcp_keepalive_intvl"
+	keyRange      = catalogue.LocalPortRange
+	keyReserved   = catalogue.LocalReservedPorts
+	keyReuse      = catalogue.TWReuse
+	keyReuseDelay = catalogue.TWReuseDelay
+	keyTimestamps = catalogue.Timestamps
+	keyFinTimeout = catalogue.FinTimeout
+	keyBuckets    = catalogue.MaxTWBuckets
+	keySomaxconn  = catalogue.Somaxconn
+	keyRFC1337    = catalogue.RFC1337
+	keyKeepalive  = catalogue.KeepaliveTime
+	keyProbes     = catalogue.KeepaliveInterval
 
-	keyTracksTimeWait    = "net.netfilter.nf_conntrack_tcp_timeout_time_wait"
-	keyTracksEstablished = "net.netfilter.nf_conntrack_tcp_timeout_established"
+	keyTracksTimeWait    = catalogue.TrackedTimeWait
+	keyTracksEstablished = catalogue.TrackedEstablished
 )
 
 // provers make an experiment of a change of their key, or say why there can be none.

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"linger/internal/diagnose"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -83,8 +84,8 @@ func effects(c *Change, before, after *snapshot.Namespace) []Effect {
 	if !decidesPorts(c.Key) {
 		old, wasNumber := number(c.Old)
 		value, isNumber := number(c.New)
-		if wasNumber && isNumber && k.unit != "" {
-			list = append(list, Effect{Name: c.Key, Unit: k.unit, Before: float64(old), After: float64(value), When: cmp.Or(k.when, "at once")})
+		if wasNumber && isNumber && k.Unit != "" {
+			list = append(list, Effect{Name: c.Key, Unit: k.Unit, Before: float64(old), After: float64(value), When: cmp.Or(k.When, "at once")})
 		}
 		return list
 	}
@@ -98,8 +99,11 @@ func effects(c *Change, before, after *snapshot.Namespace) []Effect {
 	return list
 }
 
+// portKeys decide over source ports, so that what they move is counted in these.
+var portKeys = []string{setting.LocalPortRange, setting.LocalReservedPorts, setting.TWReuse, setting.TWReuseDelay, setting.Timestamps}
+
 func decidesPorts(key string) bool {
-	return slices.Contains([]string{KeyRange, KeyReserved, KeyReuse, KeyReuseDelay, KeyTimestamps}, key)
+	return slices.Contains(portKeys, key)
 }
 
 // busiest is the connector that is nearest to the end of its ports, nil where there

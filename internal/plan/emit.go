@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"linger/internal/remedy"
+	"linger/internal/setting"
 )
 
 // The forms in which a plan's settings are written for others to keep.
@@ -42,16 +43,17 @@ func Emit(form string, changes []Change) (string, error) {
 		b.WriteString("# a patch of a Deployment, StatefulSet or DaemonSet: kubectl patch deployment NAME --patch-file FILE\n" +
 			"spec:\n  template:\n    spec:\n      securityContext:\n        sysctls:\n")
 		for _, c := range changes {
-			if from, ok := remedy.PodSafe[c.Key]; !ok {
+			if from := setting.PodsFrom(c.Key); from == "" {
 				fmt.Fprintf(&b, "        # not among the safe sysctls: the kubelet must allow it, --allowed-unsafe-sysctls=%s\n", c.Key)
-			} else if from != remedy.PodSafeFirst {
+			} else if from != setting.PodsFirst {
 				fmt.Fprintf(&b, "        # safe from Kubernetes %s on\n", from)
 			}
 			fmt.Fprintf(&b, "        - name: %s\n          value: %q\n", c.Key, c.New)
 		}
 	case EmitAnsible:
 		for _, c := range changes {
-			fmt.Fprintf(&b, "- name: %s\n  ansible.posix.sysctl:\n    name: %s\n    value: %q\n    sysctl_file: %s\n    sysctl_set: true\n    state: present\n",
+			fmt.Fprintf(&b, "- name: %s\n  ansible.posix.sysctl:\n    name: %s\n    value: %q\n"+
+				"    sysctl_file: %s\n    sysctl_set: true\n    state: present\n",
 				c.Key, c.Key, c.New, remedy.HandFile)
 		}
 	default:

@@ -5,14 +5,16 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"linger/internal/setting"
 )
 
 func TestEmit(t *testing.T) {
 	pod := Scope{Cookie: 7, Label: "pod shop/cart"}
 	changes := []Change{
-		{Scope: pod, Key: KeyReuse, New: "1"},
-		{Scope: pod, Key: KeyReserved, New: "8080,9090"},
-		{Scope: pod, Key: KeyRange, New: "20000 60999"},
+		{Scope: pod, Key: setting.TWReuse, New: "1"},
+		{Scope: pod, Key: setting.LocalReservedPorts, New: "8080,9090"},
+		{Scope: pod, Key: setting.LocalPortRange, New: "20000 60999"},
 	}
 
 	text, err := Emit(EmitSysctl, changes)
@@ -38,7 +40,8 @@ func TestEmit(t *testing.T) {
 	if err := yaml.Unmarshal([]byte(text), &patch); err != nil {
 		t.Fatalf("%v:\n%s", err, text)
 	}
-	if set := patch.Spec.Template.Spec.SecurityContext.Sysctls; len(set) != 3 || set[0].Name != KeyReuse || set[0].Value != "1" || set[2].Value != "20000 60999" {
+	set := patch.Spec.Template.Spec.SecurityContext.Sysctls
+	if len(set) != 3 || set[0].Name != setting.TWReuse || set[0].Value != "1" || set[2].Value != "20000 60999" {
 		t.Errorf("%+v", set)
 	}
 	for _, say := range []string{"--allowed-unsafe-sysctls=net.ipv4.tcp_tw_reuse\n", "safe from Kubernetes 1.27 on"} {
@@ -63,18 +66,21 @@ func TestEmit(t *testing.T) {
 }
 
 func TestCompose(t *testing.T) {
-	text := Compose([]Change{{Scope: Scope{Label: "container web"}, Key: KeyReuse, New: "1"}, {Scope: Scope{Label: "container web"}, Key: KeyRange, New: "20000 60999"}})
+	web := Scope{Label: "container web"}
+	text := Compose([]Change{{Scope: web, Key: setting.TWReuse, New: "1"}, {Scope: web, Key: setting.LocalPortRange, New: "20000 60999"}})
 	var file struct {
 		Services map[string]struct{ Sysctls map[string]string }
 	}
-	if err := yaml.Unmarshal([]byte(text), &file); err != nil || file.Services["SERVICE"].Sysctls[KeyRange] != "20000 60999" || file.Services["SERVICE"].Sysctls[KeyReuse] != "1" {
+	err := yaml.Unmarshal([]byte(text), &file)
+	if set := file.Services["SERVICE"].Sysctls; err != nil || set[setting.LocalPortRange] != "20000 60999" || set[setting.TWReuse] != "1" {
 		t.Errorf("%v: %+v of:\n%s", err, file, text)
 	}
 }
 
 func TestEmitRefusesWhatTheFormCannotSay(t *testing.T) {
 	host := Change{Scope: Scope{HostWide: true, Label: "host"}, Key: "net.ipv4.tcp_max_orphans", New: "9"}
-	a, b := Change{Scope: Scope{Label: "pod a"}, Key: KeyReuse, New: "1"}, Change{Scope: Scope{Label: "pod b"}, Key: KeyReuse, New: "1"}
+	a := Change{Scope: Scope{Label: "pod a"}, Key: setting.TWReuse, New: "1"}
+	b := Change{Scope: Scope{Label: "pod b"}, Key: setting.TWReuse, New: "1"}
 	for _, c := range []struct {
 		form    string
 		changes []Change

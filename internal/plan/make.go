@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"linger/internal/diagnose"
 	"linger/internal/remedy"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -93,7 +93,7 @@ func (m *maker) set() {
 	for _, a := range m.wish.Set {
 		k, err := keyOf(a.Key)
 		if err == nil {
-			if value := k.valid(a.Value); value != nil {
+			if value := valid(k, a.Value); value != nil {
 				err = fmt.Errorf("%s: %w", a.Key, value)
 			}
 		}
@@ -101,7 +101,7 @@ func (m *maker) set() {
 			m.problems = append(m.problems, err)
 			continue
 		}
-		if k.hostWide {
+		if k.Scope == setting.HostWide {
 			m.add(k, nil, a, Change{Why: "asked for"})
 			continue
 		}
@@ -124,8 +124,8 @@ func (m *maker) find(cookie, inode uint64) *snapshot.Namespace {
 
 // add completes a change and adds it, unless it changes nothing or its key is
 // planned already.
-func (m *maker) add(k key, ns *snapshot.Namespace, a remedy.Assignment, c Change) {
-	if k.hostWide {
+func (m *maker) add(k *setting.Setting, ns *snapshot.Namespace, a remedy.Assignment, c Change) {
+	if k.Scope == setting.HostWide {
 		ns = m.hostNamespace()
 	}
 	if ns == nil {
@@ -133,8 +133,9 @@ func (m *maker) add(k key, ns *snapshot.Namespace, a remedy.Assignment, c Change
 		return
 	}
 	old, known := m.value(k, ns)
-	if !known && k.hostWide {
-		m.problems = append(m.problems, fmt.Errorf("%s is the whole host's, and could not be read here: plan in the host's own namespace, and see that its module is loaded", a.Key))
+	if !known && k.Scope == setting.HostWide {
+		m.problems = append(m.problems, fmt.Errorf(
+			"%s is the whole host's, and could not be read here: plan in the host's own namespace, and see that its module is loaded", a.Key))
 		return
 	}
 	if !known {
@@ -148,7 +149,7 @@ func (m *maker) add(k key, ns *snapshot.Namespace, a remedy.Assignment, c Change
 	}
 	for i := range m.plan.Changes {
 		if other := &m.plan.Changes[i]; other.Key == a.Key && other.Scope.Same(c.Scope) {
-			if a.Key == KeyReserved { // both reservations hold
+			if a.Key == setting.LocalReservedPorts { // both reservations hold
 				other.New = union(other.New, a.Value)
 			} else if !Same(other.New, a.Value) {
 				m.note("%s = %s is left out: %s is planned in %s", a.Key, a.Value, other.New, c.Scope)
@@ -163,8 +164,9 @@ func (m *maker) add(k key, ns *snapshot.Namespace, a remedy.Assignment, c Change
 		}
 		c.Forced = refusal.Reason
 	}
-	if seconds, ok := number(a.Value); ok && a.Key == keyFinTimeout && seconds > 60 && seconds < 120 {
-		m.note("%s = %d does the opposite of what it says: from 61 to 119 an orphan waits %d s (net/ipv4/tcp.c, __tcp_close)", a.Key, seconds, 2*(seconds-60))
+	if seconds, ok := number(a.Value); ok && a.Key == setting.FinTimeout && seconds > 60 && seconds < 120 {
+		m.note("%s = %d does the opposite of what it says: from 61 to 119 an orphan waits %d s (net/ipv4/tcp.c, __tcp_close)",
+			a.Key, seconds, 2*(seconds-60))
 	}
 	c.complete(k)
 	c.Persist = m.keep(k, ns, a)
@@ -173,8 +175,8 @@ func (m *maker) add(k key, ns *snapshot.Namespace, a remedy.Assignment, c Change
 
 // keep is what keeps a value for ever: of the host, a file that linger writes when it is
 // asked to, so that it has the last word.
-func (m *maker) keep(k key, ns *snapshot.Namespace, a remedy.Assignment) *Persist {
-	if !k.hostWide && ns.Label.Kind != snapshot.LabelHost {
+func (m *maker) keep(k *setting.Setting, ns *snapshot.Namespace, a remedy.Assignment) *Persist {
+	if k.Scope != setting.HostWide && ns.Label.Kind != snapshot.LabelHost {
 		kept := remedy.Keep(m.snapshot, ns, a.Key, a.Value)
 		return &Persist{File: kept.File, Line: kept.Line, Note: kept.Note}
 	}
@@ -188,18 +190,18 @@ func (m *maker) keep(k key, ns *snapshot.Namespace, a remedy.Assignment) *Persis
 }
 
 // complete adds what is known of the key, where no remedy said it.
-func (c *Change) complete(k key) {
-	for text, known := range map[*string]string{&c.Mechanism: k.mechanism, &c.Risk: k.risk, &c.Kernels: k.kernels} {
+func (c *Change) complete(k *setting.Setting) {
+	for text, known := range map[*string]string{&c.Mechanism: k.Mechanism(), &c.Risk: k.Risk, &c.Kernels: k.Kernels} {
 		if *text == "" {
 			*text = known
 		}
 	}
-	c.Dependents = slices.Clone(k.dependents)
+	c.Dependents = slices.Clone(k.Dependents)
 	c.Effects = []Effect{}
 }
 
-func scopeOf(k key, ns *snapshot.Namespace) Scope {
-	s := Scope{HostWide: k.hostWide, Cookie: ns.Cookie, Inode: ns.Inode, Label: ns.Label.String(), Path: ns.Path, Own: ns.Own}
+func scopeOf(k *setting.Setting, ns *snapshot.Namespace) Scope {
+	s := Scope{HostWide: k.Scope == setting.HostWide, Cookie: ns.Cookie, Inode: ns.Inode, Label: ns.Label.String(), Path: ns.Path, Own: ns.Own}
 	if s.Path == "" && ns.PID != 0 {
 		s.Path = fmt.Sprintf("/proc/%d/ns/net", ns.PID)
 	}
@@ -217,15 +219,15 @@ func (m *maker) hostNamespace() *snapshot.Namespace {
 }
 
 // value is the present one. A namespace keeps its conntrack time-outs apart.
-func (m *maker) value(k key, ns *snapshot.Namespace) (string, bool) {
+func (m *maker) value(k *setting.Setting, ns *snapshot.Namespace) (string, bool) {
 	settings := ns.Settings
-	if k.hostWide {
+	if k.Scope == setting.HostWide {
 		settings = m.snapshot.Host.Settings
 	}
-	if value, known := settings[k.name]; known {
+	if value, known := settings[k.Name]; known {
 		return value, true
 	}
-	if state, found := strings.CutPrefix(k.name, trackedTimeouts); found && ns.Conntrack != nil {
+	if state, found := setting.TrackedState(k.Name); found && ns.Conntrack != nil {
 		seconds, known := ns.Conntrack.TimeoutSeconds[state]
 		return strconv.FormatInt(seconds, 10), known
 	}
@@ -242,7 +244,7 @@ func (m *maker) note(format string, args ...any) {
 // are reserved, before the range is written.
 func (m *maker) reserve() {
 	for _, c := range slices.Clone(m.plan.Changes) {
-		if c.Key != KeyRange {
+		if c.Key != setting.LocalPortRange {
 			continue
 		}
 		old, errOld := tcp.ParsePortRange(c.Old)
@@ -253,7 +255,9 @@ func (m *maker) reserve() {
 		}
 		swallowed := swallowedBy(ns, old, wide)
 		reserved, _ := ns.Settings.ReservedPorts()
-		at := slices.IndexFunc(m.plan.Changes, func(other Change) bool { return other.Key == KeyReserved && other.Scope.Same(c.Scope) })
+		at := slices.IndexFunc(m.plan.Changes, func(other Change) bool {
+			return other.Key == setting.LocalReservedPorts && other.Scope.Same(c.Scope)
+		})
 		if at >= 0 {
 			reserved, _ = tcp.ParsePortSet(m.plan.Changes[at].New)
 		}
@@ -261,8 +265,8 @@ func (m *maker) reserve() {
 			if at >= 0 {
 				m.plan.Changes[at].New = with.String()
 			} else {
-				k, _ := keyOf(KeyReserved)
-				m.add(k, ns, remedy.Assignment{Key: KeyReserved, Value: with.String()},
+				k, _ := keyOf(setting.LocalReservedPorts)
+				m.add(k, ns, remedy.Assignment{Key: setting.LocalReservedPorts, Value: with.String()},
 					Change{Why: fmt.Sprintf("services listen on ports %s, which the wider range would give away", swallowed)})
 			}
 		}
@@ -277,9 +281,9 @@ func (m *maker) reserve() {
 
 func order(key string) int {
 	switch key {
-	case KeyReserved:
+	case setting.LocalReservedPorts:
 		return 0
-	case KeyRange:
+	case setting.LocalPortRange:
 		return 2
 	default:
 		return 1

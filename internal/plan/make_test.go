@@ -8,6 +8,7 @@ import (
 
 	"linger/internal/diagnose"
 	"linger/internal/remedy"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -25,8 +26,8 @@ func host() *snapshot.Snapshot {
 		Namespaces: []snapshot.Namespace{{
 			Cookie: 7, Inode: 77, PID: 99, Own: true, Label: snapshot.Label{Kind: snapshot.LabelHost, Name: "host"},
 			Settings: snapshot.Settings{
-				KeyRange: "40000 40999", KeyReserved: "", KeyReuse: "0", KeyTimestamps: "1",
-				keyFinTimeout: "60", keyBuckets: "4096",
+				setting.LocalPortRange: "40000 40999", setting.LocalReservedPorts: "", setting.TWReuse: "0", setting.Timestamps: "1",
+				setting.FinTimeout: "60", setting.MaxTWBuckets: "4096",
 			},
 			Counters:    snapshot.Counters{Total: map[string]uint64{"TcpActiveOpens": 5, "TcpExtTW": 3}},
 			SocketsRead: true, SocketsComplete: true,
@@ -51,11 +52,12 @@ func set(key, value string) Wish { return Wish{Set: []remedy.Assignment{{Key: ke
 // The services that a wider range would give away are reserved first, and what it
 // takes in of Kubernetes' is told.
 func TestAWiderRange(t *testing.T) {
-	p, err := planFor(t, set(KeyRange, "10240 65535"))
+	p, err := planFor(t, set(setting.LocalPortRange, "10240 65535"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(p.Changes) != 2 || p.Changes[0].Key != KeyReserved || p.Changes[0].New != "15000" || p.Changes[1].Key != KeyRange {
+	if len(p.Changes) != 2 || p.Changes[0].Key != setting.LocalReservedPorts || p.Changes[0].New != "15000" ||
+		p.Changes[1].Key != setting.LocalPortRange {
 		t.Fatalf("changes %+v", p.Changes)
 	}
 	if notes := strings.Join(p.Notes, "\n"); !strings.Contains(notes, "NodePorts (30000-32767)") {
@@ -72,7 +74,7 @@ func TestAWiderRange(t *testing.T) {
 }
 
 func TestEffectsOfReuse(t *testing.T) {
-	p, err := planFor(t, set(KeyReuse, "1"))
+	p, err := planFor(t, set(setting.TWReuse, "1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +104,7 @@ func TestAProblemIsPlanned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(p.Changes) != 1 || p.Changes[0].Key != KeyReuse || len(p.Problems) != 1 || p.Changes[0].Why == "" {
+	if len(p.Changes) != 1 || p.Changes[0].Key != setting.TWReuse || len(p.Problems) != 1 || p.Changes[0].Why == "" {
 		t.Errorf("plan %+v", p)
 	}
 	if notes := strings.Join(p.Notes, "\n"); !strings.Contains(notes, "better than any setting") {
@@ -112,7 +114,7 @@ func TestAProblemIsPlanned(t *testing.T) {
 
 func TestWhatIsRefused(t *testing.T) {
 	var refusal *Refusal
-	w := set(keyFinTimeout, "30")
+	w := set(setting.FinTimeout, "30")
 	if _, err := planFor(t, w); !errors.As(err, &refusal) || !refusal.Legal {
 		t.Errorf("got %v", err)
 	}
@@ -121,18 +123,18 @@ func TestWhatIsRefused(t *testing.T) {
 	if err != nil || p.Changes[0].Forced == "" {
 		t.Errorf("forced: %+v, %v", p, err)
 	}
-	w = set(keyRecycle, "1")
+	w = set(setting.TWRecycle, "1")
 	w.Force = true
 	if _, err := planFor(t, w); !errors.As(err, &refusal) || refusal.Legal {
 		t.Errorf("got %v", err)
 	}
-	if _, err := planFor(t, set(KeyReuseDelay, "1000")); err == nil || !strings.Contains(err.Error(), "does not exist") {
+	if _, err := planFor(t, set(setting.TWReuseDelay, "1000")); err == nil || !strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("a key that this kernel lacks: %v", err)
 	}
 }
 
 func TestNothingToChange(t *testing.T) {
-	p, err := planFor(t, set(KeyReuse, "0"))
+	p, err := planFor(t, set(setting.TWReuse, "0"))
 	if err != nil || len(p.Changes) != 0 || !strings.Contains(strings.Join(p.Notes, ""), "is 0 already") {
 		t.Errorf("%+v, %v", p, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"linger/internal/diagnose"
+	"linger/internal/setting"
 )
 
 // Schema names the form of a plan's JSON (docs/plan.schema.json).
@@ -191,16 +192,16 @@ func (c *Change) check() error {
 	if err != nil {
 		return err
 	}
-	if k.hostWide != c.Scope.HostWide {
-		return fmt.Errorf("%s: the plan has its scope wrong: the kernel keeps it %s", c.Key, k.place())
+	if (k.Scope == setting.HostWide) != c.Scope.HostWide {
+		return fmt.Errorf("%s: the plan has its scope wrong: the kernel keeps it %s", c.Key, k.Scope)
 	}
 	if c.Scope.Cookie == 0 && c.Scope.Inode == 0 {
 		return fmt.Errorf("%s: the plan names no namespace", c.Key)
 	}
-	if c.Old == "" && c.Key != KeyReserved {
+	if c.Old == "" && c.Key != setting.LocalReservedPorts {
 		return fmt.Errorf("%s: the plan has no old value, which a rollback needs", c.Key)
 	}
-	if err := k.valid(c.New); err != nil {
+	if err := valid(k, c.New); err != nil {
 		return fmt.Errorf("%s: %w", c.Key, err)
 	}
 	if refusal := Refuse(c.Key, c.Old, c.New); refusal != nil && (!refusal.Legal || c.Forced == "") {

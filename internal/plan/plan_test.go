@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"linger/internal/diagnose"
+	"linger/internal/setting"
 )
 
 // sample is a plan of one change.
@@ -19,7 +20,7 @@ func sample() *Plan {
 		Problems: []diagnose.Slug{}, Notes: []string{}, Counters: []Counters{},
 		Changes: []Change{{
 			Scope: Scope{Cookie: 7, Inode: 4026531840, Label: "netns shop", Path: "/run/netns/shop"},
-			Key:   KeyReuse, Old: "2", New: "1", Effects: []Effect{}, Dependents: []string{},
+			Key:   setting.TWReuse, Old: "2", New: "1", Effects: []Effect{}, Dependents: []string{},
 		}},
 	}
 }
@@ -50,23 +51,25 @@ func TestParseRefuses(t *testing.T) {
 		edit func(*Plan)
 		want string
 	}{
-		"another form":             {func(p *Plan) { p.Schema = "linger.plan/2" }, `"linger.plan/2", want "linger.plan/1"`},
-		"no boot":                  {func(p *Plan) { p.Host.BootID = "" }, "names no boot"},
-		"a key that is none":       {func(p *Plan) { p.Changes[0].Key = "kernel.panic" }, "is no key that linger changes"},
-		"a path in a key":          {func(p *Plan) { p.Changes[0].Key = "net.ipv4.tcp_tw_reuse/../x" }, "is no key that linger changes"},
-		"a value out of bounds":    {func(p *Plan) { p.Changes[0].New = "3" }, "want a number from 0 to 2"},
-		"a value that is none":     {func(p *Plan) { p.Changes[0].New = "yes" }, "want a number from 0 to 2"},
-		"no old value":             {func(p *Plan) { p.Changes[0].Old = "" }, "no old value"},
-		"no namespace":             {func(p *Plan) { p.Changes[0].Scope = Scope{Label: "host"} }, "names no namespace"},
-		"a scope that is wrong":    {func(p *Plan) { p.Changes[0].Scope.HostWide = true }, "for each namespace"},
-		"a key twice":              {func(p *Plan) { p.Changes = append(p.Changes, p.Changes[0]) }, "changed twice"},
-		"a range that is reversed": {func(p *Plan) { p.Changes[0].Key, p.Changes[0].New = KeyRange, "60000 1024" }, "the lower first"},
-		"a range of services":      {func(p *Plan) { p.Changes[0].Key, p.Changes[0].New = KeyRange, "1 65535" }, "from 1024 on"},
+		"another form":          {func(p *Plan) { p.Schema = "linger.plan/2" }, `"linger.plan/2", want "linger.plan/1"`},
+		"no boot":               {func(p *Plan) { p.Host.BootID = "" }, "names no boot"},
+		"a key that is none":    {func(p *Plan) { p.Changes[0].Key = "kernel.panic" }, "is no key that linger changes"},
+		"a path in a key":       {func(p *Plan) { p.Changes[0].Key = "net.ipv4.tcp_tw_reuse/../x" }, "is no key that linger changes"},
+		"a value out of bounds": {func(p *Plan) { p.Changes[0].New = "3" }, "want a number from 0 to 2"},
+		"a value that is none":  {func(p *Plan) { p.Changes[0].New = "yes" }, "want a number from 0 to 2"},
+		"no old value":          {func(p *Plan) { p.Changes[0].Old = "" }, "no old value"},
+		"no namespace":          {func(p *Plan) { p.Changes[0].Scope = Scope{Label: "host"} }, "names no namespace"},
+		"a scope that is wrong": {func(p *Plan) { p.Changes[0].Scope.HostWide = true }, "for each namespace"},
+		"a key twice":           {func(p *Plan) { p.Changes = append(p.Changes, p.Changes[0]) }, "changed twice"},
+		"a range that is reversed": {
+			func(p *Plan) { p.Changes[0].Key, p.Changes[0].New = setting.LocalPortRange, "60000 1024" }, "the lower first",
+		},
+		"a range of services": {func(p *Plan) { p.Changes[0].Key, p.Changes[0].New = setting.LocalPortRange, "1 65535" }, "from 1024 on"},
 		"a refused change": {func(p *Plan) {
-			p.Changes[0].Key, p.Changes[0].Old, p.Changes[0].New = keyFinTimeout, "60", "30"
+			p.Changes[0].Key, p.Changes[0].Old, p.Changes[0].New = setting.FinTimeout, "60", "30"
 		}, "--force overrules it"},
 		"one that cannot be forced": {func(p *Plan) {
-			p.Changes[0].Key, p.Changes[0].Old, p.Changes[0].New, p.Changes[0].Forced = keyRecycle, "0", "1", "I know"
+			p.Changes[0].Key, p.Changes[0].Old, p.Changes[0].New, p.Changes[0].Forced = setting.TWRecycle, "0", "1", "I know"
 		}, "behind NAT"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -95,17 +98,17 @@ func TestRefuse(t *testing.T) {
 		key, old, new  string
 		refused, legal bool
 	}{
-		{keyFinTimeout, "60", "59", true, true},
-		{keyFinTimeout, "30", "60", false, false},
-		{keyFinTimeout, "60", "90", false, false},
-		{keyRecycle, "0", "1", true, false},
-		{keyBuckets, "131072", "131071", true, true},
-		{keyBuckets, "131072", "262144", false, false},
-		{keyRFC1337, "0", "1", true, true},
-		{keyRFC1337, "1", "0", false, false},
-		{KeyTimestamps, "1", "0", true, true},
-		{KeyTimestamps, "0", "1", false, false},
-		{KeyReuse, "2", "1", false, false},
+		{setting.FinTimeout, "60", "59", true, true},
+		{setting.FinTimeout, "30", "60", false, false},
+		{setting.FinTimeout, "60", "90", false, false},
+		{setting.TWRecycle, "0", "1", true, false},
+		{setting.MaxTWBuckets, "131072", "131071", true, true},
+		{setting.MaxTWBuckets, "131072", "262144", false, false},
+		{setting.RFC1337, "0", "1", true, true},
+		{setting.RFC1337, "1", "0", false, false},
+		{setting.Timestamps, "1", "0", true, true},
+		{setting.Timestamps, "0", "1", false, false},
+		{setting.TWReuse, "2", "1", false, false},
 	} {
 		r := Refuse(test.key, test.old, test.new)
 		if (r != nil) != test.refused {
@@ -121,7 +124,7 @@ func TestRefuse(t *testing.T) {
 func TestEachKeyIsDescribed(t *testing.T) {
 	for _, name := range Keys() {
 		k, err := keyOf(name)
-		if err != nil || k.mechanism == "" || k.risk == "" || k.kernels == "" || len(k.dependents) == 0 {
+		if err != nil || k.Does == "" || k.Risk == "" || k.Kernels == "" || len(k.Dependents) == 0 {
 			t.Errorf("%s: %+v, %v", name, k, err)
 		}
 	}

@@ -2,11 +2,11 @@ package remedy
 
 import (
 	"fmt"
-	"strconv"
 
 	"linger/internal/capacity"
 	"linger/internal/diagnose"
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -16,12 +16,13 @@ const uses = 100
 
 func keepConnections(at *site) Remedy {
 	r := Remedy{
-		Title:     "Keep connections and use them again",
-		Kind:      Application,
-		Change:    "Let the client keep a pool of connections to " + destination(at) + " in place of a new one for each request.",
-		Examples:  examplesFor(at.owner(), poolingClients),
-		Frees:     "nearly all of it: a connection that serves " + strconv.Itoa(uses) + " requests leaves one TIME_WAIT in place of " + strconv.Itoa(uses),
-		Risk:      "A kept connection may be closed by the other side at any time: the client must retry what is safe to repeat, and give up idle connections before the server does.",
+		Title:    "Keep connections and use them again",
+		Kind:     Application,
+		Change:   "Let the client keep a pool of connections to " + destination(at) + " in place of a new one for each request.",
+		Examples: examplesFor(at.owner(), poolingClients),
+		Frees:    fmt.Sprintf("nearly all of it: a connection that serves %d requests leaves one TIME_WAIT in place of %d", uses, uses),
+		Risk: "A kept connection may be closed by the other side at any time: the client must retry what is safe to repeat, " +
+			"and give up idle connections before the server does.",
 		NotWhen:   "the protocol allows one request for each connection",
 		Mechanism: "What is not closed enters no TIME_WAIT and takes no further port.",
 		Kernels:   "all",
@@ -29,7 +30,8 @@ func keepConnections(at *site) Remedy {
 	if closes := at.closes(); closes > 0 {
 		after := closes / uses
 		r.Frees = fmt.Sprintf("with %d requests for each connection, %s closes/s become %s, and TIME_WAIT settles at %s in place of %s",
-			uses, figure.Rate(closes), figure.Rate(after), figure.Count(after*capacity.TimeWaitSeconds), figure.Count(closes*capacity.TimeWaitSeconds))
+			uses, figure.Rate(closes), figure.Rate(after),
+			figure.Count(after*capacity.TimeWaitSeconds), figure.Count(closes*capacity.TimeWaitSeconds))
 	}
 	return r
 }
@@ -44,15 +46,18 @@ func destination(at *site) string {
 
 func keepAlive(at *site) Remedy {
 	r := Remedy{
-		Title:     "Let clients use their connections again",
-		Kind:      Application,
-		Change:    "Switch keep-alive on in the server, with an idle time-out above that of its clients and a large number of requests for each connection.",
-		Examples:  examplesFor(at.owner(), keepAliveServers),
-		Frees:     "nearly all of it: a connection that serves " + strconv.Itoa(uses) + " requests leaves one TIME_WAIT in place of " + strconv.Itoa(uses),
-		Risk:      "Idle connections take a descriptor and 2.4 kB of kernel memory each, and a worker where the server gives each connection one.",
-		NotWhen:   "clients come once and do not come back within the time-out",
-		Mechanism: "The server closes first because it ends each connection after the reply; with keep-alive it leaves that to the client or to the idle time-out.",
-		Kernels:   "all",
+		Title: "Let clients use their connections again",
+		Kind:  Application,
+		Change: "Switch keep-alive on in the server, with an idle time-out above that of its clients and a large number of " +
+			"requests for each connection.",
+		Examples: examplesFor(at.owner(), keepAliveServers),
+		Frees:    fmt.Sprintf("nearly all of it: a connection that serves %d requests leaves one TIME_WAIT in place of %d", uses, uses),
+		Risk: "Idle connections take a descriptor and 2.4 kB of kernel memory each, and a worker where the server gives each " +
+			"connection one.",
+		NotWhen: "clients come once and do not come back within the time-out",
+		Mechanism: "The server closes first because it ends each connection after the reply; with keep-alive it leaves that to the " +
+			"client or to the idle time-out.",
+		Kernels: "all",
 	}
 	if closes := at.closes(); closes > 0 {
 		after := closes / uses
@@ -73,7 +78,8 @@ func peerClosesFirst(at *site) Remedy {
 			Kind:   Application,
 			Change: "End a reply by its length in place of closing the connection, and let the client send the first FIN.",
 			Frees:  fmt.Sprintf("%s sockets and %s here", figure.Count(n), figure.Size(capacity.AcceptorBytes(n))),
-			Risk: "The TIME_WAIT moves to the clients, where each takes a source port for 60 s; a client that does not close leaves the connection open: " +
+			Risk: "The TIME_WAIT moves to the clients, where each takes a source port for 60 s; a client that does not close leaves " +
+				"the connection open: " +
 				"keep an idle time-out.",
 			NotWhen:   "few clients open many connections: their ports would run out",
 			Mechanism: "The side that sends the first FIN has the TIME_WAIT (RFC 9293, 3.6).",
@@ -95,9 +101,10 @@ func peerClosesFirst(at *site) Remedy {
 
 func closeSockets(at *site) Remedy {
 	return Remedy{
-		Title:     "Close what the peer has closed",
-		Kind:      Application,
-		Change:    "In " + orProgram(at.owner()) + ", close the socket when read() returns 0, on error paths too; give pooled connections an idle time-out below the peer's.",
+		Title: "Close what the peer has closed",
+		Kind:  Application,
+		Change: "In " + orProgram(at.owner()) + ", close the socket when read() returns 0, on error paths too; give pooled " +
+			"connections an idle time-out below the peer's.",
 		Examples:  examplesFor(at.owner(), closers),
 		Frees:     fmt.Sprintf("%s descriptors and sockets, and what leaks from here on", figure.Count(leaked(at))),
 		Risk:      "none: the peer is done with these connections",
@@ -155,9 +162,10 @@ func orProgram(process string) string {
 
 func acceptSooner(at *site) Remedy {
 	return Remedy{
-		Title:     "Accept connections sooner",
-		Kind:      Application,
-		Change:    "In " + orProgram(at.owner()) + ", call accept() from a thread that does nothing else, add workers, or find what it waits for: a queue that stays full is a program that is too slow or stuck.",
+		Title: "Accept connections sooner",
+		Kind:  Application,
+		Change: "In " + orProgram(at.owner()) + ", call accept() from a thread that does nothing else, add workers, or find what " +
+			"it waits for: a queue that stays full is a program that is too slow or stuck.",
 		Examples:  examplesFor(at.owner(), acceptors),
 		Frees:     "the whole queue, and the second or more that each refused client waits",
 		Risk:      "more connections at a time in the program: it needs the descriptors and the memory for them",
@@ -173,11 +181,11 @@ func raiseBacklog(at *site) Remedy {
 		Kind:      Application,
 		Change:    "Give " + orProgram(at.owner()) + " a larger backlog and restart it: the value is read by listen().",
 		Examples:  examplesFor(at.owner(), backlogs),
-		Frees:     "room for bursts up to the backlog; net.core.somaxconn is its ceiling",
+		Frees:     "room for bursts up to the backlog; " + setting.Somaxconn + " is its ceiling",
 		Risk:      "Clients wait in a long queue in place of trying elsewhere; each entry takes the memory of a socket (about 2.4 KB).",
 		NotWhen:   "the queue is full all the time: a longer one only makes each client wait longer",
-		Mechanism: "listen(2) cuts its backlog to net.core.somaxconn (net/socket.c, __sys_listen).",
-		Kernels:   "all; the default of somaxconn is 4096 from 5.4, 128 before",
+		Mechanism: "listen(2) cuts its backlog to " + setting.Somaxconn + " (" + setting.Of(setting.Somaxconn).Source + ").",
+		Kernels:   "all; the default of somaxconn is " + somaxconnDefaults(),
 	}
 }
 
@@ -201,9 +209,10 @@ func peerCloses(at *site) Remedy {
 
 func boundHalfClose(at *site) Remedy {
 	return Remedy{
-		Title:     "Close after shutdown(), within a bounded time",
-		Kind:      Application,
-		Change:    "In " + orProgram(at.owner()) + ", read with a time-out after shutdown(SHUT_WR), then close(): the kernel bounds only sockets that no program has.",
+		Title: "Close after shutdown(), within a bounded time",
+		Kind:  Application,
+		Change: "In " + orProgram(at.owner()) + ", read with a time-out after shutdown(SHUT_WR), then close(): the kernel bounds " +
+			"only sockets that no program has.",
 		Examples:  examplesFor(at.owner(), halfClosers),
 		Frees:     "the descriptors at once; the sockets after tcp_fin_timeout",
 		Risk:      "what the peer sends after that is answered by a reset",
@@ -221,10 +230,11 @@ func reachPeer(at *site) Remedy {
 		check = "ping -c 3 " + remote
 	}
 	return Remedy{
-		Title:     "Find what became of the peer",
-		Kind:      Application,
-		Now:       diagnose.In(at.f.Netns, check),
-		Change:    "See whether " + remote + " is up, reachable, and reads what it is sent; a firewall on the way that has forgotten the connection drops the FIN as well.",
+		Title: "Find what became of the peer",
+		Kind:  Application,
+		Now:   diagnose.In(at.f.Netns, check),
+		Change: "See whether " + remote + " is up, reachable, and reads what it is sent; a firewall on the way that has " +
+			"forgotten the connection drops the FIN as well.",
 		Frees:     "all of them, as soon as the peer answers or resets",
 		Risk:      "none",
 		NotWhen:   "the peer is known to be gone for good: then they end by themselves",

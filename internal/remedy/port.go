@@ -4,13 +4,14 @@ import (
 	"fmt"
 
 	"linger/internal/diagnose"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
 // What gives a service its port.
 
 func reservePort(at *site) Remedy {
-	const key = "net.ipv4.ip_local_reserved_ports"
+	const key = setting.LocalReservedPorts
 	port := at.f.Subject.Local.Port
 	reserved := tcp.PortSetOf(port)
 	if at.ns != nil {
@@ -28,7 +29,7 @@ func reservePort(at *site) Remedy {
 		Frees:     "nothing at once: connect() chooses the port no more; sockets that have it keep it",
 		Risk:      "one source port less",
 		NotWhen:   "the service can be moved to a port below the range, which needs no reservation",
-		Mechanism: "connect() and bind() with port 0 skip reserved ports; a program that names one still gets it (Documentation/networking/ip-sysctl.rst).",
+		Mechanism: setting.Of(key).Mechanism(),
 		Kernels:   "all; for each namespace from 4.x on",
 	}
 }
@@ -52,21 +53,24 @@ func endBlocker(at *site) Remedy {
 
 func reuseAddress(at *site) Remedy {
 	return Remedy{
-		Title:     "Set SO_REUSEADDR before bind()",
-		Kind:      Application,
-		Change:    "Let the service set SO_REUSEADDR on its listening socket, before bind(): accepted connections inherit it, so that their TIME_WAIT stands in no way.",
-		Examples:  examplesFor(at.owner(), reusers),
-		Frees:     "the port, for a service that starts again within a minute",
-		Risk:      "none for TCP on Linux: two listeners on one port are still refused",
-		NotWhen:   "an outgoing connection without the option has the port: both must have set it",
-		Mechanism: "bind() lets a port be shared by sockets that all have SO_REUSEADDR and of which none listens (net/ipv4/inet_connection_sock.c, inet_csk_bind_conflict).",
-		Kernels:   "all",
+		Title: "Set SO_REUSEADDR before bind()",
+		Kind:  Application,
+		Change: "Let the service set SO_REUSEADDR on its listening socket, before bind(): accepted connections inherit it, so " +
+			"that their TIME_WAIT stands in no way.",
+		Examples: examplesFor(at.owner(), reusers),
+		Frees:    "the port, for a service that starts again within a minute",
+		Risk:     "none for TCP on Linux: two listeners on one port are still refused",
+		NotWhen:  "an outgoing connection without the option has the port: both must have set it",
+		Mechanism: "bind() lets a port be shared by sockets that all have SO_REUSEADDR and of which none listens " +
+			"(net/ipv4/inet_connection_sock.c, inet_csk_bind_conflict).",
+		Kernels: "all",
 	}
 }
 
 var reusers = []program{
 	{nil, Example{"Go", `net.Listen sets it`}},
-	{[]string{"python", "gunicorn", "uwsgi"}, Example{"Python", `s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # before bind; socketserver: allow_reuse_address = True`}},
+	{[]string{"python", "gunicorn", "uwsgi"}, Example{"Python", "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  " +
+		"# before bind; socketserver: allow_reuse_address = True"}},
 	{[]string{"java"}, Example{"Java", `new ServerSocket(); setReuseAddress(true); bind(…)`}},
 	{nil, Example{"C", `setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));`}},
 }

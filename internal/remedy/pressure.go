@@ -7,16 +7,18 @@ import (
 
 	"linger/internal/diagnose"
 	"linger/internal/figure"
+	"linger/internal/setting"
 )
 
 // What relieves the stack of a host that is short of CPU time or memory.
 
 func readFaster(at *site) Remedy {
 	return Remedy{
-		Title:     "Take the data in time",
-		Kind:      Application,
-		Now:       diagnose.In(at.f.Netns, "ss -tnmp"),
-		Change:    "Recv-Q shows whose data waits. Give that program CPU time (its cgroup's cpu.max and cpu.weight), more workers, or repair what it waits for.",
+		Title: "Take the data in time",
+		Kind:  Application,
+		Now:   diagnose.In(at.f.Netns, "ss -tnmp"),
+		Change: "Recv-Q shows whose data waits. Give that program CPU time (its cgroup's cpu.max and cpu.weight), more workers, " +
+			"or repair what it waits for.",
 		Frees:     "the buffers, and the segments that are dropped and sent again",
 		Risk:      "none",
 		NotWhen:   "the program holds its reading back on purpose",
@@ -26,7 +28,8 @@ func readFaster(at *site) Remedy {
 }
 
 func raiseTCPMem(at *site) Remedy {
-	const key = "net.ipv4.tcp_mem"
+	const key = setting.TCPMem
+	known := setting.Of(key)
 	fields := strings.Fields(at.host.Settings[key])
 	for i, text := range fields {
 		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
@@ -40,23 +43,24 @@ func raiseTCPMem(at *site) Remedy {
 	return Remedy{
 		Title:     "Let TCP have more memory",
 		Kind:      Setting,
-		Now:       "sysctl -w " + assignment(key, value),
+		Now:       "sysctl -w " + assigned(key, value),
 		Sets:      []Assignment{{key, value}},
 		Persist:   &Persist{File: HandFile, Line: key + " = " + value},
 		Frees:     fmt.Sprintf("twice the pages: %s", value),
-		Risk:      "memory that programs then lack: the kernel does not give it back until buffers empty",
+		Risk:      known.Risk,
 		NotWhen:   "memory is short on the host as a whole, or one program's unread data is the reason",
-		Mechanism: "Pages of 4 KiB: below the first no limit, from the second pressure, at the third refusal (tcp(7)).",
-		Kernels:   "all; one limit for all namespaces",
+		Mechanism: known.Mechanism(),
+		Kernels:   known.Kernels,
 	}
 }
 
 func spreadSoftirq(*site) Remedy {
 	return Remedy{
-		Title:     "Let more CPUs receive",
-		Kind:      Application,
-		Now:       "cat /proc/net/softnet_stat; grep -E 'eth|ens|virtio|mlx' /proc/interrupts",
-		Change:    "Where one CPU takes all packets, spread the device's queues over CPUs (ethtool -L, irqbalance), or use receive packet steering (/sys/class/net/DEV/queues/rx-*/rps_cpus).",
+		Title: "Let more CPUs receive",
+		Kind:  Application,
+		Now:   "cat /proc/net/softnet_stat; grep -E 'eth|ens|virtio|mlx' /proc/interrupts",
+		Change: "Where one CPU takes all packets, spread the device's queues over CPUs (ethtool -L, irqbalance), or use receive " +
+			"packet steering (/sys/class/net/DEV/queues/rx-*/rps_cpus).",
 		Frees:     "the packets that are dropped for want of CPU time",
 		Risk:      "more CPUs are interrupted",
 		NotWhen:   "all CPUs are busy with softirqs already",
@@ -66,20 +70,21 @@ func spreadSoftirq(*site) Remedy {
 }
 
 func raiseNetdevBacklog(at *site) Remedy {
-	const key = "net.core.netdev_max_backlog"
+	const key = setting.NetdevMaxBacklog
+	known := setting.Of(key)
 	now, _ := at.host.Settings.Int(key)
 	to := max(2*now, 4096)
 	value := strconv.FormatInt(to, 10)
 	return Remedy{
 		Title:     "Lengthen the CPUs' queues to " + figure.Count(to),
 		Kind:      Setting,
-		Now:       "sysctl -w " + assignment(key, value),
+		Now:       "sysctl -w " + assigned(key, value),
 		Sets:      []Assignment{{key, value}},
 		Persist:   &Persist{File: HandFile, Line: key + " = " + value},
 		Frees:     fmt.Sprintf("room for bursts of %s packets for each CPU", figure.Count(to)),
-		Risk:      "packets wait longer in a longer queue",
+		Risk:      known.Risk,
 		NotWhen:   "the drops go on all the time: then CPU time is missing, and no queue helps",
-		Mechanism: "Packets that are steered to a CPU, and those of loopback and veth, wait there (net/core/dev.c, enqueue_to_backlog).",
-		Kernels:   "all; one value for the host before 6.1 or so, and for its own namespace alone",
+		Mechanism: known.Mechanism(),
+		Kernels:   known.Kernels,
 	}
 }

@@ -1,6 +1,10 @@
 package remedy
 
-import "strings"
+import (
+	"strings"
+
+	"linger/internal/setting"
+)
 
 // program is how one program, or all of one language, says something.
 type program struct {
@@ -33,7 +37,8 @@ func examplesFor(process string, known []program) []Example {
 var poolingClients = []program{
 	{nil, Example{"Go", `one http.Client for all; &http.Transport{MaxIdleConnsPerHost: 100}; read each body to its end`}},
 	{[]string{"python", "gunicorn", "uwsgi", "celery", "uvicorn"}, Example{"Python", `s = requests.Session()  # once, then s.get(url)`}},
-	{[]string{"nginx", "openresty", "angie"}, Example{"nginx", `upstream u { server …; keepalive 64; }  proxy_http_version 1.1; proxy_set_header Connection "";`}},
+	{[]string{"nginx", "openresty", "angie"}, Example{"nginx",
+		`upstream u { server …; keepalive 64; }  proxy_http_version 1.1; proxy_set_header Connection "";`}},
 	{[]string{"haproxy"}, Example{"HAProxy", `http-reuse safe  (and no "option httpclose" in the backend)`}},
 	{[]string{"node", "MainThread"}, Example{"Node.js", `const agent = new http.Agent({ keepAlive: true })`}},
 	{[]string{"java"}, Example{"Java", `one HttpClient for the whole program, not one for each request`}},
@@ -55,7 +60,8 @@ var keepAliveServers = []program{
 // How a program closes what its peer has closed.
 var closers = []program{
 	{nil, Example{"Go", `defer resp.Body.Close(), defer conn.Close()`}},
-	{[]string{"python", "gunicorn", "uwsgi", "celery", "uvicorn"}, Example{"Python", `with closing(sock): …, with session.get(url, stream=True) as r: …`}},
+	{[]string{"python", "gunicorn", "uwsgi", "celery", "uvicorn"}, Example{"Python", "with closing(sock): …, " +
+		"with session.get(url, stream=True) as r: …"}},
 	{[]string{"java"}, Example{"Java", `try (var in = response.body()) { … }`}},
 	{[]string{"node", "MainThread"}, Example{"Node.js", `socket.on("end", () => socket.end())  (needed with allowHalfOpen)`}},
 }
@@ -88,7 +94,7 @@ var acceptors = []program{
 var backlogs = []program{
 	{[]string{"nginx", "openresty", "angie"}, Example{"nginx", `listen 80 backlog=4096;  (511 unless said)`}},
 	{[]string{"python", "gunicorn", "uwsgi"}, Example{"gunicorn", `--backlog 4096; plain sockets: s.listen(4096)`}},
-	{nil, Example{"Go", `net.Listen takes net.core.somaxconn when it listens: raise that, and restart`}},
+	{nil, Example{"Go", "net.Listen takes " + setting.Somaxconn + " when it listens: raise that, and restart"}},
 	{[]string{"apache2", "httpd"}, Example{"Apache", `ListenBacklog 4096`}},
 	{[]string{"haproxy"}, Example{"HAProxy", `bind :80 backlog 4096`}},
 	{[]string{"node", "MainThread"}, Example{"Node.js", `server.listen({ port: 80, backlog: 4096 })`}},
@@ -116,8 +122,10 @@ var finishers = []program{
 
 // How a program probes idle connections.
 var probers = []program{
-	{nil, Example{"Go", `net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 10 * time.Second, Count: 5}}`}},
-	{[]string{"python", "gunicorn", "uwsgi", "celery"}, Example{"Python", `s.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1); s.setsockopt(IPPROTO_TCP, TCP_KEEPIDLE, 60)`}},
+	{nil, Example{"Go", "net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, " +
+		"Interval: 10 * time.Second, Count: 5}}"}},
+	{[]string{"python", "gunicorn", "uwsgi", "celery"}, Example{"Python", "s.setsockopt(SOL_SOCKET, " +
+		"SO_KEEPALIVE, 1); s.setsockopt(IPPROTO_TCP, TCP_KEEPIDLE, 60)"}},
 	{[]string{"nginx", "openresty", "angie"}, Example{"nginx", `listen 80 so_keepalive=60s:10s:5; proxy_socket_keepalive on;`}},
 	{[]string{"haproxy"}, Example{"HAProxy", `option clitcpka, option srvtcpka; clitcpka-idle 60s`}},
 	{[]string{"postgres"}, Example{"PostgreSQL", `tcp_keepalives_idle = 60, tcp_user_timeout = 30000`}},
@@ -128,7 +136,8 @@ var probers = []program{
 // How a program gives idle connections up.
 var idlers = []program{
 	{nil, Example{"Go", `&http.Transport{IdleConnTimeout: 30 * time.Second}`}},
-	{[]string{"python", "gunicorn", "uwsgi", "celery"}, Example{"Python", `urllib3 and requests keep for ever: close the session, or retry once on a reset`}},
+	{[]string{"python", "gunicorn", "uwsgi", "celery"}, Example{"Python", "urllib3 and requests keep for ever: " +
+		"close the session, or retry once on a reset"}},
 	{[]string{"nginx", "openresty", "angie"}, Example{"nginx", `upstream u { keepalive 64; keepalive_timeout 30s; }`}},
 	{[]string{"haproxy"}, Example{"HAProxy", `timeout http-keep-alive 30s; pool-purge-delay 30s`}},
 	{[]string{"node", "MainThread"}, Example{"Node.js", `new http.Agent({ keepAlive: true, timeout: 30_000 })`}},

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"linger/internal/diagnose"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -85,7 +86,9 @@ func TestEveryRemedyIsConcrete(t *testing.T) {
 	if len(makers) != len(ids) {
 		t.Errorf("%d remedies are known, and the rules declare %d", len(makers), len(ids))
 	}
-	for _, kind := range []snapshot.LabelKind{snapshot.LabelHost, snapshot.LabelPod, snapshot.LabelContainer, snapshot.LabelNamed, snapshot.LabelProcess} {
+	for _, kind := range []snapshot.LabelKind{
+		snapshot.LabelHost, snapshot.LabelPod, snapshot.LabelContainer, snapshot.LabelNamed, snapshot.LabelProcess,
+	} {
 		for _, role := range []tcp.Role{tcp.Connector, tcp.Acceptor, ""} {
 			s := host(kind)
 			got := For(finding(s, role, ids...), s)
@@ -122,7 +125,8 @@ var bucketsValue = regexp.MustCompile(`tcp_max_tw_buckets\W+(\d+)`)
 
 func TestNothingHarmfulIsRecommended(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := host(rapid.SampledFrom([]snapshot.LabelKind{snapshot.LabelHost, snapshot.LabelPod, snapshot.LabelContainer, snapshot.LabelNamed}).Draw(t, "kind"))
+		kinds := []snapshot.LabelKind{snapshot.LabelHost, snapshot.LabelPod, snapshot.LabelContainer, snapshot.LabelNamed}
+		s := host(rapid.SampledFrom(kinds).Draw(t, "kind"))
 		ns := &s.Namespaces[0]
 		limit := rapid.IntRange(0, 1<<24).Draw(t, "buckets")
 		low := rapid.IntRange(1, 60000).Draw(t, "low")
@@ -336,7 +340,10 @@ func TestEffectsInNumbers(t *testing.T) {
 		want string
 	}{
 		{diagnose.ReuseOn, tcp.Connector, "about 11,800 of 12,000 ports in TIME_WAIT now; 28,232 closes/s for ever in place of 471"},
-		{diagnose.KeepConnections, tcp.Connector, "with 100 requests for each connection, 200 closes/s become 2, and TIME_WAIT settles at 120 in place of 12,000"},
+		{
+			diagnose.KeepConnections, tcp.Connector,
+			"with 100 requests for each connection, 200 closes/s become 2, and TIME_WAIT settles at 120 in place of 12,000",
+		},
 		{diagnose.MoreAddresses, tcp.Connector, "28,232 ports, and 471 closes/s for ever, for each address or port that is added"},
 		{diagnose.PeerClosesFirst, tcp.Acceptor, "12,000 sockets and 2.9 MiB here"},
 		{diagnose.RaiseBuckets, tcp.Acceptor, "room for 131,072 time-wait sockets more"},
@@ -355,8 +362,11 @@ func TestReuseFreesWhatElseAllows(t *testing.T) {
 		id         diagnose.RemedyID
 		want       string
 	}{
-		{"net.ipv4.tcp_tw_reuse_delay", "30000", diagnose.ReuseOn, "about 6,000 of 12,000 ports in TIME_WAIT now; 941 closes/s for ever in place of 471"},
-		{"net.ipv4.tcp_tw_reuse_delay", "30000", diagnose.ReuseDelayDefault, "about 11,800 of 12,000 ports in TIME_WAIT now; 28,232 closes/s for ever in place of 471"},
+		{setting.TWReuseDelay, "30000", diagnose.ReuseOn, "about 6,000 of 12,000 ports in TIME_WAIT now; 941 closes/s for ever in place of 471"},
+		{
+			setting.TWReuseDelay, "30000", diagnose.ReuseDelayDefault,
+			"about 11,800 of 12,000 ports in TIME_WAIT now; 28,232 closes/s for ever in place of 471",
+		},
 		{
 			"net.ipv4.tcp_timestamps", "0", diagnose.ReuseOn,
 			"none of the 12,000 ports in TIME_WAIT now, which have no time stamps; from then on 28,232 closes/s for ever in place of 471",

@@ -8,13 +8,19 @@ import (
 	"linger/internal/capacity"
 	"linger/internal/diagnose"
 	"linger/internal/figure"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 )
 
-const loadBalanced = "the destination is an address that several hosts share (a balancer or NAT) and their time stamps have no common clock: connects would stall now and then"
+const loadBalanced = "the destination is an address that several hosts share (a balancer or NAT) and their time stamps have " +
+	"no common clock: connects would stall now and then"
+
+// sourced is what a setting does, and where that stands.
+func sourced(s *setting.Setting) string { return s.Does + " (" + s.Source + ")." }
 
 func reuseOn(at *site) Remedy {
-	const key = "net.ipv4.tcp_tw_reuse"
+	const key = setting.TWReuse
+	reuse := setting.Of(key)
 	return Remedy{
 		Title:     "Let connect() take over ports in TIME_WAIT",
 		Kind:      Setting,
@@ -22,10 +28,12 @@ func reuseOn(at *site) Remedy {
 		Sets:      []Assignment{{key, "1"}},
 		Persist:   at.persist(key, "1"),
 		Frees:     at.reusing(at.budgets.WithReuse()),
-		Risk:      "It protects less against segments of the old connection that are still under way: time stamps tell them apart, the closing handshake no longer does.",
+		Risk:      reuse.Risk,
 		NotWhen:   loadBalanced,
-		Mechanism: "With both ends' time stamps, connect() may use a port again that has been in TIME_WAIT for tcp_tw_reuse_delay (net/ipv4/tcp_ipv4.c, tcp_twsk_unique). It serves outgoing connections alone, and none that bind a port first.",
-		Kernels:   "for each namespace from 4.10; 2, loopback alone, is the default from 4.18; the delay is about a second, and a setting from 6.14",
+		Mechanism: sourced(reuse) + " It serves outgoing connections alone, and none that bind a port first.",
+		Kernels: fmt.Sprintf("for each namespace from %s; 2, loopback alone, is the default from %s; the delay is about a second, "+
+			"and a setting from %s",
+			reuse.Own, reuse.Default().From, setting.Of(setting.TWReuseDelay).Since),
 	}
 }
 
@@ -38,47 +46,53 @@ func (at *site) reusing(changed diagnose.Budgets) string {
 	b, _ := changed.Of(at.group)
 	forEver := fmt.Sprintf("%s closes/s for ever in place of %s", figure.Rate(b.Sustainable), figure.Rate(at.budget.Sustainable))
 	if t := at.group.Takeover; t != nil {
-		freed := fmt.Sprintf("exactly %s of %s ports in TIME_WAIT now", figure.Count(at.budget.Occupied()-b.Occupied()), figure.Count(at.budget.Occupied()))
+		freed := fmt.Sprintf("exactly %s of %s ports in TIME_WAIT now",
+			figure.Count(at.budget.Occupied()-b.Occupied()), figure.Count(at.budget.Occupied()))
 		if t.Never() > 0 {
 			freed += fmt.Sprintf(" (%s are bound, %s lack time stamps)", figure.Count(t.Bound), figure.Count(t.NoTimestamps))
 		}
 		return freed + "; from then on " + forEver
 	}
 	if !at.budgets.Timestamps() {
-		return fmt.Sprintf("none of the %s ports in TIME_WAIT now, which have no time stamps; from then on %s", figure.Count(at.budget.Occupied()), forEver)
+		return fmt.Sprintf("none of the %s ports in TIME_WAIT now, which have no time stamps; from then on %s",
+			figure.Count(at.budget.Occupied()), forEver)
 	}
-	return fmt.Sprintf("about %s of %s ports in TIME_WAIT now; %s", figure.Count(at.budget.Occupied()-b.Occupied()), figure.Count(at.budget.Occupied()), forEver)
+	return fmt.Sprintf("about %s of %s ports in TIME_WAIT now; %s",
+		figure.Count(at.budget.Occupied()-b.Occupied()), figure.Count(at.budget.Occupied()), forEver)
 }
 
 func reuseDelayDefault(at *site) Remedy {
-	const key = "net.ipv4.tcp_tw_reuse_delay"
+	const key = setting.TWReuseDelay
+	delay := setting.Of(key)
+	value := delay.Default().Value
 	return Remedy{
 		Title:     "Put the delay of tcp_tw_reuse back at one second",
 		Kind:      Setting,
-		Now:       at.set(key, "1000"),
-		Sets:      []Assignment{{key, "1000"}},
-		Persist:   at.persist(key, "1000"),
+		Now:       at.set(key, value),
+		Sets:      []Assignment{{key, value}},
+		Persist:   at.persist(key, value),
 		Frees:     at.reusing(at.budgets.WithReuse().WithDefaultDelay()),
 		Risk:      "none beyond that of tcp_tw_reuse itself; whoever raised it had a reason",
 		NotWhen:   "it was raised because the peer's time stamp clock is slow",
 		Mechanism: "The delay, in milliseconds, is the age from which connect() takes a TIME_WAIT socket over.",
-		Kernels:   "6.14 and later",
+		Kernels:   delay.Kernels,
 	}
 }
 
 func timestampsOn(at *site) Remedy {
-	const key = "net.ipv4.tcp_timestamps"
+	const key = setting.Timestamps
 	return Remedy{
-		Title:     "Switch TCP time stamps on",
-		Kind:      Setting,
-		Now:       at.set(key, "1"),
-		Sets:      []Assignment{{key, "1"}},
-		Persist:   at.persist(key, "1"),
-		Frees:     "with tcp_tw_reuse at 1, " + at.reusing(at.budgets.WithReuse()),
-		Risk:      "12 bytes more in each segment",
-		NotWhen:   "a middlebox on the way is known to mangle them",
-		Mechanism: "connect() takes over a TIME_WAIT socket of a connection with time stamps alone, and they guard against old segments (RFC 7323).",
-		Kernels:   "all",
+		Title:   "Switch TCP time stamps on",
+		Kind:    Setting,
+		Now:     at.set(key, "1"),
+		Sets:    []Assignment{{key, "1"}},
+		Persist: at.persist(key, "1"),
+		Frees:   "with tcp_tw_reuse at 1, " + at.reusing(at.budgets.WithReuse()),
+		Risk:    setting.Of(key).Risk,
+		NotWhen: "a middlebox on the way is known to mangle them",
+		Mechanism: "connect() takes over a TIME_WAIT socket of a connection with time stamps alone, and they guard against old " +
+			"segments (RFC 7323).",
+		Kernels: "all",
 	}
 }
 
@@ -86,7 +100,8 @@ func timestampsOn(at *site) Remedy {
 const leastBuckets = int64(1 << 14)
 
 func raiseBuckets(at *site) Remedy {
-	const key = "net.ipv4.tcp_max_tw_buckets"
+	const key = setting.MaxTWBuckets
+	known := setting.Of(key)
 	now, need := at.buckets()
 	to := leastBuckets
 	for to < math.MaxInt32 && to/2 < max(now, need) {
@@ -104,14 +119,14 @@ func raiseBuckets(at *site) Remedy {
 		Risk: fmt.Sprintf("up to %s more kernel memory when full, twice that for outgoing connections; longer hash chains",
 			figure.Size(capacity.AcceptorBytes(int(to-now)))),
 		NotWhen:   "memory is short",
-		Mechanism: "What exceeds the limit is dropped without TIME_WAIT (net/ipv4/inet_timewait_sock.c).",
-		Kernels:   "for each namespace from 4.11, for the whole host before",
+		Mechanism: known.Mechanism(),
+		Kernels:   "for each namespace from " + known.Own.String() + ", for the whole host before",
 	}
 }
 
 // buckets is the limit of time-wait sockets, and how many there are or will be.
 func (at *site) buckets() (limit, need int64) {
-	const key = "net.ipv4.tcp_max_tw_buckets"
+	const key = setting.MaxTWBuckets
 	limit, _ = at.host.Settings.Int(key)
 	if at.ns == nil { // kernels through 4.10 limit all namespaces together
 		for i := range at.all {
@@ -141,7 +156,8 @@ func (at *site) timeWait(ns *snapshot.Namespace) int64 {
 }
 
 func finTimeoutDefault(at *site) Remedy {
-	const key, value = "net.ipv4.tcp_fin_timeout", "60"
+	const key = setting.FinTimeout
+	value := setting.Of(key).Default().Value
 	r := Remedy{
 		Title:     "Put tcp_fin_timeout back at its default",
 		Kind:      Setting,
@@ -174,7 +190,8 @@ func finTimeoutDefault(at *site) Remedy {
 const leastSomaxconn = 4096
 
 func raiseSomaxconn(at *site) Remedy {
-	const key = "net.core.somaxconn"
+	const key = setting.Somaxconn
+	known := setting.Of(key)
 	var now int64
 	if at.ns != nil {
 		now, _ = at.ns.Settings.Int(key)
@@ -192,15 +209,22 @@ func raiseSomaxconn(at *site) Remedy {
 		Persist:   at.persist(key, value),
 		Change:    "Then restart " + orProgram(at.owner()) + ", or make it listen again: listen() reads the ceiling once.",
 		Frees:     fmt.Sprintf("queues of up to %s connections where a program asks for them; %s now", figure.Count(to), figure.Count(now)),
-		Risk:      "none by itself; a long queue makes clients wait",
+		Risk:      known.Risk,
 		NotWhen:   "the program asks listen() for less than the present value: then it is the program that must change",
-		Mechanism: "listen(2) cuts its backlog to this value (net/socket.c, __sys_listen).",
-		Kernels:   "all, for each namespace; the default is 4096 from 5.4, 128 before",
+		Mechanism: sourced(known),
+		Kernels:   "all, for each namespace; the default is " + somaxconnDefaults(),
 	}
 }
 
+// somaxconnDefaults are those of newer and older kernels.
+func somaxconnDefaults() string {
+	known := setting.Of(setting.Somaxconn)
+	return fmt.Sprintf("%s from %s, %s before", known.Default().Value, known.Default().From, known.Defaults[0].Value)
+}
+
 func fewerOrphanRetries(at *site) Remedy {
-	const key, value = "net.ipv4.tcp_orphan_retries", "3"
+	const key, value = setting.OrphanRetries, "3"
+	known := setting.Of(key)
 	return Remedy{
 		Title:     "Give closed connections up sooner",
 		Kind:      Setting,
@@ -208,43 +232,46 @@ func fewerOrphanRetries(at *site) Remedy {
 		Sets:      []Assignment{{key, value}},
 		Persist:   at.persist(key, value),
 		Frees:     "sockets of dead peers after a few seconds, in place of one minute and a half or more",
-		Risk:      "A peer that cannot be reached for those seconds loses what was still to be sent.",
+		Risk:      known.Risk,
 		NotWhen:   "peers are on bad networks, or the last data of a connection matters",
-		Mechanism: "How often the kernel sends to a peer again for a socket that no program has (net/ipv4/tcp_timer.c, tcp_orphan_retries); 0 means 8.",
-		Kernels:   "all; for each namespace from 4.6",
+		Mechanism: known.Mechanism(),
+		Kernels:   known.Kernels,
 	}
 }
 
 func raiseMaxOrphans(at *site) Remedy {
-	const key = "net.ipv4.tcp_max_orphans"
+	const key = setting.MaxOrphans
+	known := setting.Of(key)
 	now, _ := at.host.Settings.Int(key)
 	to := min(max(2*now, 1<<14), math.MaxInt32)
 	value := strconv.FormatInt(to, 10)
 	r := Remedy{
 		Title:     "Raise the limit of orphans to " + figure.Count(to),
 		Kind:      Setting,
-		Now:       "sysctl -w " + assignment(key, value),
+		Now:       "sysctl -w " + assigned(key, value),
 		Sets:      []Assignment{{key, value}},
 		Persist:   &Persist{File: HandFile, Line: key + " = " + value},
 		Frees:     fmt.Sprintf("room for %s orphans more, on the whole host", figure.Count(to-now)),
-		Risk:      "up to 64 KiB of kernel memory for each orphan that still has data to send",
+		Risk:      known.Risk,
 		NotWhen:   "tcp_mem is near as well: then memory ends before the limit",
-		Mechanism: "An orphan over the limit is reset at once (net/ipv4/tcp.c, tcp_check_oom).",
-		Kernels:   "all; one limit for all namespaces",
+		Mechanism: known.Mechanism(),
+		Kernels:   known.Kernels,
 	}
 	return r
 }
 
 func recycleOff(at *site) Remedy {
-	const key, value = "net.ipv4.tcp_tw_recycle", "0"
+	const key = setting.TWRecycle
+	known := setting.Of(key)
+	value := known.Default().Value
 	r := Remedy{
 		Title:     "Take tcp_tw_recycle out",
 		Kind:      Setting,
 		Frees:     "nothing, and drops no more SYNs",
 		Risk:      "TIME_WAIT lasts its 60 s again, as on every other kernel",
 		NotWhen:   "never: no host needs it",
-		Mechanism: "It filtered SYNs by one time stamp for each remote address (net/ipv4/tcp_ipv4.c through 4.11).",
-		Kernels:   "through 4.11; removed in 4.12 (commit 4396e46187ca)",
+		Mechanism: known.Mechanism(),
+		Kernels:   known.Kernels,
 	}
 	for _, b := range at.host.Boot {
 		if b.Key == key {

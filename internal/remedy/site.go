@@ -6,6 +6,7 @@ import (
 
 	"linger/internal/capacity"
 	"linger/internal/diagnose"
+	"linger/internal/setting"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -69,10 +70,10 @@ func (at *site) owner() string {
 
 // set is the command that writes a sysctl in the finding's namespace.
 func (at *site) set(key, value string) string {
-	return diagnose.In(at.f.Netns, "sysctl -w "+assignment(key, value))
+	return diagnose.In(at.f.Netns, "sysctl -w "+assigned(key, value))
 }
 
-func assignment(key, value string) string {
+func assigned(key, value string) string {
 	for _, r := range value {
 		if r == ' ' {
 			return key + `="` + value + `"`
@@ -84,25 +85,6 @@ func assignment(key, value string) string {
 // HandFile is where an administrator keeps a setting of the host by hand. Those that
 // linger keeps are in files of its own, 90-linger-ID.conf.
 const HandFile = "/etc/sysctl.d/90-local.conf"
-
-// PodSafeFirst is the Kubernetes that first let a pod set sysctls.
-const PodSafeFirst = "1.4"
-
-// PodSafe are the sysctls of linger's that a pod may set unless the cluster forbids it,
-// and from which Kubernetes on: safeSysctls of pkg/kubelet/sysctl/safe_sysctls.go, with
-// the versions of kubernetes.io/docs/reference/node/kernel-version-requirements; the
-// first two are those of the first list (pull request 32072). Pod Security's baseline
-// allows the same (check_sysctls.go of k8s.io/pod-security-admission). All others need
-// the kubelet's --allowed-unsafe-sysctls.
-var PodSafe = map[string]string{
-	"net.ipv4.ip_local_port_range":     PodSafeFirst,
-	"net.ipv4.tcp_syncookies":          PodSafeFirst,
-	"net.ipv4.ip_local_reserved_ports": "1.27",
-	"net.ipv4.tcp_keepalive_time":      "1.29",
-	"net.ipv4.tcp_fin_timeout":         "1.29",
-	"net.ipv4.tcp_keepalive_intvl":     "1.29",
-	"net.ipv4.tcp_keepalive_probes":    "1.29",
-}
 
 // persist is what keeps a setting for ever. A namespace starts from the compiled
 // defaults, whatever the host has, so that only the host's own is kept in a file
@@ -118,16 +100,16 @@ func (at *site) persist(key, value string) *Persist {
 			File: "the pod's manifest",
 			Line: fmt.Sprintf("spec.securityContext.sysctls: [{name: %s, value: %q}]", key, value),
 		}
-		if _, safe := PodSafe[key]; !safe {
+		if setting.PodsFrom(key) == "" {
 			p.Note = "not among Kubernetes' safe sysctls: the kubelet must allow it (--allowed-unsafe-sysctls)"
 		}
 		return p
 	case snapshot.LabelContainer:
-		return &Persist{File: "the container's docker run or compose file", Line: "--sysctl " + assignment(key, value)}
+		return &Persist{File: "the container's docker run or compose file", Line: "--sysctl " + assigned(key, value)}
 	case snapshot.LabelNamed:
 		return &Persist{File: "whatever creates the namespace", Line: at.set(key, value)}
 	case snapshot.LabelProcess:
-		return &Persist{File: "whatever starts " + at.ns.Label.Name, Line: "sysctl -w " + assignment(key, value)}
+		return &Persist{File: "whatever starts " + at.ns.Label.Name, Line: "sysctl -w " + assigned(key, value)}
 	}
 	p := &Persist{File: HandFile, Line: key + " = " + value}
 	for _, b := range at.host.Boot {
@@ -161,7 +143,3 @@ func Keep(s *snapshot.Snapshot, ns *snapshot.Namespace, key, value string) *Pers
 	}}}
 	return at.persist(key, value)
 }
-
-// NodePorts is the range of Kubernetes' NodePort services, by its default
-// (kube-apiserver --service-node-port-range).
-var NodePorts = nodePorts

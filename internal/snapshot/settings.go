@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -18,15 +19,15 @@ func (s Settings) Int(key string) (int64, bool) {
 	return n, err == nil
 }
 
-// PortRange is net.ipv4.ip_local_port_range.
+// PortRange is the range of source ports.
 func (s Settings) PortRange() (tcp.PortRange, bool) {
-	r, err := tcp.ParsePortRange(s["net.ipv4.ip_local_port_range"])
+	r, err := tcp.ParsePortRange(s[setting.LocalPortRange])
 	return r, err == nil
 }
 
-// ReservedPorts is net.ipv4.ip_local_reserved_ports.
+// ReservedPorts are the ports of it that connect() leaves out.
 func (s Settings) ReservedPorts() (tcp.PortSet, bool) {
-	text, ok := s["net.ipv4.ip_local_reserved_ports"]
+	text, ok := s[setting.LocalReservedPorts]
 	if !ok {
 		return nil, false
 	}

@@ -12,6 +12,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"linger/internal/setting"
 )
 
 const (
@@ -32,10 +34,16 @@ type Table struct {
 	Counters map[string]uint64
 }
 
-// states are those that have a time-out of their own (tcp_timeouts of
-// net/netfilter/nf_conntrack_proto_tcp.c).
-var states = []string{
-	"syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack", "time_wait", "close",
+// states are those whose time-outs are read.
+var states = timedStates()
+
+func timedStates() (names []string) {
+	for _, s := range setting.All() {
+		if state, timeout := setting.TrackedState(s.Name); timeout && s.Read {
+			names = append(names, state)
+		}
+	}
+	return names
 }
 
 // Read returns the table of the namespace that the calling thread is in; the

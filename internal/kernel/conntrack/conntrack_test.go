@@ -6,32 +6,19 @@ import (
 	"strings"
 	"testing"
 
-	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// inNewNamespace runs do in a network namespace of its own.
-func inNewNamespace(t *testing.T, do func()) {
-	t.Helper()
-	h, err := netns.New()
-	if err != nil {
-		t.Skipf("cannot make a network namespace: %v", err)
-	}
-	defer h.Close()
-	if err := h.Do(func() error { do(); return nil }); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestReadIsOfTheThreadsNamespace(t *testing.T) {
 	if _, err := os.Stat(settings + "/nf_conntrack_count"); err != nil {
 		t.Skip("this kernel tracks no connections")
 	}
 	var cannot error
-	inNewNamespace(t, func() {
+	netnstest.Do(t, netnstest.New(t), func() {
 		empty, err := Read()
 		if err != nil || empty == nil {
 			t.Errorf("read %v, %v", empty, err)

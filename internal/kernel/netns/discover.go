@@ -43,10 +43,10 @@ var namedDirs = []string{"/run/netns", "/var/run/netns"}
 // is fs.ErrPermission. It takes CAP_SYS_PTRACE, or the same user and no more
 // capabilities than the caller (ptrace_may_access of kernel/ptrace.c).
 func Discover(procRoot string) (found []Found, problems []error) {
-	return discover(procRoot, namedDirs)
+	return discoverIn(procRoot, namedDirs)
 }
 
-func discover(procRoot string, dirs []string) (found []Found, problems []error) {
+func discoverIn(procRoot string, dirs []string) (found []Found, problems []error) {
 	byInode := map[uint64]*Found{}
 	if err := addProcesses(byInode, procRoot); err != nil {
 		problems = append(problems, err)
@@ -161,23 +161,39 @@ func addNamed(byInode map[uint64]*Found, dir string) (problems []error) {
 	}
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
-		h, err := Open(path)
+		inode, err := inodeOfMount(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed since the directory was read
 		}
 		if err != nil {
-			problems = append(problems, err)
+			problems = append(problems, fmt.Errorf("open network namespace %s: %w", path, err))
 			continue
 		}
-		f := byInode[h.inode]
+		f := byInode[inode]
 		if f == nil {
-			f = &Found{Inode: h.inode}
-			byInode[h.inode] = f
+			f = &Found{Inode: inode}
+			byInode[inode] = f
 		}
 		if f.Name == "" {
 			f.Name, f.Path = entry.Name(), path
 		}
-		h.Close()
 	}
 	return problems
+}
+
+// inodeOfMount is the inode of a namespace by the file that it is mounted on. It does not open it, for that costs
+// more, and who finds namespaces again and again has most of them open. That it is a network namespace Open tells.
+func inodeOfMount(path string) (uint64, error) {
+	var fsys unix.Statfs_t
+	if err := unix.Statfs(path, &fsys); err != nil {
+		return 0, err
+	}
+	if fsys.Type != unix.NSFS_MAGIC {
+		return 0, ErrNotNamespace
+	}
+	var file unix.Stat_t
+	if err := unix.Stat(path, &file); err != nil {
+		return 0, err
+	}
+	return file.Ino, nil
 }

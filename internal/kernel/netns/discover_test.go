@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// These tests know what is not exported, and so cannot import netnstest, which imports this package.
+
 func skipWithoutRoot(t *testing.T, err error) {
 	t.Helper()
 	if errors.Is(err, fs.ErrPermission) {
@@ -122,7 +124,7 @@ func TestDiscoverNamed(t *testing.T) {
 			}
 		}
 
-		found, problems := discover("/proc", []string{dir, link, filepath.Join(dir, "none")})
+		found, problems := discoverIn("/proc", []string{dir, link, filepath.Join(dir, "none")})
 		want := map[uint64]Found{
 			h.Inode():    {Inode: h.Inode(), Name: "alone", Path: filepath.Join(dir, "alone")},
 			busy.Inode(): {Inode: busy.Inode(), Name: "busy", Path: filepath.Join(dir, "busy"), PID: pid, Processes: 1},
@@ -149,7 +151,7 @@ func TestDiscoverNamed(t *testing.T) {
 }
 
 func TestDiscoverWithoutProc(t *testing.T) {
-	found, problems := discover(filepath.Join(t.TempDir(), "none"), nil)
+	found, problems := discoverIn(filepath.Join(t.TempDir(), "none"), nil)
 	if len(found) != 0 || len(problems) != 1 || !errors.Is(problems[0], fs.ErrNotExist) {
 		t.Errorf("found %v, problems %v; want none, and one fs.ErrNotExist", found, problems)
 	}
@@ -169,7 +171,7 @@ func TestDiscoverWithoutRoot(t *testing.T) {
 			t.Errorf("setuid: %v", errno)
 			return
 		}
-		_, problems := discover("/proc", nil)
+		_, problems := discoverIn("/proc", nil)
 		if len(problems) != 1 || !errors.Is(problems[0], fs.ErrPermission) {
 			t.Errorf("problems %v, want one: permission", problems)
 		}

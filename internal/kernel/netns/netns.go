@@ -22,8 +22,8 @@ var ErrNotNamespace = errors.New("not a network namespace")
 // number live at least as long. It may be used by several goroutines at once, but
 // not while or after it is closed.
 type Handle struct {
-	fd    int
-	inode uint64
+	file   int    // a descriptor
+	number uint64 // in nsfs
 }
 
 // Open opens a namespace by a path such as /proc/PID/ns/net or /run/netns/NAME.
@@ -74,14 +74,19 @@ func New() (*Handle, error) {
 }
 
 // FD is the descriptor of the namespace. It belongs to the handle.
-func (h *Handle) FD() int { return h.fd }
+func (h *Handle) FD() int { return h.file }
 
 // Inode is the number of the namespace in nsfs: what readlink shows for
 // /proc/PID/ns/net. The kernel uses it again once the namespace is gone.
-func (h *Handle) Inode() uint64 { return h.inode }
+func (h *Handle) Inode() uint64 { return h.number }
 
-// Close lets go of the namespace.
-func (h *Handle) Close() error { return unix.Close(h.fd) }
+// Close lets go of the namespace. The descriptor is forgotten, for its number will be another file's: closed again, a
+// handle says EBADF and closes nothing.
+func (h *Handle) Close() error {
+	file := h.file
+	h.file = -1
+	return unix.Close(file)
+}
 
 // Cookie is the kernel's number of the namespace, which it never uses twice
 // between boots. The error is errors.ErrUnsupported before kernel 5.14
@@ -112,8 +117,9 @@ func (h *Handle) Cookie() (uint64, error) {
 // needs CAP_SYS_ADMIN.
 //
 // When the thread cannot go back to the namespace that it came from, which takes
-// a kernel that refuses what it just allowed, it dies and fn's own result is
-// returned: the work was done, and no other goroutine will see that thread.
+// a kernel that refuses what it just allowed, it dies (a process's first thread
+// sleeps for good) and fn's own result is returned: the work was done, and no
+// other goroutine will see that thread.
 func (h *Handle) Do(fn func() error) error {
 	runtime.LockOSThread()
 	inside, err := h.isCurrent()
@@ -127,8 +133,8 @@ func (h *Handle) Do(fn func() error) error {
 	}
 
 	return onOwnThread(func() error {
-		if err := unix.Setns(h.fd, unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter network namespace %d: %w", h.inode, err)
+		if err := unix.Setns(h.file, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace %d: %w", h.number, err)
 		}
 		return fn()
 	})
@@ -137,14 +143,14 @@ func (h *Handle) Do(fn func() error) error {
 func (h *Handle) isCurrent() (bool, error) {
 	var stat unix.Stat_t
 	if unix.Stat(currentPath, &stat) == nil {
-		return stat.Ino == h.inode, nil
+		return stat.Ino == h.number, nil
 	}
 	current, err := Current()
 	if err != nil {
 		return false, err
 	}
 	defer current.Close()
-	return current.inode == h.inode, nil
+	return current.number == h.number, nil
 }
 
 // errExited is the result of a function that called runtime.Goexit, as
@@ -229,7 +235,7 @@ func fromFD(fd int) (*Handle, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	return &Handle{fd: fd, inode: inode}, nil
+	return &Handle{file: fd, number: inode}, nil
 }
 
 func inodeOf(fd int) (uint64, error) {

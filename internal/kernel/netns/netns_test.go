@@ -17,22 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func newNamespace(t testing.TB) *netns.Handle {
-	t.Helper()
-	h, err := netns.New()
-	if errors.Is(err, fs.ErrPermission) {
-		t.Skipf("needs CAP_SYS_ADMIN: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close() })
-	return h
-}
 
 func current(t testing.TB) *netns.Handle {
 	t.Helper()
@@ -55,7 +43,7 @@ func threadInode() (uint64, error) {
 }
 
 func TestDoRunsInsideAndComesBack(t *testing.T) {
-	inside := newNamespace(t)
+	inside := netnstest.New(t)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	before, err := threadInode()
@@ -86,7 +74,7 @@ func TestDoInOwnNamespaceNeedsNoPrivilege(t *testing.T) {
 
 func TestDoReturnsTheFunctionsError(t *testing.T) {
 	want := errors.New("as it is")
-	for name, h := range map[string]*netns.Handle{"own": current(t), "other": newNamespace(t)} {
+	for name, h := range map[string]*netns.Handle{"own": current(t), "other": netnstest.New(t)} {
 		if got := h.Do(func() error { return want }); got != want {
 			t.Errorf("%s namespace: error %v, want %v", name, got, want)
 		}
@@ -96,7 +84,7 @@ func TestDoReturnsTheFunctionsError(t *testing.T) {
 // Nested: a function inside one namespace enters another and comes back to the
 // first.
 func TestDoNests(t *testing.T) {
-	outer, inner := newNamespace(t), newNamespace(t)
+	outer, inner := netnstest.New(t), netnstest.New(t)
 	err := outer.Do(func() error {
 		if err := inner.Do(func() error { return wantInode(inner) }); err != nil {
 			return err
@@ -120,7 +108,7 @@ func wantInode(h *netns.Handle) error {
 }
 
 func TestDoSurvivesAFunctionThatExits(t *testing.T) {
-	inside := newNamespace(t)
+	inside := netnstest.New(t)
 	if err := inside.Do(func() error { runtime.Goexit(); return nil }); err == nil {
 		t.Error("no error from a function that did not return")
 	}
@@ -134,7 +122,7 @@ func TestDoSurvivesAFunctionThatExits(t *testing.T) {
 func TestConcurrentDoLeavesNoThreadBehind(t *testing.T) {
 	var inside []*netns.Handle
 	for range 8 {
-		inside = append(inside, newNamespace(t))
+		inside = append(inside, netnstest.New(t))
 	}
 	var wg sync.WaitGroup
 	for i := range 64 {
@@ -166,7 +154,7 @@ func TestConcurrentDoLeavesNoThreadBehind(t *testing.T) {
 }
 
 func TestDescriptorsDoNotLeak(t *testing.T) {
-	inside := newNamespace(t)
+	inside := netnstest.New(t)
 	use := func() {
 		if err := inside.Do(func() error { return nil }); err != nil {
 			t.Fatal(err)
@@ -194,6 +182,29 @@ func TestDescriptorsDoNotLeak(t *testing.T) {
 	}
 }
 
+// A handle that is closed twice does not close the file that has its number by then.
+func TestClosedHandle(t *testing.T) {
+	h := current(t)
+	number := h.FD()
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if int(other.Fd()) != number {
+		t.Fatalf("descriptor %d was used again as %d", number, other.Fd())
+	}
+	if err := h.Close(); !errors.Is(err, unix.EBADF) {
+		t.Errorf("closed again: %v, want EBADF", err)
+	}
+	if _, err := other.Stat(); err != nil {
+		t.Error(err)
+	}
+}
+
 func descriptors(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -204,7 +215,7 @@ func descriptors(t *testing.T) int {
 }
 
 func TestCookie(t *testing.T) {
-	a, b := newNamespace(t), newNamespace(t)
+	a, b := netnstest.New(t), netnstest.New(t)
 	cookieA, err := a.Cookie()
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Skip(err)
@@ -231,7 +242,7 @@ func TestCookie(t *testing.T) {
 }
 
 func TestNewIsEmptyWithLoopbackUp(t *testing.T) {
-	inside := newNamespace(t)
+	inside := netnstest.New(t)
 	err := inside.Do(func() error {
 		interfaces, err := net.Interfaces()
 		if err != nil {
@@ -274,16 +285,9 @@ func TestOpenRefusesWhatIsNoNetworkNamespace(t *testing.T) {
 
 // A handle keeps its namespace alive; a path does not.
 func TestNamespaceThatVanishes(t *testing.T) {
-	inside := newNamespace(t)
-	var child *exec.Cmd
-	err := inside.Do(func() error {
-		child = exec.Command("sleep", "600")
-		child.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-		return child.Start()
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	inside := netnstest.New(t)
+	child := exec.Command("sleep", "600")
+	netnstest.Start(t, inside, child)
 	path := "/proc/" + strconv.Itoa(child.Process.Pid) + "/ns/net"
 	held, err := netns.Open(path)
 	if err != nil {
@@ -302,7 +306,7 @@ func TestNamespaceThatVanishes(t *testing.T) {
 }
 
 func BenchmarkDo(b *testing.B) {
-	inside := newNamespace(b)
+	inside := netnstest.New(b)
 	for b.Loop() {
 		if err := inside.Do(func() error { return nil }); err != nil {
 			b.Fatal(err)

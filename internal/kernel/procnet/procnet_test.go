@@ -10,23 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 
 	"github.com/google/go-cmp/cmp"
 )
-
-// inNewNamespace runs do in a network namespace of its own.
-func inNewNamespace(t *testing.T, do func()) {
-	t.Helper()
-	h, err := netns.New()
-	if err != nil {
-		t.Skipf("cannot make a network namespace: %v", err)
-	}
-	defer h.Close()
-	if err := h.Do(func() error { do(); return nil }); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // closeFirst makes connections on a loopback address whose client closes first, so
 // that one TIME_WAIT for each is left.
@@ -68,7 +55,9 @@ func TestCountersAreThoseOfTheThreadsNamespace(t *testing.T) {
 			t.Errorf("%s is no TCP counter", name)
 		}
 	}
-	inNewNamespace(t, func() {
+	h := netnstest.New(t)
+	netnstest.KeepTimeWait(t, h)
+	netnstest.Do(t, h, func() {
 		const each = 7
 		closeFirst(t, "tcp4", "127.0.0.1:0", each)
 		closeFirst(t, "tcp6", "[::1]:0", each)
@@ -107,7 +96,7 @@ func TestCountersAreThoseOfTheThreadsNamespace(t *testing.T) {
 }
 
 func TestSocketsInUse(t *testing.T) {
-	inNewNamespace(t, func() {
+	netnstest.Do(t, netnstest.New(t), func() {
 		four, err4 := net.Listen("tcp4", "127.0.0.1:0")
 		six, err6 := net.Listen("tcp6", "[::1]:0")
 		if err4 != nil || err6 != nil {

@@ -8,7 +8,7 @@ import (
 	"os/exec"
 	"testing"
 
-	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 	"linger/internal/tcp"
 )
 
@@ -16,12 +16,9 @@ import (
 // Each has an end that was closed first, in TIME_WAIT, and some stay established.
 func crossed(t *testing.T, fn func(servicePort uint16)) {
 	t.Helper()
-	h, err := netns.New()
-	if err != nil {
-		t.Skipf("no network namespace of our own: %v", err)
-	}
-	t.Cleanup(func() { h.Close() })
-	err = h.Do(func() error {
+	h := netnstest.New(t)
+	netnstest.KeepTimeWait(t, h)
+	err := h.Do(func() error {
 		first, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
 			return err
@@ -113,7 +110,10 @@ func TestFilterAgreesWithSS(t *testing.T) {
 			{"an address and port", Request{Filter: Filter{Remote: matches(t, service)}}, []string{"dst " + service}},
 			{"an IPv6 address and port", Request{Filter: Filter{Local: matches(t, service6)}}, []string{"src " + service6}},
 			{"a port of either family", Request{Filter: Filter{Remote: matches(t, any)}}, []string{fmt.Sprintf("dport = :%d", port)}},
-			{"a port at either end", Request{Filter: Filter{Ports: []uint16{port}}}, []string{fmt.Sprintf("sport = :%d or dport = :%d", port, port)}},
+			{
+				"a port at either end", Request{Filter: Filter{Ports: []uint16{port}}},
+				[]string{fmt.Sprintf("sport = :%d or dport = :%d", port, port)},
+			},
 			{"one of two", Request{Filter: Filter{Remote: matches(t, "127.0.0.2", service6)}}, []string{"dst 127.0.0.2 or dst " + service6}},
 			{"both ends, a port and a state", Request{
 				States: []tcp.State{tcp.Established},

@@ -7,23 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 
 	"golang.org/x/sys/unix"
 )
-
-// inNewNamespace runs do in a network namespace of its own.
-func inNewNamespace(t *testing.T, do func()) {
-	t.Helper()
-	h, err := netns.New()
-	if err != nil {
-		t.Skipf("cannot make a network namespace: %v", err)
-	}
-	defer h.Close()
-	if err := h.Do(func() error { do(); return nil }); err != nil {
-		t.Fatal(err)
-	}
-}
 
 func TestWriteChangesOnlyTheNamespaceOfTheThread(t *testing.T) {
 	const key = "net.ipv4.tcp_fin_timeout"
@@ -31,7 +18,7 @@ func TestWriteChangesOnlyTheNamespaceOfTheThread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inNewNamespace(t, func() {
+	netnstest.Do(t, netnstest.New(t), func() {
 		if err := Write(key, "42"); err != nil {
 			t.Error(err)
 		}
@@ -45,7 +32,7 @@ func TestWriteChangesOnlyTheNamespaceOfTheThread(t *testing.T) {
 }
 
 func TestReadTrimsAndJoinsByOneSpace(t *testing.T) {
-	inNewNamespace(t, func() {
+	netnstest.Do(t, netnstest.New(t), func() {
 		if err := Write("net.ipv4.ip_local_port_range", "20000 20099"); err != nil {
 			t.Error(err)
 		}
@@ -59,7 +46,7 @@ func TestReadTrimsAndJoinsByOneSpace(t *testing.T) {
 }
 
 func TestReadLongValue(t *testing.T) {
-	inNewNamespace(t, func() {
+	netnstest.Do(t, netnstest.New(t), func() {
 		var ports []string
 		for port := 20001; port < 24000; port += 2 {
 			ports = append(ports, strconv.Itoa(port))
@@ -82,7 +69,7 @@ func TestKeysAreKeptWhereTheListsSay(t *testing.T) {
 	if host["net.ipv4.tcp_fin_timeout"] == "" || host["fs.file-max"] == "" {
 		t.Errorf("the host lacks keys that every kernel has: %v", host)
 	}
-	inNewNamespace(t, func() {
+	netnstest.Do(t, netnstest.New(t), func() {
 		child, err := ReadAll(PerNamespace)
 		if err != nil {
 			t.Error(err)
@@ -120,7 +107,7 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%q was written", key)
 		}
 	}
-	inNewNamespace(t, func() {
+	netnstest.Do(t, netnstest.New(t), func() {
 		if err := Write("net.ipv4.tcp_fin_timeout", "soon"); !errors.Is(err, unix.EINVAL) {
 			t.Errorf("a value that is no number: %v", err)
 		}

@@ -6,33 +6,7 @@
  * was opened (iter/tcp, kernel 5.9): what tcp_twsk_unique (net/ipv4/tcp_ipv4.c) and
  * __inet_hash_connect (net/ipv4/inet_hashtables.c) ask of it.
  */
-#include "kernel.h"
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct inet_bind_bucket {
-	signed char fastreuse;
-	signed char fastreuseport;
-};
-
-struct inet_timewait_sock {
-	struct sock_common __tw_common;
-	volatile unsigned char tw_substate;
-	__u32 tw_entry_stamp; /* ms of the monotonic clock; kernel 6.14 */
-	struct inet_bind_bucket *tw_tb;
-};
-
-struct tcp_timewait_sock {
-	struct inet_timewait_sock tw_sk;
-	int tw_ts_recent_stamp; /* s of the monotonic clock, 0 without time stamps */
-};
-
-struct bpf_iter__tcp {
-	struct bpf_iter_meta *meta;
-	struct sock_common *sk_common;
-};
-
-#pragma clang attribute pop
+#include "address.h"
 
 #define BOUND 1
 #define TIMESTAMPS 2
@@ -40,30 +14,13 @@ struct bpf_iter__tcp {
 
 /* Decoded by timewait.go. */
 struct record {
-	__u8 local[16]; /* IPv4 as ::ffff:a.b.c.d */
+	__u8 local[16]; /* see address.h */
 	__u8 remote[16];
 	__u32 age_ms; /* since it entered TIME_WAIT, or was last heard of before 6.14 */
 	__u16 local_port;
 	__u16 remote_port;
 	__u32 flags;
 };
-
-static __always_inline void map_ipv4(__u8 *to, __be32 addr)
-{
-	__builtin_memset(to, 0, 10);
-	to[10] = 0xff;
-	to[11] = 0xff;
-	__builtin_memcpy(to + 12, &addr, 4);
-}
-
-static __always_inline void copy_ipv6(__u8 *to, const struct in6_addr *from)
-{
-	for (int i = 0; i < 4; i++) {
-		__be32 word = from->in6_u.u6_addr32[i];
-
-		__builtin_memcpy(to + 4 * i, &word, 4);
-	}
-}
 
 SEC("iter/tcp")
 int time_wait(struct bpf_iter__tcp *ctx)
@@ -85,13 +42,8 @@ int time_wait(struct bpf_iter__tcp *ctx)
 	if (tw->tw_substate != TCP_TIME_WAIT)
 		return 0; /* FIN_WAIT2: never taken over */
 
-	if (tw->__tw_common.skc_family == AF_INET) {
-		map_ipv4(r.local, tw->__tw_common.skc_rcv_saddr);
-		map_ipv4(r.remote, tw->__tw_common.skc_daddr);
-	} else if (bpf_core_field_exists(tw->__tw_common.skc_v6_daddr)) {
-		copy_ipv6(r.local, &tw->__tw_common.skc_v6_rcv_saddr);
-		copy_ipv6(r.remote, &tw->__tw_common.skc_v6_daddr);
-	}
+	copy_local(r.local, &tw->__tw_common);
+	copy_remote(r.remote, &tw->__tw_common);
 	r.local_port = tw->__tw_common.skc_num;
 	r.remote_port = bpf_ntohs(tw->__tw_common.skc_dport);
 

@@ -19,7 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go@v0.22.0 -cc clang-14 -strip llvm-strip-14 -tags linux timewait timewait.bpf.c -- -I../bpf -O2 -Wall -Werror
+//go:generate -command bpf2go go run github.com/cilium/ebpf/cmd/bpf2go@v0.22.0 -cc clang-14 -strip llvm-strip-14 -tags linux
+//go:generate bpf2go timewait timewait.bpf.c -- -I../bpf -O2 -Wall -Werror
 
 // ErrForbidden means that the kernel allows this process no BPF program: it takes
 // CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN), and may be locked down for all.

@@ -14,16 +14,16 @@ import (
 )
 
 type bpfConnection struct {
-	_      structs.HostLayout
-	Name   uint64
-	Since  uint64
-	Group  uint32
-	Pid    uint32
-	Role   uint8
-	Flags  uint8
-	Ending uint8
-	Reason uint8
-	Taken  uint32
+	_         structs.HostLayout
+	Id        uint64
+	Since     uint64
+	Group     uint32
+	Pid       uint32
+	Role      uint8
+	Flags     uint8
+	Ending    uint8
+	Reason    uint8
+	Occupancy uint32
 }
 
 type bpfEnding uint32
@@ -102,10 +102,10 @@ type bpfGroupKey struct {
 }
 
 type bpfListener struct {
-	_       structs.HostLayout
-	Comm    [16]int8
-	Pid     uint32
-	Padding uint32
+	_        structs.HostLayout
+	Comm     [16]int8
+	Pid      uint32
+	OfFamily uint32
 }
 
 type bpfListenerKey struct {

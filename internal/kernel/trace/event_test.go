@@ -74,7 +74,8 @@ func TestEvents(t *testing.T) {
 			found[w] = map[Ending]int{}
 		}
 		found[w][e.Ending]++
-		if e.Weight != 1 || e.Netns != id || e.PID == 0 && e.Role == tcp.Connector || e.Ended.Before(began) || e.Ended.After(time.Now().Add(time.Second)) {
+		if e.Weight != 1 || e.Netns != id || e.PID == 0 && e.Role == tcp.Connector ||
+			e.Ended.Before(began) || e.Ended.After(time.Now().Add(time.Second)) {
 			t.Errorf("an event is %+v", e)
 		}
 		service := e.Remote
@@ -141,7 +142,7 @@ func TestFilters(t *testing.T) {
 			s.says(t, "ready")
 			peer{Dial: "127.0.0.1:8000", Count: 3, Do: "close"}.start(t, ns, "", "the-client").ends(t)
 			s.ends(t)
-			eventually(t, tr, id, map[who]counts{
+			eventually(t, tr, id, map[who]tally{
 				{"the-server", tcp.Acceptor}:  {"opened": 3, "closed-there": 3},
 				{"the-client", tcp.Connector}: {"opened": 3, "closed-here": 3, "handed-over": 3},
 			})
@@ -175,7 +176,7 @@ func TestWeights(t *testing.T) {
 	peer{Dial: "127.0.0.1:8000", Count: n, Do: "close"}.start(t, ns, "", "the-client").ends(t)
 	s.ends(t)
 	lost := uint64(0) // whose last state was missed
-	for _, g := range eventually(t, tr, id, map[who]counts{
+	for _, g := range eventually(t, tr, id, map[who]tally{
 		{"the-server", tcp.Acceptor}:  {"opened": n, "closed-there": n},
 		{"the-client", tcp.Connector}: {"opened": n, "closed-here": n, "handed-over": n},
 	}) {
@@ -209,7 +210,7 @@ func TestFamily(t *testing.T) {
 		program(t, "/usr/bin/python3"), "-c", pythonClient, "5", "first", "127.0.0.1")
 	shell.ends(t)
 	before.ends(t)
-	eventually(t, tr, id, map[who]counts{
+	eventually(t, tr, id, map[who]tally{
 		{"python3", tcp.Connector}: {"opened": 10, "closed-here": 10, "handed-over": 10},
 	})
 }

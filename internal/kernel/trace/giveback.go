@@ -85,6 +85,6 @@ func (t *Tracer) giveBack(number int, h *holding, in *bpfGroup, now time.Time) (
 
 // erase writes zeros over a part of a group.
 func (t *Tracer) erase(number int, offset, size uintptr) error {
-	_, err := t.groups.WriteAt(make([]byte, size), int64(number)*groupStride+int64(offset))
+	_, err := t.memory.WriteAt(make([]byte, size), int64(number)*groupStride+int64(offset))
 	return err
 }

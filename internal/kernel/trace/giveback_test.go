@@ -125,7 +125,7 @@ func TestGroupsAreGivenBack(t *testing.T) {
 			{"the-client", tcp.Connector}: steady, {"the-server", tcp.Acceptor}: steady,
 		} {
 			sum := sums[w]
-			// Of openings few may be missed, of ends none (counts.agrees).
+			// Of openings few may be missed, of ends none (tally.agrees).
 			good = good && sum.Opened <= want && sum.Opened+few(want) >= want && sum.Endings[ClosedHere]+sum.Endings[ClosedThere] == want
 		}
 		if good {

@@ -165,7 +165,7 @@ func LifeStep(step int) uint64 {
 	if step < 4 {
 		return uint64(step)
 	}
-	octave := step/4 + 2 // count_life of trace.bpf.c
+	octave := step/4 + 2 // count_life of group.h
 	return uint64(4+step%4) << (octave - 3)
 }
 

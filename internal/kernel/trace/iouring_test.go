@@ -73,7 +73,8 @@ func newRing() (*ring, error) {
 	if errno != 0 {
 		return nil, fmt.Errorf("io_uring_setup: %w", errno)
 	}
-	r := &ring{fd: int(fd), sq: params.SQ, cq: ringOffsets{Head: params.CQ.Head, Tail: params.CQ.Tail, Mask: params.CQ.Mask, Array: params.CQ.Events}}
+	r := &ring{fd: int(fd), sq: params.SQ}
+	r.cq = ringOffsets{Head: params.CQ.Head, Tail: params.CQ.Tail, Mask: params.CQ.Mask, Array: params.CQ.Events}
 	var errs [3]error
 	const mode = unix.PROT_READ | unix.PROT_WRITE
 	r.submissions, errs[0] = unix.Mmap(r.fd, 0, 4096, mode, unix.MAP_SHARED)
@@ -160,7 +161,9 @@ func runURing() error {
 			fd, err = r.do(submission{Op: opAccept, Flags: u.Flags, FD: int32(listener)})
 		} else {
 			if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); err == nil {
-				_, err = r.do(submission{Op: opConnect, Flags: u.Flags, FD: int32(fd), Addr: uint64(uintptr(unsafe.Pointer(&address))), Offset: unix.SizeofSockaddrInet4})
+				_, err = r.do(submission{
+					Op: opConnect, Flags: u.Flags, FD: int32(fd), Addr: uint64(uintptr(unsafe.Pointer(&address))), Offset: unix.SizeofSockaddrInet4,
+				})
 			}
 		}
 		if err != nil {
@@ -231,14 +234,14 @@ func TestIOURing(t *testing.T) {
 				cgroup, number := newCgroup(t)
 				tr := follow(t, Options{Netns: []Netns{id}, MaxOwners: 1 << 12}) // each CPU takes 128 places of these at a time
 				ringer := who{"the-ringer", tcp.Connector}
-				want := map[who]counts{
+				want := map[who]tally{
 					ringer:                      {"opened": n, "closed-here": n, "handed-over": n},
 					{"the-other", tcp.Acceptor}: {"opened": n, "closed-there": n},
 				}
 				var r *running
 				if accepts {
 					ringer.role = tcp.Acceptor
-					want = map[who]counts{
+					want = map[who]tally{
 						ringer:                       {"opened": n, "closed-here": n, "handed-over": n},
 						{"the-other", tcp.Connector}: {"opened": n, "closed-there": n},
 					}

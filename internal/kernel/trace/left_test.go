@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	"linger/internal/kernel/netns/netnstest"
 	"linger/internal/kernel/sockdiag"
 	"linger/internal/tcp"
 )
@@ -129,7 +130,7 @@ func TestNothingIsLeft(t *testing.T) {
 		gone(t, kept)
 		c.ends(t)
 		s.ends(t)
-		eventually(t, other, id, map[who]counts{
+		eventually(t, other, id, map[who]tally{
 			{"the-server", tcp.Acceptor}:  {"opened": n, "closed-there": n},
 			{"the-client", tcp.Connector}: {"opened": n, "closed-here": n, "handed-over": n},
 		})
@@ -180,7 +181,7 @@ func TestTwoAtOnce(t *testing.T) {
 	s.says(t, "ready")
 	peer{Dial: "127.0.0.1:8000", Count: connections, Do: "close"}.start(t, ns, "", "the-client").ends(t)
 	s.ends(t)
-	want := map[who]counts{
+	want := map[who]tally{
 		{"the-server", tcp.Acceptor}:  {"opened": connections, "closed-there": connections},
 		{"the-client", tcp.Connector}: {"opened": connections, "closed-here": connections, "handed-over": connections},
 	}
@@ -196,8 +197,8 @@ func TestOwnersOfTimeWait(t *testing.T) {
 		each = 300
 	}
 	ns, id := newNamespace(t)
-	set(t, ns, "tcp_max_tw_buckets", "100000")
-	set(t, ns, "tcp_tw_reuse", "0")
+	netnstest.Set(t, ns, "net.ipv4.tcp_max_tw_buckets", "100000")
+	netnstest.Set(t, ns, "net.ipv4.tcp_tw_reuse", "0")
 	tr := follow(t, Options{Netns: []Netns{id}, MaxOwners: 1 << 15})
 	var clients []*running
 	began := time.Now()
@@ -206,11 +207,13 @@ func TestOwnersOfTimeWait(t *testing.T) {
 		peer{Listen: to, Count: each, Do: "answer"}.start(t, ns, "", fmt.Sprintf("server-%d", i)).says(t, "ready")
 		clients = append(clients, peer{Dial: to, Count: each, Do: "ask"}.start(t, ns, "", fmt.Sprintf("client-%d", i)))
 	}
-	want := map[who]counts{}
+	want := map[who]tally{}
 	for i, c := range clients {
 		c.ends(t)
-		want[who{fmt.Sprintf("client-%d", i), tcp.Connector}] = counts{"opened": uint64(each), "closed-here": uint64(each), "handed-over": uint64(each)}
-		want[who{fmt.Sprintf("server-%d", i), tcp.Acceptor}] = counts{"opened": uint64(each), "closed-there": uint64(each)}
+		want[who{fmt.Sprintf("client-%d", i), tcp.Connector}] = tally{
+			"opened": uint64(each), "closed-here": uint64(each), "handed-over": uint64(each),
+		}
+		want[who{fmt.Sprintf("server-%d", i), tcp.Acceptor}] = tally{"opened": uint64(each), "closed-there": uint64(each)}
 	}
 	eventually(t, tr, id, want)
 	owners, err := tr.Owners()

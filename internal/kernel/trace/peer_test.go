@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 )
 
 // patience bounds what should take a moment.
@@ -68,7 +69,7 @@ func (p *peer) run() error {
 	if p.Listen != "" {
 		return p.serve()
 	}
-	return p.dial()
+	return p.connect()
 }
 
 func (p *peer) serve() error {
@@ -127,7 +128,7 @@ func (p *peer) serve() error {
 	return nil
 }
 
-func (p *peer) dial() error {
+func (p *peer) connect() error {
 	dialer := net.Dialer{Timeout: patience}
 	if p.Source != "" {
 		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(p.Source)}
@@ -192,22 +193,15 @@ func start(t *testing.T, ns *netns.Handle, cgroup, name, program string, env []s
 	if r.out, err = r.StdoutPipe(); err != nil {
 		t.Fatal(err)
 	}
-	r.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if cgroup != "" {
 		dir, err := os.Open(cgroup)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer dir.Close()
-		r.SysProcAttr.UseCgroupFD, r.SysProcAttr.CgroupFD = true, int(dir.Fd())
+		r.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
 	}
-	if err := ns.Do(r.Cmd.Start); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		syscall.Kill(-r.Process.Pid, syscall.SIGKILL) // its children too
-		r.Wait()
-	})
+	netnstest.Start(t, ns, r.Cmd)
 	return r
 }
 
@@ -247,14 +241,10 @@ func (r *running) ends(t *testing.T) {
 	}
 }
 
-// newNamespace makes a namespace for a test, and needs root.
+// newNamespace makes a namespace for a test, and tells how the programs call it.
 func newNamespace(t *testing.T) (*netns.Handle, Netns) {
 	t.Helper()
-	ns, err := netns.New()
-	if err != nil {
-		t.Skip("only root can make a network namespace: ", err)
-	}
-	t.Cleanup(func() { ns.Close() })
+	ns := netnstest.New(t)
 	cookie, err := ns.Cookie()
 	if errors.Is(err, errors.ErrUnsupported) {
 		return ns, Netns(ns.Inode()) // before kernel 5.14
@@ -263,14 +253,6 @@ func newNamespace(t *testing.T) (*netns.Handle, Netns) {
 		t.Fatal(err)
 	}
 	return ns, Netns(cookie)
-}
-
-// set writes a setting of a namespace.
-func set(t *testing.T, ns *netns.Handle, key, value string) {
-	t.Helper()
-	if err := ns.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/"+key, []byte(value), 0) }); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // newCgroup makes a cgroup, and returns its directory and number.

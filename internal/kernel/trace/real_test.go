@@ -111,11 +111,11 @@ func listens(t *testing.T, ns *netns.Handle) {
 // each program in a cgroup of its own.
 func TestRealPrograms(t *testing.T) {
 	const n = 1000
-	closed := func(here bool) counts {
+	closed := func(here bool) tally {
 		if here {
-			return counts{"opened": n, "closed-here": n, "handed-over": n}
+			return tally{"opened": n, "closed-here": n, "handed-over": n}
 		}
-		return counts{"opened": n, "closed-there": n}
+		return tally{"opened": n, "closed-there": n}
 	}
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		server, client := who{"the-server", tcp.Acceptor}, who{"the-client", tcp.Connector}
@@ -152,7 +152,7 @@ func TestRealPrograms(t *testing.T) {
 				clientCgroup, clientNumber := newCgroup(t)
 				tr := follow(t, Options{Netns: []Netns{id}})
 				serverFirst := run(t, ns, serverCgroup, clientCgroup)
-				found := eventually(t, tr, id, map[who]counts{server: closed(serverFirst), client: closed(!serverFirst)})
+				found := eventually(t, tr, id, map[who]tally{server: closed(serverFirst), client: closed(!serverFirst)})
 				if a, b := found[server].Cgroup, found[client].Cgroup; a != serverNumber || b != clientNumber {
 					t.Errorf("the cgroups are %d and %d, want %d and %d", a, b, serverNumber, clientNumber)
 				}
@@ -175,7 +175,10 @@ func TestRealPrograms(t *testing.T) {
 				// How many it opens beyond n is its own affair: the two ends must agree, and all
 				// be closed by the client.
 				ends := c.Endings[ClosedHere] + c.Endings[Aborted]
-				want := counts{"opened": c.Opened, "closed-there": s.Endings[ClosedThere], "reset-there": s.Endings[ResetThere], "resets-received": s.ResetsReceived}
+				want := tally{
+					"opened": c.Opened, "closed-there": s.Endings[ClosedThere],
+					"reset-there": s.Endings[ResetThere], "resets-received": s.ResetsReceived,
+				}
 				if c.Opened >= n && ends == c.Opened && s.Endings[ClosedThere]+s.Endings[ResetThere] == ends &&
 					c.Endings[ClosedThere] == 0 && want.agrees(s.summary()) {
 					t.Logf("redis-benchmark opened %d", c.Opened)

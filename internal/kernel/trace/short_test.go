@@ -53,8 +53,8 @@ func TestShortProcesses(t *testing.T) {
 	start(t, ns, cgroup, "the-parent", program(t, "/usr/bin/python3"), nil,
 		"-c", pythonForks, strconv.Itoa(processes), strconv.Itoa(each)).ends(t)
 	server.ends(t)
-	closes := counts{"opened": n, "closed-here": n, "handed-over": n}
-	found := eventually(t, tr, id, map[who]counts{
+	closes := tally{"opened": n, "closed-here": n, "handed-over": n}
+	found := eventually(t, tr, id, map[who]tally{
 		{"the-server", tcp.Acceptor}:    {"opened": 4 * n, "closed-there": 3 * n, "reset-there": n, "resets-received": n},
 		{"short-closes", tcp.Connector}: closes,
 		{"short-exits", tcp.Connector}:  closes,

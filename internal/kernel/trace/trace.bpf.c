@@ -6,7 +6,8 @@
  * by process and service, how it ended. What each tracepoint tells, and where it
  * misleads, is in docs/tracing.md.
  */
-#include "tell.h"
+#include "connection.h"
+#include "event.h"
 
 static __always_inline bool in_family(void)
 {
@@ -20,8 +21,8 @@ static __always_inline bool in_family(void)
  * connection make up for, as far as they can. A second program, for segments alone, would not miss them, but the way to
  * a program and back is half of what an event costs, and three quarters where a tracepoint has two. */
 
-/* was_open counts a connection that is followed as opened, unless it has been. */
-static __always_inline void was_open(struct connection *c, struct group *group)
+/* count_opening counts a connection that is followed as opened, unless it has been. */
+static __always_inline void count_opening(struct connection *c, struct group *group)
 {
 	if ((c->flags & (FLAG_LIVE | FLAG_OPENED)) != FLAG_LIVE)
 		return;
@@ -31,18 +32,18 @@ static __always_inline void was_open(struct connection *c, struct group *group)
 		add(group, BOUND, 1);
 }
 
-/* began_to_end counts the ending of a connection, unless it has one. */
-static __always_inline void began_to_end(struct connection *c, struct group *group, __u8 ending)
+/* count_ending counts the ending of a connection, unless it has one. */
+static __always_inline void count_ending(struct connection *c, struct group *group, __u8 ending)
 {
-	was_open(c, group);
+	count_opening(c, group);
 	if (c->ending)
 		return;
 	c->ending = ending;
 	add(group, ending, 1);
 }
 
-/* implied is the ending that a state tells of, 0 for none. */
-static __always_inline __u8 implied(int oldstate)
+/* ending_of is the ending that a state tells of, 0 for none. */
+static __always_inline __u8 ending_of(int oldstate)
 {
 	switch (oldstate) {
 	case TCP_FIN_WAIT1:
@@ -56,8 +57,8 @@ static __always_inline __u8 implied(int oldstate)
 	return 0;
 }
 
-/* why_failed tells why connect() failed. */
-static __always_inline __u8 why_failed(const struct sock *sk, const struct connection *c)
+/* failure_of tells why connect() failed. */
+static __always_inline __u8 failure_of(const struct sock *sk, const struct connection *c)
 {
 	const struct tcp_sock *tp = tcp_sock_of(sk);
 
@@ -76,36 +77,36 @@ static __always_inline __u8 why_failed(const struct sock *sk, const struct conne
 	return !READ(tp, sk, segs_out) && c->flags & FLAG_BOUND ? PORT_TAKEN : GIVEN_UP;
 }
 
-/* failed counts a connection that was never established. */
-static __noinline void failed(const struct sock *sk, struct connection *c)
+/* count_failure counts a connection that was never established. */
+static __noinline void count_failure(const struct sock *sk, struct connection *c)
 {
 	struct group *group = group_at(c->group);
 
-	c->ending = why_failed(sk, c);
+	c->ending = failure_of(sk, c);
 	if (group)
 		add(group, c->ending, 1);
 }
 
-/* ended counts how an established connection ended. */
-static __always_inline void ended(const struct sock *sk, struct connection *c, struct group *group, int oldstate)
+/* count_end counts how an established connection ended. */
+static __always_inline void count_end(const struct sock *sk, struct connection *c, struct group *group, int oldstate)
 {
 	const struct tcp_sock *tp = tcp_sock_of(sk);
 	struct size size = size_of(sk, tp, c->role, oldstate);
 	int err = sk->sk_err;
 
-	if (implied(oldstate))
-		began_to_end(c, group, implied(oldstate));
+	if (ending_of(oldstate))
+		count_ending(c, group, ending_of(oldstate));
 	else if (c->flags & FLAG_RESET_RECEIVED)
-		began_to_end(c, group, RESET_THERE);
+		count_ending(c, group, RESET_THERE);
 	else if (err == ETIMEDOUT)
-		began_to_end(c, group, TIMED_OUT);
+		count_ending(c, group, TIMED_OUT);
 	else
-		began_to_end(c, group, ABORTED);
+		count_ending(c, group, ABORTED);
 	if ((oldstate == TCP_FIN_WAIT2 || oldstate == TCP_CLOSING) && !err && !c->reason &&
 	    !(c->flags & FLAG_RESET_RECEIVED))
 		add(group, peer_closed(sk) ? TO_TIME_WAIT : TO_FIN_WAIT2, 1);
 	if (c->since)
-		count_life(group, end_of(sk, tp, oldstate) - c->since);
+		count_life(group, time_of_close(sk, tp, oldstate) - c->since);
 	else
 		add(group, UNTIMED, 1);
 	if (size.sent) {
@@ -118,8 +119,8 @@ static __always_inline void ended(const struct sock *sk, struct connection *c, s
 	}
 }
 
-/* end is for the last state of a socket, CLOSE. */
-static __always_inline void end(const struct sock *sk, struct connection *c, int oldstate)
+/* finish is for the last state of a socket, CLOSE. */
+static __always_inline void finish(const struct sock *sk, struct connection *c, int oldstate)
 {
 	struct group *group = group_at(c->group);
 	bool followed = c->flags & FLAG_LIVE;
@@ -127,9 +128,9 @@ static __always_inline void end(const struct sock *sk, struct connection *c, int
 	if (!group)
 		return;
 	if (oldstate == TCP_SYN_SENT || (oldstate == TCP_SYN_RECV && !(c->flags & FLAG_OPENED)))
-		failed(sk, c);
+		count_failure(sk, c);
 	else
-		ended(sk, c, group, oldstate);
+		count_end(sk, c, group, oldstate);
 	c->flags |= FLAG_ENDED;
 	if (followed) {
 		c->flags &= ~FLAG_LIVE;
@@ -145,14 +146,14 @@ static __always_inline void end(const struct sock *sk, struct connection *c, int
 	}
 }
 
-static __always_inline void connecting(const struct sock *sk)
+static __always_inline void enter_syn_sent(const struct sock *sk)
 {
 	struct connection c = { .role = CONNECTOR };
 	struct group_key key = {};
 
 	if (only_family && !in_family())
 		return;
-	current_name(key.comm);
+	current_comm(key.comm);
 	describe(&key, sk, CONNECTOR);
 	c.pid = bpf_get_current_pid_tgid() >> 32;
 	c.group = group_number(&key, sk->__sk_common.skc_net.net->ns.inum);
@@ -168,7 +169,7 @@ static __always_inline bool new_acceptor(const struct connection *c, int oldstat
 	return oldstate == TCP_SYN_RECV && !(c && c->role == CONNECTOR && !(c->flags & FLAG_OPENED));
 }
 
-static __always_inline void opened(const struct sock *sk, int oldstate)
+static __always_inline void enter_established(const struct sock *sk, int oldstate)
 {
 	struct connection *c = find(sk), new = {};
 	struct group *group;
@@ -176,10 +177,10 @@ static __always_inline void opened(const struct sock *sk, int oldstate)
 	if (new_acceptor(c, oldstate)) {
 		struct listener *listener = only_family ? listener_of(sk) : 0;
 
-		if (only_family && !(listener && listener->padding))
+		if (only_family && !(listener && listener->of_family))
 			return;
 		new.role = ACCEPTOR;
-		new.group = accepted(sk);
+		new.group = group_of_listener(sk);
 		new.since = stamp(sk, tcp_sock_of(sk));
 		c = begin(sk, &new);
 	} else if (c) {
@@ -187,7 +188,7 @@ static __always_inline void opened(const struct sock *sk, int oldstate)
 	} else if (only_family) {
 		return;
 	} else {
-		meet(sk, &new);
+		describe_late(sk, &new);
 	}
 	if (!c)
 		c = &new;
@@ -195,7 +196,7 @@ static __always_inline void opened(const struct sock *sk, int oldstate)
 	if (!group)
 		return;
 	c->flags |= FLAG_LIVE; /* or it was not followed, and is counted here alone */
-	was_open(c, group);
+	count_opening(c, group);
 }
 
 /* keep_owner remembers who makes a time-wait socket. */
@@ -207,12 +208,12 @@ static __noinline void keep_owner(const struct sock *sk, const struct connection
 	};
 	struct owner owner = { .cgroup = cgroup_of(sk), .pid = c->pid };
 
-	current_name(owner.comm);
+	current_comm(owner.comm);
 	bpf_map_update_elem(&owners, &at, &owner, BPF_ANY);
 }
 
-/* closing counts the first FIN of a connection. */
-static __always_inline void closing(const struct sock *sk, int newstate)
+/* enter_fin counts the first FIN of a connection. */
+static __always_inline void enter_fin(const struct sock *sk, int newstate)
 {
 	struct connection *c = find(sk), new = {};
 	struct group *group;
@@ -221,7 +222,7 @@ static __always_inline void closing(const struct sock *sk, int newstate)
 		/* LAST_ACK follows CLOSE_WAIT, which was missed or was before the tracing, unless it did not fit. */
 		if (only_family || (newstate == TCP_LAST_ACK && overflowed))
 			return;
-		c = follow_met(sk, &new);
+		c = begin_late(sk, &new);
 		if (!c)
 			c = &new;
 	} else if (newstate != TCP_CLOSE_WAIT && in_use(sk)) {
@@ -229,12 +230,12 @@ static __always_inline void closing(const struct sock *sk, int newstate)
 	}
 	group = group_at(c->group);
 	if (group)
-		began_to_end(c, group, implied(newstate));
+		count_ending(c, group, ending_of(newstate));
 	if (keep_owners && newstate == TCP_FIN_WAIT1 && in_use(sk))
 		keep_owner(sk, c);
 }
 
-static __noinline void listening(const struct sock *sk)
+static __noinline void enter_listen(const struct sock *sk)
 {
 	struct listener_key at = {
 		.netns = netns_of(sk->__sk_common.skc_net.net),
@@ -246,14 +247,14 @@ static __noinline void listening(const struct sock *sk)
 	copy_local(at.local, &sk->__sk_common);
 	any_address(at.local);
 	if (only_family)
-		listener.padding = in_family();
-	current_name(listener.comm);
+		listener.of_family = in_family();
+	current_comm(listener.comm);
 	bpf_map_update_elem(&listeners, &at, &listener, BPF_ANY);
 	__sync_fetch_and_add(&learnt, 1);
 }
 
-/* closed is for the last state of a socket. */
-static __always_inline void closed(const struct sock *sk, int oldstate)
+/* enter_close is for the last state of a socket. */
+static __always_inline void enter_close(const struct sock *sk, int oldstate)
 {
 	struct connection *c, new = {};
 
@@ -263,42 +264,42 @@ static __always_inline void closed(const struct sock *sk, int oldstate)
 	if (!c) {
 		if (only_family || oldstate == TCP_SYN_RECV)
 			return;
-		meet(sk, &new);
-		new.ending = implied(oldstate);
+		describe_late(sk, &new);
+		new.ending = ending_of(oldstate);
 		c = &new;
 	}
-	end(sk, c, oldstate);
+	finish(sk, c, oldstate);
 }
 
-static __always_inline void changed(const struct sock *sk, int oldstate, int newstate)
+static __always_inline void enter(const struct sock *sk, int oldstate, int newstate)
 {
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return;
 	switch (newstate) {
 	case TCP_SYN_SENT:
-		connecting(sk);
+		enter_syn_sent(sk);
 		break;
 	case TCP_ESTABLISHED:
-		opened(sk, oldstate);
+		enter_established(sk, oldstate);
 		break;
 	case TCP_FIN_WAIT1:
 		if (oldstate == TCP_ESTABLISHED || oldstate == TCP_SYN_RECV)
-			closing(sk, newstate);
+			enter_fin(sk, newstate);
 		break;
 	case TCP_CLOSE_WAIT:
 	case TCP_LAST_ACK:
-		closing(sk, newstate);
+		enter_fin(sk, newstate);
 		break;
 	case TCP_LISTEN:
-		listening(sk);
+		enter_listen(sk);
 		break;
 	case TCP_CLOSE:
-		closed(sk, oldstate);
+		enter_close(sk, oldstate);
 		break;
 	}
 }
 
-static __always_inline bool tells(int newstate)
+static __always_inline bool counts(int newstate)
 {
 	return newstate != TCP_FIN_WAIT2 && newstate != TCP_CLOSING && newstate != TCP_SYN_RECV;
 }
@@ -309,13 +310,13 @@ int set_state(__u64 *ctx)
 	const struct sock *sk = (const void *)ctx[0];
 	int newstate = ctx[2];
 
-	if (tells(newstate) && wanted(sk->__sk_common.skc_net.net))
-		changed(sk, ctx[1], newstate);
+	if (counts(newstate) && wanted(sk->__sk_common.skc_net.net))
+		enter(sk, ctx[1], newstate);
 	return 0;
 }
 
-/* reset_of_none counts a reset that answers a segment of no connection of ours. */
-static __always_inline void reset_of_none(struct net *net, __u32 reason)
+/* count_reset_of_none counts a reset that answers a segment of no connection of ours. */
+static __always_inline void count_reset_of_none(struct net *net, __u32 reason)
 {
 	struct group_key key = { .netns = netns_of(net) };
 	struct group *group;
@@ -327,7 +328,7 @@ static __always_inline void reset_of_none(struct net *net, __u32 reason)
 		__sync_fetch_and_add(&group->resets_sent[reason & (REASONS - 1)], 1);
 }
 
-static __always_inline int reset_sent(const struct sock *sk, const struct sk_buff *skb, __u32 reason)
+static __always_inline int count_reset(const struct sock *sk, const struct sk_buff *skb, __u32 reason)
 {
 	struct connection *c, new = {};
 	struct group *group;
@@ -337,7 +338,7 @@ static __always_inline int reset_sent(const struct sock *sk, const struct sk_buf
 	asm volatile("" : "+r"(reason)); /* keeps the masks below, which the verifier wants */
 	if (!sk) {
 		if (skb && !only_family)
-			reset_of_none(skb->dev->nd_net.net, reason);
+			count_reset_of_none(skb->dev->nd_net.net, reason);
 		return 0;
 	}
 	switch (sk->__sk_common.skc_state) {
@@ -345,14 +346,14 @@ static __always_inline int reset_sent(const struct sock *sk, const struct sk_buf
 	case TCP_NEW_SYN_RECV: /* these two are no struct sock */
 	case TCP_LISTEN:
 		if (!only_family)
-			reset_of_none(sk->__sk_common.skc_net.net, reason);
+			count_reset_of_none(sk->__sk_common.skc_net.net, reason);
 		return 0;
 	}
 	c = lookup(sk);
 	if (!c) {
 		if (only_family || !wanted(sk->__sk_common.skc_net.net))
 			return 0;
-		meet(sk, &new);
+		describe_late(sk, &new);
 		c = &new;
 	}
 	c->reason = reason + 1;
@@ -370,14 +371,14 @@ static __always_inline int reset_sent(const struct sock *sk, const struct sk_buf
 SEC("tp_btf/tcp_send_reset")
 int send_reset(__u64 *ctx)
 {
-	return reset_sent((const void *)ctx[0], (const void *)ctx[1], ctx[2]);
+	return count_reset((const void *)ctx[0], (const void *)ctx[1], ctx[2]);
 }
 
 /* Before kernel 6.8 the tracepoint does not tell the reason. */
 SEC("tp_btf/tcp_send_reset")
 int send_reset_without_reason(__u64 *ctx)
 {
-	return reset_sent((const void *)ctx[0], (const void *)ctx[1], 0);
+	return count_reset((const void *)ctx[0], (const void *)ctx[1], 0);
 }
 
 SEC("tp_btf/tcp_receive_reset")
@@ -392,10 +393,10 @@ int receive_reset(__u64 *ctx)
 	if (!c) {
 		if (only_family || !wanted(sk->__sk_common.skc_net.net))
 			return 0;
-		c = follow_met(sk, &new);
+		c = begin_late(sk, &new);
 		if (!c)
 			c = &new;
-		c->ending = implied(sk->__sk_common.skc_state);
+		c->ending = ending_of(sk->__sk_common.skc_state);
 	}
 	c->flags |= FLAG_RESET_RECEIVED;
 	group = group_at(c->group);
@@ -404,9 +405,9 @@ int receive_reset(__u64 *ctx)
 	return 0;
 }
 
-/* end_missed is for a socket whose last state was missed, so that a segment made it, for what a process does is
+/* finish_missed is for a socket whose last state was missed, so that a segment made it, for what a process does is
  * not missed. FIN_WAIT2 stands for what a time-wait socket follows. */
-static __noinline void end_missed(const struct sock *sk, struct connection *c)
+static __noinline void finish_missed(const struct sock *sk, struct connection *c)
 {
 	int oldstate = TCP_SYN_SENT;
 
@@ -419,7 +420,7 @@ static __noinline void end_missed(const struct sock *sk, struct connection *c)
 		if (sk->sk_err != ETIMEDOUT)
 			c->flags |= FLAG_RESET_RECEIVED;
 	}
-	end(sk, c, oldstate);
+	finish(sk, c, oldstate);
 }
 
 SEC("tp_btf/tcp_destroy_sock")
@@ -431,7 +432,7 @@ int destroy_sock(__u64 *ctx)
 	if (!c)
 		return 0;
 	if (!(c->flags & FLAG_ENDED))
-		end_missed(sk, c);
+		finish_missed(sk, c);
 	if (tell_events && c->flags & FLAG_UNTOLD)
 		tell(sk, c, TCP_ESTABLISHED);
 	give_back(sk, c);

@@ -74,13 +74,13 @@ type Netns uint64
 
 // Tracer follows connections until it is closed.
 type Tracer struct {
-	objects *ebpf.Collection
-	links   []link.Link
-	groups  *ebpf.Memory
-	most    int
-	keeper  keeper
-	reasons []string
-	missing error
+	objects   *ebpf.Collection
+	links     []link.Link
+	memory    *ebpf.Memory // of the groups
+	most      int
+	keeper    keeper
+	reasons   []string
+	ownerless error // why no owners are kept
 }
 
 // Load brings the programs into the kernel. Where that cannot be the error is ErrForbidden
@@ -89,18 +89,18 @@ func Load(o Options) (*Tracer, error) {
 	t := &Tracer{most: orDefault(o.MaxGroups, defaultGroups)}
 	t.keeper = newKeeper(t.most)
 	var err error
-	t.objects, err = load(o)
+	t.objects, err = loadBest(o)
 	if errors.Is(err, ErrForbidden) {
 		if lower, refused := raiseMemlock(); refused == nil {
 			defer lower()
-			t.objects, err = load(o)
+			t.objects, err = loadBest(o)
 		}
 	}
 	if err != nil && o.MaxOwners > 0 && !errors.Is(err, ErrForbidden) {
 		// The helper that reads a socket's cookie came to tracing after the rest.
-		t.missing = err
+		t.ownerless = err
 		o.MaxOwners = 0
-		t.objects, err = load(o)
+		t.objects, err = loadBest(o)
 	}
 	if err != nil {
 		return nil, err
@@ -125,8 +125,8 @@ func raiseMemlock() (lower func(), err error) {
 	return func() { _ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &given) }, nil // what may be raised may be lowered
 }
 
-// load tries the variants of the programs, the one that tells more first.
-func load(o Options) (*ebpf.Collection, error) {
+// loadBest tries the variants of the programs, the one that tells more first.
+func loadBest(o Options) (*ebpf.Collection, error) {
 	objects, err := loadVariant(o, bpfProgSendResetWithoutReason)
 	if err != nil && !errors.Is(err, ErrForbidden) {
 		return loadVariant(o, bpfProgSendReset)
@@ -229,7 +229,7 @@ func (t *Tracer) start(o Options) error {
 		}
 	}
 	var err error
-	if t.groups, err = t.objects.Maps[bpfMapGroups].Memory(); err != nil {
+	if t.memory, err = t.objects.Maps[bpfMapGroups].Memory(); err != nil {
 		return fmt.Errorf("map the groups: %w", err)
 	}
 	for _, l := range o.Listeners {
@@ -275,7 +275,7 @@ func (t *Tracer) Close() error {
 
 // Missing says why what Options asked for is not all done, nil where it is: before kernel
 // 5.12 the makers of TIME_WAIT sockets are not kept.
-func (t *Tracer) Missing() error { return t.missing }
+func (t *Tracer) Missing() error { return t.ownerless }
 
 // Missed counts the events that programs were not run for, since an interrupt came while
 // the same program ran on that CPU (recursion_misses of struct bpf_prog_info, kernel 5.12).
@@ -314,13 +314,13 @@ func (t *Tracer) Groups(visit func(*Group)) error {
 	now, staying := time.Now(), 0
 	for number := range t.most {
 		at := int64(number) * groupStride
-		if _, err := t.groups.ReadAt(used, at+int64(unsafe.Offsetof(in.Used))); err != nil {
+		if _, err := t.memory.ReadAt(used, at+int64(unsafe.Offsetof(in.Used))); err != nil {
 			return fmt.Errorf("read the groups: %w", err)
 		}
 		if number > 0 && binary.NativeEndian.Uint32(used) == 0 {
 			continue
 		}
-		if _, err := t.groups.ReadAt(bytesOf(&in), at); err != nil {
+		if _, err := t.memory.ReadAt(bytesOf(&in), at); err != nil {
 			return fmt.Errorf("read the groups: %w", err)
 		}
 		h := t.keeper.look(number, &in, now)

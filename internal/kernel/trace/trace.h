@@ -1,108 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What the tracing programs read of the kernel, and the layouts that they share with
- * trace.go and its neighbours, which decode them.
+ * What the tracing programs share with trace.go and its neighbours, which set it, fill it and decode it: the layouts,
+ * the settings and the tables. The headers beside it have each the functions of one noun: socket.h reads what the
+ * kernel knows of a connection, group.h finds the sum that it belongs to, connection.h is what is remembered of it,
+ * event.h tells of its end. trace.bpf.c has the programs, by tracepoint.
  */
 #ifndef LINGER_TRACE_H
 #define LINGER_TRACE_H
 
-#include "kernel.h"
+#include "address.h"
 #include <stdbool.h>
-
-/* More of enum bpf_map_type, and flags of linux/bpf.h. */
-#define BPF_MAP_TYPE_PERCPU_ARRAY 6
-#define BPF_MAP_TYPE_QUEUE 22
-#define BPF_ANY 0
-#define BPF_NOEXIST 1
-#define BPF_F_MMAPABLE (1U << 10)
-#define BPF_RB_AVAIL_DATA 0
-
-#define IPPROTO_TCP 6
-#define TCP_NEW_SYN_RECV 12
-#define SOCK_DONE 1 /* of enum sock_flags: the peer's FIN was seen */
-#define ETIMEDOUT 110
-#define ECONNREFUSED 111
-#define COMM 16 /* TASK_COMM_LEN */
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct kernfs_node {
-	__u64 id; /* the inode number of the cgroup's directory */
-};
-
-struct cgroup {
-	struct kernfs_node *kn;
-};
-
-struct sock_cgroup_data {
-	struct cgroup *cgroup; /* kernel 5.15 */
-};
-
-/* Before: a pointer whose low bits are flags. */
-struct sock_cgroup_data___old {
-	__u64 val;
-};
-
-struct ns_common {
-	unsigned int inum;
-};
-
-struct net {
-	struct ns_common ns;
-	__u64 net_cookie; /* net_gen_cookie before kernel 5.12 */
-};
-
-typedef struct {
-	int owned;
-} socket_lock_t;
-
-struct sock {
-	struct sock_common __sk_common;
-	socket_lock_t sk_lock;
-	int sk_err;
-	__u16 sk_protocol; /* a bit field before kernel 5.6 */
-	struct sock_cgroup_data sk_cgrp_data;
-};
-
-struct inet_sock {
-	struct sock sk;
-	__be16 inet_sport;
-};
-
-struct inet_connection_sock {
-	struct inet_sock icsk_inet;
-};
-
-struct tcp_sock {
-	struct inet_connection_sock inet_conn;
-	__u32 segs_out;
-	__u64 tcp_mstamp; /* us of the monotonic clock when the last segment came or went */
-	__u64 bytes_acked;
-	__u64 bytes_received;
-};
-
-struct net_device {
-	possible_net_t nd_net;
-};
-
-struct sk_buff {
-	struct net_device *dev;
-};
-
-struct task_struct {
-	struct task_struct *group_leader;
-	int pid;
-	int tgid;
-	char comm[COMM];
-};
-
-/* Of the enumerators just those that are asked for. */
-enum bpf_func_id___known {
-	BPF_FUNC_skc_to_tcp_sock___known,
-	BPF_FUNC_get_current_task_btf___known,
-};
-
-#pragma clang attribute pop
 
 /* How a connection began to end. */
 enum ending {
@@ -117,7 +24,7 @@ enum ending {
 	REFUSED,	 /* ECONNREFUSED: answered by a reset */
 	UNANSWERED,	 /* ETIMEDOUT: no answer */
 	UNREACHABLE,	 /* another error, of the network */
-	GIVEN_UP,	 /* closed by this side before the answer */
+	GIVEN_UP,	 /* enter_close by this side before the answer */
 	ENDINGS,
 };
 
@@ -176,7 +83,7 @@ struct group {
 
 /* What is known of one end of a connection. */
 struct connection {
-	__u64 name;   /* of its socket, see name_of; 0 while the place is free */
+	__u64 id;     /* of its socket, see id_of; 0 while the place is free */
 	__u64 since;  /* us of the monotonic clock at ESTABLISHED, 0 before */
 	__u32 group;
 	__u32 pid;    /* of the last process that was seen to use it, 0 if none was */
@@ -184,7 +91,7 @@ struct connection {
 	__u8 flags;
 	__u8 ending;
 	__u8 reason;  /* of the reset that this end sent, plus 1 */
-	__u32 taken;  /* see table.h */
+	__u32 occupancy; /* see connection.h */
 };
 
 #define FLAG_BOUND 1
@@ -204,7 +111,7 @@ struct listener_key {
 struct listener {
 	char comm[COMM];
 	__u32 pid;
-	__u32 padding;
+	__u32 of_family; /* 1 where it is a process of family */
 };
 
 struct owner_key {
@@ -247,5 +154,105 @@ struct event_filter {
 	__u8 remote_bits; /* of the prefix in remote */
 	__u8 remote[16];
 };
+
+/* Set by the loader. A branch that they close is never seen by the verifier. */
+const volatile bool keep_owners;      /* needs bpf_get_socket_cookie in tracing, kernel 5.12 */
+const volatile bool only_family;      /* follow only what the processes in families open */
+const volatile bool tell_events;
+const volatile bool netns_by_cookie;  /* SO_NETNS_COOKIE tells it too, kernel 5.14 */
+const volatile __u64 only_netns[NETNSES]; /* follow only these, up to the first 0; all where there is none */
+const volatile __u32 connections_mask;    /* their number less 1, of a power of two */
+const volatile __u32 event_room = 1;  /* bytes of the ring buffer */
+const volatile struct event_filter filter;
+
+/* Numbers of groups by what they add up, and the numbers that are free. (An atomic counter that
+ * returns its value takes kernel 5.12.) */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct group_key);
+	__type(value, __u32);
+} group_numbers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1);
+	__type(value, __u32);
+} free_groups SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct group);
+} groups SEC(".maps");
+
+/* Whether a connection was ever without a place. */
+bool overflowed;
+
+/* Goes up whenever a listener becomes known by another name. */
+__u32 learnt = 1;
+
+/* Where a group may be found without hashing its key, by what keys often differ in; what a hint says is compared with
+ * the key. The upper half is learnt where the group is that of a listener's name, else 0. Both are one word for
+ * no CPU to see half of what another writes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, HINTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} hints SEC(".maps");
+
+/* Read and written by connection.h alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); /* has elements begin on a page, so that each is in one cache line */
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct connection);
+} connections SEC(".maps");
+
+/* Who listens, to name the owners of accepted connections before they use them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct listener_key);
+	__type(value, struct listener);
+} listeners SEC(".maps");
+
+/* Who made a time-wait socket, which keeps the cookie that the socket had. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct owner_key);
+	__type(value, struct owner);
+} owners SEC(".maps");
+
+/* The processes of a command, by thread group. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u8);
+} family SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} events SEC(".maps");
+
+/* Ends that were not told since the last one that was, of each CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} untold SEC(".maps");
+
+/* Keeps the types in the object's BTF, for bpf2go. */
+const struct event *unused_event __attribute__((unused));
+const enum ending *unused_ending __attribute__((unused));
+const enum number *unused_number __attribute__((unused));
 
 #endif

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 	"linger/internal/tcp"
 )
 
@@ -52,11 +53,11 @@ func groupsOf(t *testing.T, tr *Tracer, ns Netns) map[who]Group {
 	return found
 }
 
-// counts is what a test expects of a group.
-type counts map[string]uint64
+// tally is what a test expects of a group.
+type tally map[string]uint64
 
-func (g Group) summary() counts {
-	c := counts{}
+func (g Group) summary() tally {
+	c := tally{}
 	put := func(name string, n uint64) {
 		if n > 0 {
 			c[name] = n
@@ -79,7 +80,7 @@ func (g Group) summary() counts {
 // was missed. A missed event leaves a life that is not known, or never an end of it, and may cost
 // one that was handed over, the opening of an accepted connection, or the sight of a reset
 // (docs/tracing.md): so few may be without these as were left so, a batch of segments at most, and one in ten.
-func (want counts) agrees(have counts) bool {
+func (want tally) agrees(have tally) bool {
 	lost := uint64(0)
 	for _, name := range []string{"untimed", "live"} {
 		lost += have[name] - min(have[name], want[name])
@@ -110,12 +111,12 @@ func few(n uint64) uint64 { return min(n/10, 64) }
 
 // eventually polls until the groups of a namespace are as wanted: sockets go their last
 // steps after the programs have ended.
-func eventually(t *testing.T, tr *Tracer, ns Netns, want map[who]counts) map[who]Group {
+func eventually(t *testing.T, tr *Tracer, ns Netns, want map[who]tally) map[who]Group {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
 		found := groupsOf(t, tr, ns)
-		have := map[who]counts{}
+		have := map[who]tally{}
 		good := true
 		for w, g := range found {
 			if c := g.summary(); len(c) > 0 {
@@ -144,25 +145,25 @@ func TestWhoClosed(t *testing.T) {
 		for _, c := range []struct {
 			name           string
 			server, client string // what each does
-			want           map[who]counts
+			want           map[who]tally
 		}{
-			{"the client closes first", "wait", "close", map[who]counts{
+			{"the client closes first", "wait", "close", map[who]tally{
 				{"the-server", tcp.Acceptor}:  {"opened": connections, "closed-there": connections},
 				{"the-client", tcp.Connector}: {"opened": connections, "closed-here": connections, "handed-over": connections},
 			}},
-			{"the server closes first", "close", "wait", map[who]counts{
+			{"the server closes first", "close", "wait", map[who]tally{
 				{"the-server", tcp.Acceptor}:  {"opened": connections, "closed-here": connections, "handed-over": connections},
 				{"the-client", tcp.Connector}: {"opened": connections, "closed-there": connections},
 			}},
-			{"the client resets", "wait", "reset", map[who]counts{
+			{"the client resets", "wait", "reset", map[who]tally{
 				{"the-server", tcp.Acceptor}:  {"opened": connections, "reset-there": connections, "resets-received": connections},
 				{"the-client", tcp.Connector}: {"opened": connections, "aborted-here": connections},
 			}},
-			{"the server resets", "reset", "wait", map[who]counts{
+			{"the server resets", "reset", "wait", map[who]tally{
 				{"the-server", tcp.Acceptor}:  {"opened": connections, "aborted-here": connections},
 				{"the-client", tcp.Connector}: {"opened": connections, "reset-there": connections, "resets-received": connections},
 			}},
-			{"the server ignores what was sent", "ignore", "send", map[who]counts{
+			{"the server ignores what was sent", "ignore", "send", map[who]tally{
 				{"the-server", tcp.Acceptor}:  {"opened": connections, "aborted-here": connections},
 				{"the-client", tcp.Connector}: {"opened": connections, "reset-there": connections, "resets-received": connections},
 			}},
@@ -228,8 +229,8 @@ func TestAcrossNamespaces(t *testing.T) {
 	s.says(t, "ready")
 	peer{Dial: "127.0.0.1:8000", Count: 1, Do: "close"}.start(t, other, "", "the-client").ends(t)
 	s.ends(t)
-	closed := counts{"opened": connections, "closed-here": connections, "handed-over": connections}
-	eventually(t, tr, leftID, map[who]counts{{"the-client 10.7", tcp.Connector}: closed, {"the-client fd07", tcp.Connector}: closed})
+	closed := tally{"opened": connections, "closed-here": connections, "handed-over": connections}
+	eventually(t, tr, leftID, map[who]tally{{"the-client 10.7", tcp.Connector}: closed, {"the-client fd07", tcp.Connector}: closed})
 	var opened uint64
 	for _, at := range []netip.Addr{netip.MustParseAddr("10.7.0.2"), netip.MustParseAddr("fd07::2")} {
 		if err := tr.Groups(func(g *Group) {
@@ -273,22 +274,22 @@ func TestNameAtTheEnd(t *testing.T) {
 func TestEndsWithoutClose(t *testing.T) {
 	const to = "127.0.0.1:8000"
 	server, client := who{"the-server", tcp.Acceptor}, who{"the-client", tcp.Connector}
-	open := counts{"opened": connections, "live": connections}
+	open := tally{"opened": connections, "live": connections}
 	for _, c := range []struct {
 		name string
 		do   string // what the server does
 		end  func(*testing.T, *running)
-		want map[who]counts
+		want map[who]tally
 	}{
-		{"the server exits", "hold", func(t *testing.T, r *running) { r.ends(t) }, map[who]counts{
+		{"the server exits", "hold", func(t *testing.T, r *running) { r.ends(t) }, map[who]tally{
 			server: {"opened": connections, "closed-here": connections, "handed-over": connections},
 			client: {"opened": connections, "closed-there": connections, "live": connections},
 		}},
-		{"the server is killed", "hold", func(_ *testing.T, r *running) { r.Process.Kill() }, map[who]counts{
+		{"the server is killed", "hold", func(_ *testing.T, r *running) { r.Process.Kill() }, map[who]tally{
 			server: {"opened": connections, "closed-here": connections, "handed-over": connections},
 			client: {"opened": connections, "closed-there": connections, "live": connections},
 		}},
-		{"the listener closes", "never accept", func(t *testing.T, r *running) { r.ends(t) }, map[who]counts{
+		{"the listener closes", "never accept", func(t *testing.T, r *running) { r.ends(t) }, map[who]tally{
 			server: {"opened": connections, "aborted-here": connections},
 			client: {"opened": connections, "reset-there": connections, "resets-received": connections},
 		}},
@@ -298,14 +299,14 @@ func TestEndsWithoutClose(t *testing.T) {
 			ns, id := newNamespace(t)
 			tr := follow(t, Options{Netns: []Netns{id}})
 			// Room for those that nobody accepts.
-			set(t, ns, "tcp_max_syn_backlog", "4096")
+			netnstest.Set(t, ns, "net.ipv4.tcp_max_syn_backlog", "4096")
 			if err := ns.Do(func() error { return os.WriteFile("/proc/sys/net/core/somaxconn", []byte("4096"), 0) }); err != nil {
 				t.Fatal(err)
 			}
 			s := peer{Listen: to, Count: connections, Do: c.do}.start(t, ns, "", server.process)
 			s.says(t, "ready")
 			peer{Dial: to, Count: connections, Do: "hold"}.start(t, ns, "", client.process).says(t, "holding")
-			eventually(t, tr, id, map[who]counts{server: open, client: open})
+			eventually(t, tr, id, map[who]tally{server: open, client: open})
 			if c.do == "hold" {
 				s.says(t, "holding") // all are accepted: the others would be reset
 			}
@@ -327,11 +328,11 @@ func TestConnectFails(t *testing.T) {
 	server, client := who{"the-server", tcp.Acceptor}, who{"the-client", tcp.Connector}
 	t.Run("no port, and none of the bound ones", func(t *testing.T) {
 		ns, id := newNamespace(t)
-		set(t, ns, "ip_local_port_range", "40000 40099")
+		netnstest.Set(t, ns, "net.ipv4.ip_local_port_range", "40000 40099")
 		tr := follow(t, Options{Netns: []Netns{id}})
 		peer{Listen: "127.0.0.1:8000", Count: 100, Do: "hold"}.start(t, ns, "", server.process).says(t, "ready")
 		peer{Dial: "127.0.0.1:8000", Count: 130, Do: "hold"}.start(t, ns, "", client.process).says(t, "holding")
-		eventually(t, tr, id, map[who]counts{
+		eventually(t, tr, id, map[who]tally{
 			server: {"opened": 100, "live": 100},
 			// Go tries each of the 30 three times (internetSocket of net/tcpsock_posix.go).
 			client: {"opened": 100, "live": 100, "no-port": 90},
@@ -341,7 +342,7 @@ func TestConnectFails(t *testing.T) {
 		ns, id := newNamespace(t)
 		tr := follow(t, Options{Netns: []Netns{id}})
 		peer{Dial: "[::1]:9", Count: 50, Do: "close"}.start(t, ns, "", client.process).ends(t)
-		found := eventually(t, tr, id, map[who]counts{client: {"refused": 50}})
+		found := eventually(t, tr, id, map[who]tally{client: {"refused": 50}})
 		if none := found[who{"", tcp.RoleUnknown}]; sent(tr, none)["no_socket"] != 50 {
 			t.Errorf("resets sent for no socket: %v, want 50", sent(tr, none))
 		}
@@ -349,13 +350,13 @@ func TestConnectFails(t *testing.T) {
 	t.Run("unanswered", func(t *testing.T) {
 		ns, id := newNamespace(t)
 		tr := follow(t, Options{Netns: []Netns{id}})
-		set(t, ns, "tcp_syn_retries", "1")
+		netnstest.Set(t, ns, "net.ipv4.tcp_syn_retries", "1")
 		// What comes in by lo for an address that is not local is dropped.
 		if err := ns.Do(exec.Command("ip", "route", "add", "10.9.9.9", "dev", "lo").Run); err != nil {
 			t.Fatal(err)
 		}
 		peer{Dial: "10.9.9.9:7", Count: 1, Do: "close"}.start(t, ns, "", client.process).ends(t)
-		eventually(t, tr, id, map[who]counts{client: {"unanswered": 1}})
+		eventually(t, tr, id, map[who]tally{client: {"unanswered": 1}})
 	})
 	t.Run("bound before connect", func(t *testing.T) {
 		ns, id := newNamespace(t)
@@ -364,7 +365,7 @@ func TestConnectFails(t *testing.T) {
 		s.says(t, "ready")
 		peer{Dial: "127.0.0.1:8000", Count: 60, Do: "close", Source: "127.0.0.1"}.start(t, ns, "", client.process).ends(t)
 		s.ends(t)
-		eventually(t, tr, id, map[who]counts{
+		eventually(t, tr, id, map[who]tally{
 			server: {"opened": 60, "closed-there": 60},
 			client: {"opened": 60, "bound": 60, "closed-here": 60, "handed-over": 60},
 		})
@@ -396,7 +397,7 @@ func TestReasonsOfResets(t *testing.T) {
 			peer{Dial: "127.0.0.1:8000", Count: 20, Do: c.client}.start(t, ns, "", "the-client").ends(t)
 			s.ends(t)
 			server := who{"the-server", tcp.Acceptor}
-			found := eventually(t, tr, id, map[who]counts{
+			found := eventually(t, tr, id, map[who]tally{
 				server:                        {"opened": 20, "aborted-here": 20},
 				{"the-client", tcp.Connector}: {"opened": 20, "reset-there": 20, "resets-received": 20},
 			})
@@ -447,7 +448,8 @@ func TestOverflow(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%d groups count %d opened, %d of them as other, %d closed here and %d there, %d lives and %d unknown, %d without a place; want %d of each end",
+			t.Fatalf("%d groups count %d opened, %d of them as other, %d closed here and %d there, %d lives and %d unknown, "+
+				"%d without a place; want %d of each end",
 				groups, opened, other, here, there, lives, untimed, untracked, n)
 		}
 	}
@@ -470,10 +472,10 @@ func TestMissedEnds(t *testing.T) {
 		c.ends(t)
 		s.ends(t)
 	}
-	open := counts{"opened": connections, "live": connections}
+	open := tally{"opened": connections, "live": connections}
 	missedServer, missedClient := who{"missed-server", tcp.Acceptor}, who{"missed-client", tcp.Connector}
 	hold(missedServer.process, missedClient.process)
-	eventually(t, tr, id, map[who]counts{missedServer: open, missedClient: open})
+	eventually(t, tr, id, map[who]tally{missedServer: open, missedClient: open})
 	if err := tr.attach(); err != nil {
 		t.Fatal(err)
 	}
@@ -498,7 +500,7 @@ func TestMissedEnds(t *testing.T) {
 	}
 	found := groupsOf(t, tr, id)
 	n := found[who{"the-client", tcp.Connector}].Opened
-	eventually(t, tr, id, map[who]counts{
+	eventually(t, tr, id, map[who]tally{
 		missedServer: found[missedServer].summary(), missedClient: found[missedClient].summary(),
 		{"the-server", tcp.Acceptor}:  {"opened": n, "closed-there": n},
 		{"the-client", tcp.Connector}: {"opened": n, "closed-here": n, "handed-over": n},

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Tells single ends of connections, through the ring buffer. */
-#ifndef LINGER_TELL_H
-#define LINGER_TELL_H
+/* The end of a connection as an event, which goes through the ring buffer. */
+#ifndef LINGER_EVENT_H
+#define LINGER_EVENT_H
 
-#include "maps.h"
-#include "read.h"
 #include "group.h"
 
 static __always_inline bool passes(const struct event *e)

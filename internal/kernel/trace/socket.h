@@ -1,45 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Reads the kernel's sockets and processes. */
-#ifndef LINGER_READ_H
-#define LINGER_READ_H
+/* What the kernel knows of a socket, and of the process that uses it. */
+#ifndef LINGER_SOCKET_H
+#define LINGER_SOCKET_H
 
-#include "maps.h"
-
-static __always_inline void copy_ipv6(__u8 *to, const struct in6_addr *from)
-{
-	__u32 *words = (__u32 *)to;
-
-	words[0] = from->in6_u.u6_addr32[0];
-	words[1] = from->in6_u.u6_addr32[1];
-	words[2] = from->in6_u.u6_addr32[2];
-	words[3] = from->in6_u.u6_addr32[3];
-}
-
-static __always_inline void map_ipv4(__u8 *to, __be32 addr)
-{
-	__u32 *words = (__u32 *)to;
-
-	words[0] = 0;
-	words[1] = 0;
-	words[2] = bpf_htonl(0xffff);
-	words[3] = addr;
-}
-
-static __always_inline void copy_local(__u8 *to, const struct sock_common *sk)
-{
-	if (sk->skc_family == AF_INET)
-		map_ipv4(to, sk->skc_rcv_saddr);
-	else if (bpf_core_field_exists(sk->skc_v6_rcv_saddr))
-		copy_ipv6(to, &sk->skc_v6_rcv_saddr);
-}
-
-static __always_inline void copy_remote(__u8 *to, const struct sock_common *sk)
-{
-	if (sk->skc_family == AF_INET)
-		map_ipv4(to, sk->skc_daddr);
-	else if (bpf_core_field_exists(sk->skc_v6_daddr))
-		copy_ipv6(to, &sk->skc_v6_daddr);
-}
+#include "trace.h"
 
 /* A program may follow pointers of the type that the tracepoint gives it, and struct sock is only the beginning
  * of a tcp_sock: that it may follow from kernel 5.9 on, and read by a helper before. */
@@ -103,9 +67,9 @@ static __always_inline __u64 cgroup_of(const struct sock *sk)
 	return cgroup ? BPF_CORE_READ(cgroup, kn, id) : id;
 }
 
-/* current_name is the name of current's process: its leader's, for threads have their own.
+/* current_comm is the name of current's process: its leader's, for threads have their own.
  * Workers of the kernel's queues share one. */
-static __always_inline void current_name(char *comm)
+static __always_inline void current_comm(char *comm)
 {
 	if (bpf_core_enum_value_exists(enum bpf_func_id___known, BPF_FUNC_get_current_task_btf___known)) {
 		__builtin_memcpy(comm, bpf_get_current_task_btf()->group_leader->comm, COMM);
@@ -135,9 +99,9 @@ static __always_inline __u64 stamp(const struct sock *sk, const struct tcp_sock 
 	return READ(tp, sk, tcp_mstamp);
 }
 
-/* end_of is when a socket came from oldstate to CLOSE, on the same clock. What no process and no error has ended came by a
+/* time_of_close is when a socket came from oldstate to CLOSE, on the same clock. What no process and no error has ended came by a
  * segment from these states, or by a timer that sets the stamp too (tcp_keepalive_timer of net/ipv4/tcp_timer.c). */
-static __always_inline __u64 end_of(const struct sock *sk, const struct tcp_sock *tp, int oldstate)
+static __always_inline __u64 time_of_close(const struct sock *sk, const struct tcp_sock *tp, int oldstate)
 {
 	if ((oldstate == TCP_FIN_WAIT2 || oldstate == TCP_CLOSING || oldstate == TCP_LAST_ACK) && !in_use(sk) && !sk->sk_err)
 		return stamp(sk, tp);
@@ -170,7 +134,7 @@ static __always_inline struct size size_of(const struct sock *sk, const struct t
 	return size;
 }
 
-static __always_inline bool same_name(const char *a, const char *b)
+static __always_inline bool same_comm(const char *a, const char *b)
 {
 	return ((__u64 *)a)[0] == ((__u64 *)b)[0] && ((__u64 *)a)[1] == ((__u64 *)b)[1];
 }
