@@ -16,7 +16,7 @@ var prose = map[string][]string{
 	module + "internal/diagnose.Evidence": {"Name", "Source", "Check"},
 	module + "internal/diagnose.RuledOut": {"Suspect", "Because"},
 	module + "internal/diagnose.Folklore": {"Advice", "Why"},
-	module + "internal/diagnose.Held":     {"Because"},
+	module + "internal/diagnose.Absent":   {"Because"},
 	module + "internal/diagnose.Unknown":  {"Netns", "Needs"},
 	module + "internal/diagnose.Netns":    {"Label"},
 	module + "internal/diagnose.Rule":     {"Title", "Needs"},

@@ -52,6 +52,10 @@ var (
 	widestRange = tcp.PortRange{Low: 1024, High: 65535}
 )
 
+// NodePorts is the range of Kubernetes' NodePort services, by its default
+// (kube-apiserver --service-node-port-range).
+var NodePorts = tcp.PortRange{Low: 30000, High: 32767}
+
 func widenPortRange(at *site) Remedy {
 	const keyRange, keyReserved = setting.LocalPortRange, setting.LocalReservedPorts
 	ports, old := at.budgets.Ports()

@@ -46,7 +46,8 @@ func (at *site) reusing(changed diagnose.Budgets) string {
 	b, _ := changed.Of(at.group)
 	forEver := fmt.Sprintf("%s closes/s for ever in place of %s", figure.Rate(b.Sustainable), figure.Rate(at.budget.Sustainable))
 	if t := at.group.Takeover; t != nil {
-		freed := fmt.Sprintf("exactly %s of %s ports in TIME_WAIT now", figure.Count(at.budget.Occupied()-b.Occupied()), figure.Count(at.budget.Occupied()))
+		freed := fmt.Sprintf("exactly %s of %s ports in TIME_WAIT now",
+			figure.Count(at.budget.Occupied()-b.Occupied()), figure.Count(at.budget.Occupied()))
 		if t.Never() > 0 {
 			freed += fmt.Sprintf(" (%s are bound, %s lack time stamps)", figure.Count(t.Bound), figure.Count(t.NoTimestamps))
 		}

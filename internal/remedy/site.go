@@ -143,7 +143,3 @@ func Keep(s *snapshot.Snapshot, ns *snapshot.Namespace, key, value string) *Pers
 	}}}
 	return at.persist(key, value)
 }
-
-// NodePorts is the range of Kubernetes' NodePort services, by its default
-// (kube-apiserver --service-node-port-range).
-var NodePorts = tcp.PortRange{Low: 30000, High: 32767}
