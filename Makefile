@@ -16,6 +16,8 @@ build:
 	$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/...
 
 # Writes the manual pages to bin/man: man -l bin/man/linger.1
+# They bear the date of the last commit, or of SOURCE_DATE_EPOCH; none where neither is known.
+man: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct -- . 2>/dev/null)
 man:
 	$(GO) run ./scripts/man bin/man
 
