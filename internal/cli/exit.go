@@ -43,9 +43,9 @@ type Outcome struct {
 	Flag string
 }
 
-// outcomes are the exit codes of each command, by its name after linger's own, in the
+// outcomesOf holds the exit codes of each command, by its name after linger's own, in the
 // order in which help tells them.
-var outcomes = map[string][]Outcome{
+var outcomesOf = map[string][]Outcome{
 	"diagnose": {
 		{Code: exitOK, Means: "if nothing is wrong"}, {Code: exitWarning, Means: "for a warning"},
 		{Code: exitCritical, Means: "for a critical\nproblem"},
@@ -66,7 +66,8 @@ var outcomes = map[string][]Outcome{
 	},
 	"apply": {
 		{Code: exitOK, Means: "if the values are written and watched"},
-		{Code: exitFailed, Means: "if it was refused or\nfailed, and then nothing is changed;"}, {Code: exitUsage, Means: "for a wrong command line"},
+		{Code: exitFailed, Means: "if it was refused or\nfailed, and then nothing is changed;"},
+		{Code: exitUsage, Means: "for a wrong command line"},
 	},
 	"confirm": {
 		{Code: exitOK, Means: "if the change is confirmed"},
@@ -125,7 +126,7 @@ func Outcomes(name string) []Outcome {
 	if name == "" {
 		name = "diagnose"
 	}
-	all := append([]Outcome{{Code: exitOutput, Means: "if the answer could not be written"}}, outcomes[name]...)
+	all := append([]Outcome{{Code: exitOutput, Means: "if the answer could not be written"}}, outcomesOf[name]...)
 	slices.SortFunc(all, func(a, b Outcome) int { return cmp.Compare(a.Code, b.Code) })
 	return all
 }
@@ -133,7 +134,7 @@ func Outcomes(name string) []Outcome {
 // ExitCodes is the sentence on the exit codes in the help of a command.
 func ExitCodes(name string) string {
 	text := "The exit code is"
-	for i, o := range outcomes[name] {
+	for i, o := range outcomesOf[name] {
 		switch {
 		case o.Flag != "":
 			text += ". With " + o.Flag + ","

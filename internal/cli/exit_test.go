@@ -88,7 +88,7 @@ func TestCodesOfTheLaboratory(t *testing.T) {
 // Help tells the exit codes of commands that there are, and each says when it is 0 and
 // when the command line is wrong.
 func TestOutcomesAreOfCommands(t *testing.T) {
-	for name, of := range outcomes {
+	for name, of := range outcomesOf {
 		c, rest, err := Root().Find(strings.Fields(name))
 		if err != nil || len(rest) > 0 {
 			t.Errorf("%s is no command", name)

@@ -16,8 +16,8 @@ type File struct {
 
 // Files are those of a command that its flags do not name.
 func Files(c *cobra.Command) []File {
-	files := []File{{change.DefaultStateDir + "/journal", "What linger has changed on this host. Each command first looks there for what a linger " +
-		"that was killed has left, and says so if it takes something back."}}
+	files := []File{{change.DefaultStateDir + "/journal", "What linger has changed on this host. " +
+		"Each command first looks there for what a linger that was killed has left, and says so if it takes something back."}}
 	add := func(file File, commands ...string) {
 		if slices.Contains(commands, c.Name()) {
 			files = append(files, file)
@@ -32,8 +32,8 @@ func Files(c *cobra.Command) []File {
 	if c.Flags().Lookup("netns") != nil {
 		files = append(files, File{"/run/netns", "The network namespaces that have a name."})
 	}
-	add(File{"/sys/kernel/btf/vmlinux", "The types of this kernel, by which the BPF programs find their fields. Without it nothing is traced."},
-		"linger", "diagnose", "trace", "plan", "apply")
+	add(File{"/sys/kernel/btf/vmlinux", "The types of this kernel, by which the BPF programs find their fields. " +
+		"Without it nothing is traced."}, "linger", "diagnose", "trace", "plan", "apply")
 	add(File{"/dev/net/tun", "What the wire of some experiments is made of."}, "lab", "run", "all", "random", "prove")
 	return files
 }
