@@ -10,12 +10,14 @@ RESULTS  ?= $(or $(TMPDIR),/tmp)/linger-test.json
 
 export CGO_ENABLED = 0
 
-.PHONY: build man generate test test-random test-kernels bench lint
+.PHONY: build man generate test test-race test-random test-kernels bench lint
 
 build:
 	$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/...
 
 # Writes the manual pages to bin/man: man -l bin/man/linger.1
+# They bear the date of the last commit, or of SOURCE_DATE_EPOCH; none where neither is known.
+man: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct -- . 2>/dev/null)
 man:
 	$(GO) run ./scripts/man bin/man
 
@@ -24,10 +26,14 @@ generate:
 	sh scripts/bpf-tools
 	$(GO) generate ./...
 
-# One package after the other: tracing sees what all of the host does.
 test:
 	sh scripts/test-peers
-	$(GO) run $(GOTESTSUM) --format pkgname --jsonfile '$(RESULTS)' -- -p 1 -timeout 10m ./...
+	$(GO) run $(GOTESTSUM) --format pkgname --jsonfile '$(RESULTS)' --raw-command -- sh scripts/go-test
+
+# The same under the race detector, which needs a C compiler.
+test-race:
+	sh scripts/test-peers
+	$(GO) run $(GOTESTSUM) --format pkgname --raw-command -- env CGO_ENABLED=1 sh scripts/go-test -race
 
 # Fifty builds that seeds draw, each named by linger diagnose; takes two minutes and root.
 test-random: build
@@ -47,3 +53,4 @@ lint:
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) mod tidy -diff
+	$(GO) test .

@@ -107,7 +107,10 @@ func outOfPorts(ctx context.Context, t *testing.T) (h *host, churn func() stage.
 	t.Cleanup(func() { pair.Close() })
 	client, server := pair.Nodes[0], pair.Nodes[1]
 	const ports = 400
-	err = errors.Join(client.Set("net.ipv4.ip_local_port_range", fmt.Sprintf("40000 %d", 40_000+ports-1)), client.Set("net.ipv4.tcp_tw_reuse", "0"))
+	err = errors.Join(
+		client.Set("net.ipv4.ip_local_port_range", fmt.Sprintf("40000 %d", 40_000+ports-1)),
+		client.Set("net.ipv4.tcp_tw_reuse", "0"),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,6 +143,7 @@ func outOfPorts(ctx context.Context, t *testing.T) (h *host, churn func() stage.
 // planned, applied, seen to work and confirmed, then a wider range, which nobody
 // confirms. All by commands, as an engineer would.
 func TestWherePortsRunOut(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	h, churn := outOfPorts(ctx, t)
@@ -195,6 +199,7 @@ func TestWherePortsRunOut(t *testing.T) {
 // TestStatusAtATerminal: it is drawn anew in its place, line for line, until nothing is
 // pending; Ctrl-C ends it before.
 func TestStatusAtATerminal(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	h, _ := outOfPorts(ctx, t)
@@ -228,6 +233,7 @@ func TestStatusAtATerminal(t *testing.T) {
 // TestATerminalThatHangsUp: the end of the session in which a change was applied ends
 // nobody who watches over it.
 func TestATerminalThatHangsUp(t *testing.T) {
+	t.Parallel()
 	h, err := netns.New()
 	if err != nil {
 		t.Skipf("needs root: %v", err)
@@ -235,7 +241,8 @@ func TestATerminalThatHangsUp(t *testing.T) {
 	defer h.Close()
 	dir, path := t.TempDir(), fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.FD())
 	plan := filepath.Join(dir, "plan.json")
-	out, err := exec.CommandContext(t.Context(), "linger", "plan", "--netns", path, "--set", "net.ipv4.tcp_tw_reuse=1", "--out", plan).CombinedOutput()
+	command := []string{"plan", "--netns", path, "--set", "net.ipv4.tcp_tw_reuse=1", "--out", plan}
+	out, err := exec.CommandContext(t.Context(), "linger", command...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -15,6 +15,7 @@ import (
 
 // A user without privileges measures in a user namespace of their own.
 func TestLabWithoutRoot(t *testing.T) {
+	t.Parallel()
 	linger := asNobody(t, "lab", "run", "bind-before-connect", "--remedy", "no-port", "--quick", "--color", "never")
 	out, err := linger.CombinedOutput()
 	if err != nil {
@@ -27,6 +28,7 @@ func TestLabWithoutRoot(t *testing.T) {
 
 // What needs more than a user namespace gives says so, and the rest goes on.
 func TestLabWithoutRootSaysWhatItCannot(t *testing.T) {
+	t.Parallel()
 	linger := asNobody(t, "lab", "run", "memory-limit", "bind-before-connect", "--remedy", "no-port", "--quick", "--color", "never")
 	out, err := linger.CombinedOutput()
 	var exit *exec.ExitError
@@ -44,8 +46,9 @@ func TestLabWithoutRootSaysWhatItCannot(t *testing.T) {
 // is that of a user namespace around it, so that the host's stays.
 func TestLabWhereNoNamespaceIsAllowed(t *testing.T) {
 	linger := asNobody(t, "lab", "run", "bind-before-connect", "--quick")
-	linger.Args = append([]string{"sh", "-c",
-		`echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all "$@"`, "sh", linger.Path}, linger.Args[1:]...)
+	const script = `echo 0 >/proc/sys/user/max_user_namespaces &&
+		exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all "$@"`
+	linger.Args = append([]string{"sh", "-c", script, "sh", linger.Path}, linger.Args[1:]...)
 	shell, err := exec.LookPath("sh")
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +69,8 @@ func TestLabWhereNoNamespaceIsAllowed(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 3 {
 		t.Errorf("got %v, want exit code 3", err)
 	}
-	if stdout.Len() > 0 || strings.Count(stderr.String(), "\n") != 1 || !strings.Contains(stderr.String(), "lets nobody but root make a network namespace") {
+	const want = "lets nobody but root make a network namespace"
+	if stdout.Len() > 0 || strings.Count(stderr.String(), "\n") != 1 || !strings.Contains(stderr.String(), want) {
 		t.Errorf("writes %q, and says %q", stdout.String(), stderr.String())
 	}
 	if after, err := os.ReadFile("/proc/sys/user/max_user_namespaces"); err != nil || !bytes.Equal(before, after) {
@@ -77,6 +81,7 @@ func TestLabWhereNoNamespaceIsAllowed(t *testing.T) {
 // However a run ends, no process, and with it no namespace, device or rule, is left
 // behind; names that a killed one leaves are gone after the next.
 func TestLabLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		args []string
@@ -152,6 +157,7 @@ func interruptLab(t *testing.T, args []string, file string, end syscall.Signal) 
 
 // The process in a user namespace ends with the one that a user has started, and killed.
 func TestLabInAUserNamespaceEndsWithItsParent(t *testing.T) {
+	t.Parallel()
 	marker := "LINGER_TEST_MARKER=" + t.TempDir()
 	linger := asNobody(t, "lab", "run", "fin-timeout", "--quick")
 	linger.Env = append(linger.Env, marker)
@@ -201,7 +207,7 @@ func isDir(path string) bool {
 
 func awaitIn(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within a minute", what)
 		}

@@ -85,6 +85,7 @@ func sent(t *testing.T, h *netns.Handle) (packets uint64) {
 // switch, by a wire through a masquerade, nor by a real proxy. Where it was started all
 // routes lead out, and nothing goes there.
 func TestNoPacketLeavesTheLab(t *testing.T) {
+	t.Parallel()
 	h := outside(t)
 	before := sent(t, h)
 	for _, args := range [][]string{
@@ -134,7 +135,8 @@ func hidden(t *testing.T, script string, args ...string) (out string, code int) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "sh", append([]string{"-c", "mount --make-rprivate / && " + script + ` && exec "$0" "$@"`, linger}, args...)...)
+	script = "mount --make-rprivate / && " + script + ` && exec "$0" "$@"`
+	cmd := exec.CommandContext(t.Context(), "sh", append([]string{"-c", script, linger}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
 	text, err := cmd.CombinedOutput()
@@ -147,7 +149,9 @@ func hidden(t *testing.T, script string, args ...string) (out string, code int) 
 
 // What an experiment lacks is named, with what to do about it, and the rest goes on.
 func TestLabWithoutWhatItNeeds(t *testing.T) {
+	t.Parallel()
 	t.Run("no nginx", func(t *testing.T) {
+		t.Parallel()
 		out, code := hidden(t, "mount -t tmpfs none /usr/sbin", "lab", "run", "proxy-without-keepalive", "bind-before-connect", "--quick")
 		if code != 3 || !strings.Contains(out, "needs nginx (Debian package nginx-light)") || !strings.Contains(out, "✔ works") {
 			t.Errorf("exit code %d, want 3:\n%s", code, out)
@@ -155,7 +159,9 @@ func TestLabWithoutWhatItNeeds(t *testing.T) {
 	})
 	// It talks to nftables by itself, and needs no program for that.
 	t.Run("no nft", func(t *testing.T) {
-		out, code := hidden(t, `nft=$(command -v nft); if [ -n "$nft" ]; then mount --bind /dev/null "$nft"; fi`, "lab", "run", "nat-port-exhaustion", "--quick")
+		t.Parallel()
+		const hide = `nft=$(command -v nft); if [ -n "$nft" ]; then mount --bind /dev/null "$nft"; fi`
+		out, code := hidden(t, hide, "lab", "run", "nat-port-exhaustion", "--quick")
 		if code != 0 || !strings.Contains(out, "all as expected") {
 			t.Errorf("exit code %d:\n%s", code, out)
 		}

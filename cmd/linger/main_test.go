@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 // TestStories runs testdata/*.txt against the real program and this machine's own
 // network namespace.
 func TestStories(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {

@@ -110,8 +110,10 @@ func TestReap(t *testing.T) {
 		t.Errorf("after it: %+v, exit code %d", told, code)
 	}
 	history, err := exec.CommandContext(t.Context(), "linger", "history", "--state-dir", dir).CombinedOutput()
-	if err != nil || !strings.Contains(string(history), "REAPED  50 sockets") || !strings.Contains(string(history), "50 reaped, 0 had gone, 0 left") {
-		t.Errorf("history: %v\n%s", err, history)
+	for _, want := range []string{"REAPED  50 sockets", "50 reaped, 0 had gone, 0 left"} {
+		if err != nil || !strings.Contains(string(history), want) {
+			t.Errorf("history: %v, want %q in it\n%s", err, want, history)
+		}
 	}
 	if journal, err := os.ReadFile(filepath.Join(dir, "journal")); err != nil || strings.Count(string(journal), "\n") != 2 {
 		t.Errorf("journal: %v\n%s", err, journal)

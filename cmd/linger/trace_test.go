@@ -52,6 +52,7 @@ func mayTrace(t *testing.T) {
 
 // TestTraceAtATerminal: a table that is drawn over, none of whose lines wrap, and the totals on ^C.
 func TestTraceAtATerminal(t *testing.T) {
+	t.Parallel()
 	mayTrace(t)
 	warm := newCalls(t)
 	s := atTerminal(t, "trace", "--interval", "200ms", "--netns", "/proc/self/ns/net")

@@ -79,8 +79,7 @@ its own writes the old values back.
 It refuses a plan that no longer fits: of another host, boot or namespace, with
 another present value, or with a key that is pending already.
 
-The exit code is 0 if the values are written and watched, 1 if it was refused or
-failed, and then nothing is changed; 64 for a wrong command line.`,
+` + ExitCodes("apply"),
 		Example: `  linger apply plan.json                       10 minutes to confirm
   linger apply tw-reuse --confirm-within 90s
   id=$(linger apply plan.json -o json | jq -r .id)`,
@@ -168,8 +167,7 @@ really has the last word, or else nothing is confirmed. For a pod or container i
 prints the patch of the manifest. --emit adds a snippet for who keeps settings
 elsewhere.
 
-The exit code is 0 if the change is confirmed, 1 if it was refused, as after its
-deadline; 64 for a wrong command line.`,
+` + ExitCodes("confirm"),
 		Example: `  linger confirm 20260102-1f2e3d4c
   linger confirm 20260102-1f2e3d4c --persist
   linger confirm 20260102-1f2e3d4c --emit ansible`,
@@ -225,8 +223,7 @@ func newRollback(streams Streams) *cobra.Command {
 A value that others have changed since is shown and kept, unless --force. A file
 that keeps the change over a boot is taken away.
 
-The exit code is 0 if the change is taken back, 1 if it failed, 64 for a wrong
-command line.`,
+` + ExitCodes("rollback"),
 		Example: `  linger rollback --last
   linger rollback 20260102-1f2e3d4c --force`,
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -42,8 +42,7 @@ func newDiagnose(streams Streams, code *int) *cobra.Command {
 		Long: `Look at this host once and say what is wrong with its TIME_WAIT state, who
 causes it, and what to do about it. Nothing is changed.
 
-The exit code is 0 if nothing is wrong, 1 for a warning, 2 for a critical
-problem, 3 if no chosen namespace could be read, 64 for a wrong command line.`,
+` + ExitCodes("diagnose"),
 		Example: `  linger                            every network namespace of this host
   linger --netns 4242               the namespace of process 4242 alone
   linger --netns blue --netns red   two namespaces under /run/netns

@@ -3,6 +3,8 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -79,6 +81,24 @@ func TestCodesOfTheLaboratory(t *testing.T) {
 			if got := codeOfProved(c); got != want {
 				t.Errorf("%+v gives %d, want %d", c, got, want)
 			}
+		}
+	}
+}
+
+// Help tells the exit codes of commands that there are, and each says when it is 0 and
+// when the command line is wrong.
+func TestOutcomesAreOfCommands(t *testing.T) {
+	for name, of := range outcomesOf {
+		c, rest, err := Root().Find(strings.Fields(name))
+		if err != nil || len(rest) > 0 {
+			t.Errorf("%s is no command", name)
+			continue
+		}
+		if of[0].Code != exitOK || !slices.ContainsFunc(of, func(o Outcome) bool { return o.Code == exitUsage }) {
+			t.Errorf("%s: %+v", name, of)
+		}
+		if strings.Contains(c.Long, "The exit code is ") && !strings.HasSuffix(c.Long, "\n\n"+ExitCodes(name)) {
+			t.Errorf("the help of %s ends in other exit codes", name)
 		}
 	}
 }

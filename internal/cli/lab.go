@@ -41,8 +41,7 @@ remedy and each piece of folklore to it, and show by measurement what it does. N
 packet leaves the namespaces and no setting of the host is written. It needs root,
 or a system that lets its users make user namespaces.
 
-The exit code is 0 if all came out as expected, 1 if a verdict differs, 3 if
-something could not run, 64 for a wrong command line.`,
+` + ExitCodes("lab"),
 		Example: `  linger lab list                             what can be measured
   linger lab run tw-reuse                     one experiment, with all its variants
   linger lab run port-exhaustion --remedy pool --repeat 5
@@ -111,8 +110,7 @@ problem first, in its namespace, of its connections and its process; beside it o
 what follows from it; and nothing above information where it is cured. A problem
 that this kernel cannot have is told and counts for nothing.
 
-The exit code is 0 if all came out as expected, 1 if a verdict or a name differs, 3 if
-something could not run, 64 for a wrong command line.`,
+` + ExitCodes("lab all"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var err error
 			if scored {

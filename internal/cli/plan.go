@@ -55,8 +55,7 @@ refused, with what to do instead. For the time of --window it counts connections
 and as root follows them in the kernel: the base line of the guard of
 "linger apply".
 
-The exit code is 0 if the plan was made, 1 if it was refused or failed, 64 for a
-wrong command line. With --detailed-exitcode, 2 if there is something to change.`,
+` + ExitCodes("plan"),
 		Example: `  linger plan                          for all that is wrong on this host
   linger plan port-exhaustion --out p  write it to a file, for linger apply p
   linger plan --set net.ipv4.tcp_tw_reuse=1 --netns blue

@@ -42,8 +42,7 @@ A key that the kernel keeps once for the whole host is never written either: it
 cannot be built. Where numbers of this host are too large for a laboratory, both
 values are divided by the same one, and that is told.
 
-The exit code is 0 if every change works, 1 if the verdict on one is another, 3 if
-something could not be measured, 64 for a wrong command line or plan.`,
+` + ExitCodes("prove"),
 		Example: `  linger plan port-exhaustion --out p.json
   linger prove p.json                before linger apply p.json
   linger plan --set net.ipv4.tcp_tw_reuse=1 -o json | linger prove -

@@ -34,8 +34,7 @@ them, and compare what it names with what was built: the problem first, in its
 namespace, of its connections and its process; beside it only what follows from it;
 nothing above information that is healthy. The same seed builds the same again.
 
-The exit code is 0 if all were named, 1 if one was missed, 3 if something could not
-be built, 64 for a wrong command line.`,
+` + ExitCodes("lab random"),
 		Example: `  linger lab random                 one build, of a seed that is told
   linger lab random --seed 7        the same one again
   linger lab random --seed 1 --count 50 -o json`,

@@ -49,8 +49,7 @@ It first shows how many there are and whose, then asks on a terminal; elsewhere 
 needs --yes. Just the sockets that were shown go: one whose four numbers are in use
 again is never hit. The journal says what was done.
 
-The exit code is 0 if it was done, 1 if it failed, was refused or left some, 64 for
-a wrong command line.`,
+` + ExitCodes("reap"),
 		Example: `  linger reap --remote 10.0.0.7:5432 --dry-run          show, and do nothing
   linger reap --remote 10.0.0.7:5432 --older-than 5s    ask, then do it
   linger reap --local "*:8080" --netns blue --yes          of a service in a namespace

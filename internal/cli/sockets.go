@@ -101,8 +101,7 @@ and --port choose by those, and by an acceptor's busiest clients. --list looks a
 each socket, and has the kernel leave out what was not asked for. Its sockets come
 in no order.
 
-The exit code is 0, 3 if no chosen namespace could be read, 64 for a wrong
-command line.`,
+` + ExitCodes("sockets"),
 		Example: `  linger sockets --sort budget --top 10    who is nearest to the end of the ports
   linger sockets --by process --state time-wait
   linger sockets --remote 10.0.0.0/8 --port 5432 -o csv

@@ -44,7 +44,7 @@ func newStatus(streams Streams) *cobra.Command {
 numbers that the plan promised to move: before, now, and as promised. On a
 terminal it is drawn anew until nothing is pending, or Ctrl-C.
 
-The exit code is 0, 1 if it failed, 64 for a wrong command line.`,
+` + ExitCodes("status"),
 		Example: `  linger status
   linger status -o json | jq '.changes[].seconds_left'`,
 		Args: noArguments,
@@ -142,7 +142,7 @@ func newHistory(streams Streams) *cobra.Command {
 		Long: `Tell each change of the journal, the oldest first: when, by whom, which values,
 and what became of it. It reads only.
 
-The exit code is 0, 1 if the journal cannot be read, 64 for a wrong command line.`,
+` + ExitCodes("history"),
 		Example: `  linger history
   linger history -o json | jq -r '.changes[] | [.id, .state] | @tsv'`,
 		Args: noArguments,
@@ -188,7 +188,7 @@ func newDiff(streams Streams) *cobra.Command {
 		Long: `Compare the changes that are pending or confirmed with what the kernel says now:
 a value that others have changed since shows. It reads only.
 
-The exit code is 0, 1 if the journal cannot be read, 64 for a wrong command line.`,
+` + ExitCodes("diff"),
 		Example: `  linger diff
   linger diff -o json | jq '.changes[].values[] | select(.now != .new)'`,
 		Args: noArguments,
