@@ -19,33 +19,34 @@ import (
 // arrows are the imports that rooms may have of each other; what is not here is
 // forbidden. A room ending in /* stands for the rooms below it.
 var arrows = map[string][]string{
-	"internal/tcp":      {},
-	"internal/figure":   {},
-	"internal/capacity": {"internal/tcp"},
-	"internal/snapshot": {"internal/tcp"},
-	"internal/diagnose": {"internal/figure", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/sockets":  {"internal/figure", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/remedy":   {"internal/figure", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/plan":     {"internal/figure", "internal/remedy", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/kernel/*": {"internal/tcp"},
-	"internal/change":   {"internal/plan", "internal/diagnose", "internal/kernel/*", "internal/tcp"},
-	"internal/collect":  {"internal/kernel/*", "internal/snapshot", "internal/tcp"},
-	"internal/lab/wire": {"internal/kernel/*"},
-	"internal/proof":    {"internal/snapshot", "internal/diagnose"},
-	"internal/lab":      {"internal/proof", "internal/lab/wire", "internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/tcp"},
-	"internal/render":   {"internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/explain":  {},
-	"docs":              {},
-	"internal/cli":      {"internal/figure", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/plan", "internal/change", "internal/lab", "internal/proof", "internal/render", "internal/snapshot", "internal/tcp"},
-	"cmd/linger":        {"internal/cli", "internal/lab"},
-	"scripts/man":       {"internal/cli"},
-	"kernels":           {},
-	"bench":             {"internal/lab", "internal/kernel/*", "internal/tcp", "internal/proof"},
+	"internal/tcp":            {},
+	"internal/figure":         {},
+	"internal/capacity":       {"internal/tcp"},
+	"internal/snapshot":       {"internal/tcp"},
+	"internal/snapshot/group": {"internal/snapshot", "internal/tcp"},
+	"internal/diagnose":       {"internal/figure", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/sockets":        {"internal/figure", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/remedy":         {"internal/figure", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/plan":           {"internal/figure", "internal/remedy", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/kernel/*":       {"internal/tcp"},
+	"internal/change":         {"internal/plan", "internal/diagnose", "internal/kernel/*", "internal/tcp"},
+	"internal/collect":        {"internal/kernel/*", "internal/snapshot", "internal/snapshot/group", "internal/tcp"},
+	"internal/lab/wire":       {"internal/kernel/*"},
+	"internal/proof":          {"internal/snapshot", "internal/diagnose"},
+	"internal/lab":            {"internal/proof", "internal/lab/wire", "internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/tcp"},
+	"internal/render":         {"internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/explain":        {},
+	"docs":                    {},
+	"internal/cli":            {"internal/figure", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/plan", "internal/change", "internal/lab", "internal/proof", "internal/render", "internal/snapshot", "internal/tcp"},
+	"cmd/linger":              {"internal/cli", "internal/lab"},
+	"scripts/man":             {"internal/cli"},
+	"kernels":                 {},
+	"bench":                   {"internal/lab", "internal/kernel/*", "internal/tcp", "internal/proof"},
 }
 
 // pure rooms compute: they read no host, no file and no clock, and so import
 // nothing that could.
-var pure = []string{"internal/figure", "internal/tcp", "internal/capacity", "internal/snapshot", "internal/diagnose", "internal/sockets", "internal/remedy", "internal/plan", "internal/proof"}
+var pure = []string{"internal/figure", "internal/tcp", "internal/capacity", "internal/snapshot", "internal/snapshot/group", "internal/diagnose", "internal/sockets", "internal/remedy", "internal/plan", "internal/proof"}
 
 var impure = []string{"os", "os/exec", "net", "net/http", "syscall", "log", "log/slog", "golang.org/x/sys/unix"}
 

@@ -27,7 +27,7 @@ func open(s plan.Scope) (h *netns.Handle, own bool, err error) {
 	if s.Path != "" {
 		paths = append(paths, s.Path)
 	}
-	found, _ := netns.Discover("/proc")
+	found, _ := netns.Discover("/proc", "/run")
 	for _, f := range found {
 		if f.Inode == s.Inode {
 			paths = append(paths, f.Path)

@@ -118,8 +118,8 @@ func (c *Catch) dump(ctx context.Context) ([]found, error) {
 		Filter: sockdiag.Filter{Local: s.Local, Remote: s.Remote},
 	}
 	var sockets []found
-	err = conn.Dump(ctx, request, func(row *sockdiag.Socket) {
-		f := found{target: row.Target(), state: row.State, inode: row.Inode, age: ageOf(row)}
+	err = conn.Dump(ctx, request, func(row *tcp.Socket) {
+		f := found{target: sockdiag.TargetOf(row), state: row.State, inode: row.Inode, age: ageOf(row)}
 		if slices.Contains(s.States, row.State) && f.age >= s.OlderThan &&
 			request.Filter.Chooses(row) {
 			sockets = append(sockets, f)
@@ -129,7 +129,7 @@ func (c *Catch) dump(ctx context.Context) ([]found, error) {
 }
 
 // ageOf is for how long a socket has been in its state, or a lower bound of it.
-func ageOf(s *sockdiag.Socket) time.Duration {
+func ageOf(s *tcp.Socket) time.Duration {
 	switch {
 	case s.State == tcp.TimeWait:
 		return timeWait - time.Duration(s.Expires)*time.Millisecond
@@ -189,7 +189,7 @@ func ownersOf(ctx context.Context, sockets []found) (map[uint32]process.Process,
 // gather counts sockets by what they share, the largest group first.
 func gather(sockets []found, owners map[uint32]process.Process) []Caught {
 	type key struct {
-		local, remote sockdiag.Addr
+		local, remote tcp.Addr
 		localPort     uint16
 		remotePort    uint16
 		state         tcp.State

@@ -22,7 +22,7 @@ func (n *Node) count(ctx context.Context, port uint16, states ...tcp.State) (int
 	for _, s := range states {
 		wanted[s] = true
 	}
-	err = c.Dump(ctx, sockdiag.Request{States: states}, func(s *sockdiag.Socket) {
+	err = c.Dump(ctx, sockdiag.Request{States: states}, func(s *tcp.Socket) {
 		if wanted[s.State] && (port == 0 || s.LocalPort == port || s.RemotePort == port) {
 			total++
 		}
@@ -39,7 +39,7 @@ func (n *Node) sourcePorts(ctx context.Context, port uint16) (int, error) {
 	}
 	defer c.Close()
 	ports := map[uint16]bool{}
-	err = c.Dump(ctx, sockdiag.Request{}, func(s *sockdiag.Socket) {
+	err = c.Dump(ctx, sockdiag.Request{}, func(s *tcp.Socket) {
 		if s.RemotePort == port || s.RemotePort == port+1 {
 			ports[s.LocalPort] = true
 		}

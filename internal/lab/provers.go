@@ -109,7 +109,7 @@ func proveReserved(c Change) (Experiment, error) {
 				return err
 			}
 			taken := 0
-			err = s.client.each(ctx, func(socket *sockdiag.Socket) {
+			err = s.client.each(ctx, func(socket *tcp.Socket) {
 				if new.Contains(socket.LocalPort) && !old.Contains(socket.LocalPort) {
 					taken++
 				}
@@ -122,7 +122,7 @@ func proveReserved(c Change) (Experiment, error) {
 }
 
 // each tells of each connection of a node.
-func (n *Node) each(ctx context.Context, tell func(*sockdiag.Socket)) error {
+func (n *Node) each(ctx context.Context, tell func(*tcp.Socket)) error {
 	c, err := sockdiag.Dial(n.netns.FD())
 	if err != nil {
 		return err

@@ -202,7 +202,7 @@ func (s *oldConnection) timeWait(ctx context.Context) (left time.Duration, held 
 			return err
 		}
 		defer c.Close()
-		return c.Dump(ctx, sockdiag.Request{States: []tcp.State{tcp.TimeWait}}, func(row *sockdiag.Socket) {
+		return c.Dump(ctx, sockdiag.Request{States: []tcp.State{tcp.TimeWait}}, func(row *tcp.Socket) {
 			if row.State == tcp.TimeWait && netip.AddrPortFrom(row.Remote.Netip(), row.RemotePort) == s.last.Src {
 				left, held = time.Duration(row.Expires)*time.Millisecond, true
 			}

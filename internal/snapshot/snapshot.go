@@ -156,6 +156,21 @@ type Namespace struct {
 	Other *Other `json:"other,omitempty"`
 }
 
+// Namespace finds a namespace: by its cookie, and where the kernel has none by its inode; nil
+// where it is not in the snapshot.
+func (s *Snapshot) Namespace(cookie, inode uint64) *Namespace {
+	for i := range s.Namespaces {
+		if s.Namespaces[i].is(cookie, inode) {
+			return &s.Namespaces[i]
+		}
+	}
+	return nil
+}
+
+func (ns *Namespace) is(cookie, inode uint64) bool {
+	return cookie != 0 && ns.Cookie == cookie || cookie == 0 && inode != 0 && ns.Inode == inode
+}
+
 // Label says what a namespace belongs to.
 type Label struct {
 	Kind LabelKind `json:"kind"`
@@ -388,7 +403,7 @@ type Peer struct {
 	Owners []Owner `json:"owners,omitempty"`
 }
 
-// Other is the sum of the groups that were folded.
+// Other is the sum of the groups that were discarded.
 type Other struct {
 	Groups int        `json:"groups"`
 	States tcp.States `json:"states"`

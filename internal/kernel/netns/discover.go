@@ -29,9 +29,11 @@ type Found struct {
 	Processes int
 }
 
-// namedDirs are where ip-netns(8) keeps named namespaces. The second is a link to
-// the first almost everywhere.
-var namedDirs = []string{"/run/netns", "/var/run/netns"}
+// namedDirs are where ip-netns(8) keeps named namespaces, given where /run lies. The second is
+// a link to the first almost everywhere.
+func namedDirs(run string) []string {
+	return []string{filepath.Join(run, "netns"), filepath.Join(run, "../var/run/netns")}
+}
 
 // Discover finds the network namespace of every process and every named one. A
 // process counts with the namespace of its main thread: threads that went
@@ -42,8 +44,10 @@ var namedDirs = []string{"/run/netns", "/var/run/netns"}
 // of processes that the caller may not look at are counted in one problem, which
 // is fs.ErrPermission. It takes CAP_SYS_PTRACE, or the same user and no more
 // capabilities than the caller (ptrace_may_access of kernel/ptrace.c).
-func Discover(procRoot string) (found []Found, problems []error) {
-	return discover(procRoot, namedDirs)
+//
+// It opens no namespace: what is found may be none that Open takes.
+func Discover(procRoot, run string) (found []Found, problems []error) {
+	return discover(procRoot, namedDirs(run))
 }
 
 func discover(procRoot string, dirs []string) (found []Found, problems []error) {
@@ -161,7 +165,7 @@ func addNamed(byInode map[uint64]*Found, dir string) (problems []error) {
 	}
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
-		h, err := Open(path)
+		inode, err := InodeAt(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed since the directory was read
 		}
@@ -169,15 +173,14 @@ func addNamed(byInode map[uint64]*Found, dir string) (problems []error) {
 			problems = append(problems, err)
 			continue
 		}
-		f := byInode[h.inode]
+		f := byInode[inode]
 		if f == nil {
-			f = &Found{Inode: h.inode}
-			byInode[h.inode] = f
+			f = &Found{Inode: inode}
+			byInode[inode] = f
 		}
 		if f.Name == "" {
 			f.Name, f.Path = entry.Name(), path
 		}
-		h.Close()
 	}
 	return problems
 }
