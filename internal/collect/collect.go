@@ -141,6 +141,7 @@ func (s *Session) begin(ctx context.Context) (*reading, error) {
 		facts = append(facts, &ns.facts)
 	}
 	r.index = group.NewIndex(facts)
+	r.findStill()
 	return r, nil
 }
 
@@ -148,6 +149,11 @@ func (s *Session) begin(ctx context.Context) (*reading, error) {
 func (r *reading) readConnections(ctx context.Context) {
 	r.readTraced(ctx)
 	room := groupRoom{free: maxGroupsOfHost}
+	for _, ns := range r.namespaces {
+		if ns.still {
+			room.free -= len(ns.walked.sorted.Groups)
+		}
+	}
 	r.each("reading sockets", func(ns *namespace) { r.readSockets(ctx, ns, &room) })
 	r.lookAtTimeWait(ctx)
 	r.findOwners(ctx)

@@ -29,6 +29,8 @@ type door struct {
 	files   *procnet.Files  // nil where they are not open
 	tracked *conntrack.File // nil where the kernel tracks no connections
 
+	walked *walk // nil where it is of no use
+
 	// What was read at a time, and what could not be.
 	readAt   time.Time
 	settings snapshot.Settings

@@ -26,7 +26,9 @@ type namespace struct {
 
 	sockstat procnet.Sockstat
 	// connected is false where it has no connections, and a look for some can be spared.
-	connected      bool
+	connected bool
+	// still is true where the sockets are what they were when they were last walked over.
+	still          bool
 	listenerInodes []uint32 // by position in facts.Listeners
 	sorted         group.Sorted
 	// What connect() makes of the groups' TIME_WAIT sockets, nil where that was not read.

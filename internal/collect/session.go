@@ -18,6 +18,7 @@ import (
 	"linger/internal/kernel/process"
 	"linger/internal/kernel/timewait"
 	"linger/internal/snapshot"
+	"linger/internal/snapshot/group"
 )
 
 // Roots are where a host's files lie: its own, or those of a tree that stands in for it. An
@@ -54,6 +55,10 @@ type Session struct {
 	boot     bootFiles
 	iterator iterator
 	trace    *Trace // nil where nothing is traced
+	// lastIndex is that of the reading before, and lastDoors are its namespaces; nil where there
+	// was none.
+	lastIndex *group.Index
+	lastDoors []*door
 	// before are the counters of the reading before, nil where there was none.
 	before    *snapshot.Snapshot
 	sightings *sightings

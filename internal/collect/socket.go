@@ -56,11 +56,17 @@ func (r *reading) readSockets(ctx context.Context, ns *namespace, room *groupRoo
 	if !ns.connected {
 		return
 	}
-	capacity := room.take()
-	sorter := group.NewSorter(r.index, ns.index, ns.facts.Settings, capacity, r.makersOf(ns))
-	err := ns.dump(ctx, sockdiag.Request{States: connections}, sorter.Add)
-	ns.sorted = sorter.Done()
-	room.giveBack(capacity - len(ns.sorted.Groups))
+	var err error
+	if ns.still {
+		ns.sorted = ns.walked.sorted
+	} else {
+		capacity := room.take()
+		sorter := group.NewSorter(r.index, ns.index, ns.facts.Settings, capacity, r.makersOf(ns))
+		err = ns.dump(ctx, sockdiag.Request{States: connections}, sorter.Add)
+		ns.sorted = sorter.Done()
+		room.giveBack(capacity - len(ns.sorted.Groups))
+		defer func() { ns.walked = ns.walkOf(r.snapshot.TakenAt) }()
+	}
 
 	ns.facts.States.Add(ns.sorted.States)
 	ns.facts.SelfConnected, ns.facts.Other = ns.sorted.SelfConnected, ns.sorted.Other

@@ -4,6 +4,7 @@
 package group
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -47,6 +48,14 @@ func NewIndex(namespaces []*snapshot.Namespace) *Index {
 		}
 	}
 	return index
+}
+
+// Same tells whether an index of the same namespaces gives the same answers.
+func (x *Index) Same(other *Index) bool {
+	return maps.EqualFunc(x.owners, other.owners, slices.Equal[[]int]) &&
+		slices.EqualFunc(x.byNS, other.byNS, func(a, b map[uint16][]listening) bool {
+			return maps.EqualFunc(a, b, slices.Equal[[]listening])
+		})
 }
 
 // Listens tells whether anybody listens on a port, in any namespace: most sockets are answered
