@@ -140,7 +140,10 @@ func (r *reading) seen(ns *namespace, role tcp.Role, key group.Key, g *group.Gro
 		m := group.Maker{Process: p.Process, Cgroup: p.Cgroup}
 		o := byMaker[m]
 		if o == nil {
-			o = &snapshot.Owner{Process: p.Process, PID: p.PID, Container: p.Container, Pod: p.Pod, How: snapshot.Seen, Traced: &snapshot.TracedSums{}}
+			o = &snapshot.Owner{
+				Process: p.Process, PID: p.PID, Container: p.Container, Pod: p.Pod,
+				How: snapshot.Seen, Traced: &snapshot.TracedSums{},
+			}
 			byMaker[m] = o
 			owners = append(owners, o)
 			if g != nil {

@@ -37,15 +37,15 @@ type Pair[T any] struct{ Before, After *T }
 // between them nothing is in both: its counters and its namespaces have begun anew.
 func Between(a, b *Snapshot) *Interval {
 	i := &Interval{Length: b.TakenAt.Sub(a.TakenAt), Softnet: between(a.Host.Softnet, b.Host.Softnet)}
-	if a.Host.BootID != b.Host.BootID && a.Host.BootID != "" && b.Host.BootID != "" {
+	booted := a.Host.BootID != b.Host.BootID && a.Host.BootID != "" && b.Host.BootID != ""
+	if booted {
 		i.Softnet.Rise = nil
-		a = &Snapshot{}
 	}
 	stayed := map[*Namespace]bool{}
 	for n := range b.Namespaces {
 		after := &b.Namespaces[n]
 		before := a.Namespace(after.Cookie, after.Inode)
-		if before == nil {
+		if before == nil || booted {
 			i.Came = append(i.Came, after)
 			continue
 		}

@@ -319,7 +319,7 @@ type Group struct {
 	// Clients are an acceptor's busiest, at most 20.
 	Clients []Client `json:"clients,omitempty"`
 	// ClientsComplete is false where there are more clients than Clients, and
-	// their counts may then be too low by what was folded.
+	// their counts may then be too low by what was discarded.
 	ClientsComplete bool `json:"clients_complete,omitempty"`
 
 	// CloseWait is the second look at the group's CLOSE_WAIT sockets, nil where
