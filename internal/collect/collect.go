@@ -79,8 +79,8 @@ func Collect(ctx context.Context, o Options) (*snapshot.Snapshot, error) {
 
 // Read returns the host as it is now, without waiting: counters are totals, and what takes a
 // past is told from the readings before. When ctx is cancelled it returns what it has, with a gap
-// that says so. The error is ErrNoNamespace or ErrUnknownNamespace; a later Read may find them
-// again.
+// that says so. The error is ErrNoNamespace where none is left of those that were chosen; a later
+// Read may find some again.
 func (s *Session) Read(ctx context.Context) (*snapshot.Snapshot, error) {
 	r, err := s.begin(ctx)
 	if err != nil {
@@ -117,7 +117,8 @@ func (s *Session) begin(ctx context.Context) (*reading, error) {
 		Gaps:    []snapshot.Gap{},
 	}}
 	if !s.fresh {
-		if err := s.find(); err != nil {
+		// A name that means nothing any more is of a namespace that is gone.
+		if _, err := s.find(); err != nil {
 			return nil, err
 		}
 	}

@@ -83,7 +83,8 @@ func Open(ctx context.Context, o Options) (*Session, error) {
 	s.ownInode = own.Inode()
 	own.Close()
 	s.hostInode = s.findHost()
-	err = s.find()
+	missing, err := s.find()
+	err = cmp.Or(missing, err)
 	if err == nil && o.Trace > 0 {
 		err = s.attachTracer(ctx)
 	}
@@ -96,10 +97,7 @@ func Open(ctx context.Context, o Options) (*Session, error) {
 
 // Close lets go of all namespaces and ends the tracing.
 func (s *Session) Close() error {
-	for _, d := range s.doors {
-		d.close()
-	}
-	s.doors = nil
+	s.letGo()
 	err := s.iterator.close()
 	if s.trace != nil {
 		err = errors.Join(err, s.trace.Close())
@@ -107,22 +105,27 @@ func (s *Session) Close() error {
 	return err
 }
 
+// letGo closes all namespaces; the next reading opens them anew.
+func (s *Session) letGo() {
+	for _, d := range s.doors {
+		d.close()
+	}
+	s.doors = nil
+}
+
 // Opened is how many namespaces were opened since the session began.
 func (s *Session) Opened() int { return s.opened }
 
 // find looks for the namespaces that there are now, opens those that are new and closes those
-// that are gone.
-func (s *Session) find() error {
-	chosen, gaps, err := s.choose(s.options.Netns)
-	if err != nil {
-		return err
-	}
+// that are gone. It tells which names mean none, and fails where no namespace is left.
+func (s *Session) find() (missing, err error) {
+	chosen, gaps, missing := s.choose(s.options.Netns)
 	known := map[uint64]*door{}
 	for _, d := range s.doors {
 		known[d.handle.Inode()] = d
 	}
 	var doors []*door
-	var problems []error
+	problems := []error{missing}
 	for _, f := range chosen {
 		d := known[f.Inode]
 		if d == nil {
@@ -153,9 +156,9 @@ func (s *Session) find() error {
 	s.doors, s.findGaps = doors, gaps
 	s.keepFiles = filesFit(len(doors))
 	if len(doors) == 0 {
-		return fmt.Errorf("%w: %w", ErrNoNamespace, errors.Join(problems...))
+		return missing, fmt.Errorf("%w: %w", ErrNoNamespace, errors.Join(problems...))
 	}
-	return nil
+	return missing, nil
 }
 
 // filesOfDoor is how many files a namespace takes at most: its own, a connection to sock_diag,
@@ -169,8 +172,9 @@ func filesFit(namespaces int) bool {
 	return unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && uint64(2*filesOfDoor*namespaces) < limit.Cur
 }
 
-// choose finds the namespaces with these names, each once; no name means all.
-func (s *Session) choose(names []string) (chosen []netns.Found, gaps []gap, err error) {
+// choose finds the namespaces with these names, each once; no name means all. The error is that
+// of the first name that means none.
+func (s *Session) choose(names []string) (chosen []netns.Found, gaps []gap, missing error) {
 	found, problems := netns.Discover(s.roots.Proc, s.roots.Run)
 	all := len(names) == 0
 	for _, name := range names {
@@ -180,7 +184,8 @@ func (s *Session) choose(names []string) (chosen []netns.Found, gaps []gap, err 
 		}
 		one, err := s.roots.resolve(found, name)
 		if err != nil {
-			return nil, nil, err
+			missing = cmp.Or(missing, err)
+			continue
 		}
 		chosen = append(chosen, one)
 	}
@@ -200,7 +205,7 @@ func (s *Session) choose(names []string) (chosen []netns.Found, gaps []gap, err 
 		again := seen[f.Inode]
 		seen[f.Inode] = true
 		return again
-	}), gaps, nil
+	}), gaps, missing
 }
 
 // Locate is the path of the namespace that a name means: under /run/netns, of a

@@ -380,6 +380,45 @@ func TestOwnersAreSeenBetweenReadings(t *testing.T) {
 	t.Error("no connector")
 }
 
+// A tracing session counts from its beginning on, and tells what it saw by each reading.
+func TestTracingSession(t *testing.T) {
+	h := newHost(t, 1)
+	s := h.open(Options{Trace: time.Nanosecond})
+	if s.trace == nil {
+		t.Skipf("no tracing here: %+v", s.traceGaps)
+	}
+	for opens := uint64(1); opens <= 2; opens++ {
+		h.do(h.at[0], func() error {
+			c, err := net.Dial("tcp4", "127.0.0.1:80")
+			if err == nil {
+				t.Cleanup(func() { c.Close() })
+			}
+			return err
+		})
+		traced := h.read(s).Namespaces[0].Traced
+		if traced == nil || traced.Opens != 2*opens { // each end opens
+			t.Errorf("traced %+v, want %d opens", traced, 2*opens)
+		}
+	}
+}
+
+// Of the namespaces with names one may end, and the others are read on.
+func TestNamedNamespaceEnds(t *testing.T) {
+	h := newHost(t, 1)
+	ends, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := h.open(Options{Netns: []string{h.paths[0], h.pathOf(ends)}})
+	if got := len(h.read(s).Namespaces); got != 2 {
+		t.Fatalf("%d namespaces, want 2", got)
+	}
+	ends.Close()
+	if got := len(h.read(s).Namespaces); got != 1 || len(s.doors) != 1 {
+		t.Errorf("%d namespaces, %d open, want the one that is left", got, len(s.doors))
+	}
+}
+
 func TestSessionOfWhatDoesNotExist(t *testing.T) {
 	if _, err := Open(t.Context(), Options{Netns: []string{"no-such-name"}}); !errors.Is(err, ErrUnknownNamespace) {
 		t.Errorf("%v, want %v", err, ErrUnknownNamespace)

@@ -131,6 +131,8 @@ func (t *Trace) wanted() (wanted []trace.Netns) {
 
 // survey reads which namespaces there are, and who listens in them.
 func (t *Trace) survey(ctx context.Context) ([]trace.Listener, error) {
+	// A trace may last for days, and must not keep namespaces that are deleted.
+	defer t.session.letGo()
 	r, err := t.session.begin(ctx)
 	if err != nil {
 		return nil, err
