@@ -27,7 +27,7 @@ func open(s plan.Scope) (h *netns.Handle, own bool, err error) {
 	if s.Path != "" {
 		paths = append(paths, s.Path)
 	}
-	all, _ := netns.Discover("/proc")
+	all, _ := netns.Discover("/proc", "/run")
 	for _, other := range all {
 		if other.Inode == s.Inode {
 			paths = append(paths, other.Path)

@@ -16,7 +16,6 @@ import (
 	"linger/internal/plan"
 	"linger/internal/reap"
 	"linger/internal/render"
-	"linger/internal/snapshot"
 )
 
 // list is several changes as JSON.
@@ -112,7 +111,7 @@ func measure(ctx context.Context, r *deed.Report) {
 	}
 	for i := range r.Values {
 		v := &r.Values[i]
-		ns := namespaceOf(s, v.Scope)
+		ns := s.Namespace(v.Scope.Cookie, v.Scope.Inode)
 		if ns == nil {
 			continue
 		}
@@ -123,15 +122,6 @@ func measure(ctx context.Context, r *deed.Report) {
 			}
 		}
 	}
-}
-
-func namespaceOf(s *snapshot.Snapshot, scope plan.Scope) *snapshot.Namespace {
-	for i := range s.Namespaces {
-		if ns := &s.Namespaces[i]; ns.Cookie == scope.Cookie && ns.Inode == scope.Inode {
-			return ns
-		}
-	}
-	return nil
 }
 
 func newHistory(streams Streams) *cobra.Command {

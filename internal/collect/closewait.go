@@ -6,6 +6,7 @@ import (
 
 	"linger/internal/kernel/sockdiag"
 	"linger/internal/snapshot"
+	"linger/internal/snapshot/group"
 	"linger/internal/tcp"
 )
 
@@ -30,12 +31,12 @@ type oldCloseWait struct {
 func (r *reading) lookAtCloseWait(ctx context.Context) {
 	wanted := map[uint64]struct{}{}
 	for _, ns := range r.namespaces {
-		if ns.sockets == nil || ns.facts.States[tcp.CloseWait] < closeWaitFrom {
+		if !ns.connected || ns.facts.States[tcp.CloseWait] < closeWaitFrom {
 			continue
 		}
 		request := sockdiag.Request{States: []tcp.State{tcp.CloseWait}, LastAck: true}
-		err := ns.sockets.Dump(ctx, request, func(s *sockdiag.Socket) {
-			g := ns.groupOf(s)
+		err := ns.dump(ctx, request, func(s *tcp.Socket) {
+			g := ns.sorted.Of(s)
 			if g == nil {
 				return
 			}
@@ -62,7 +63,7 @@ func (r *reading) lookAtCloseWait(ctx context.Context) {
 	if len(wanted) == 0 {
 		return
 	}
-	found, err := proc.Owners(ctx, wanted)
+	found, err := r.proc.Owners(ctx, wanted)
 	r.owners.learn(found)
 	if found.Unreadable > 0 && len(found.ByInode) < len(wanted) {
 		r.gap("", "owners of some CLOSE_WAIT sockets", needsRights("CAP_SYS_PTRACE"), errUnreadable(found.Unreadable))
@@ -72,7 +73,7 @@ func (r *reading) lookAtCloseWait(ctx context.Context) {
 }
 
 // closeWait is what the second look showed of a group.
-func (b *ownerBook) closeWait(g *group) *snapshot.CloseWait {
+func (b *ownerBook) closeWait(g *group.Group) *snapshot.CloseWait {
 	seen := b.old[g]
 	if seen == nil {
 		return nil

@@ -6,17 +6,17 @@ import (
 	"slices"
 	"time"
 
-	"linger/internal/kernel/sockdiag"
 	"linger/internal/kernel/trace"
 	"linger/internal/snapshot"
+	"linger/internal/snapshot/group"
 	"linger/internal/tcp"
 )
 
-// makersKept is how many makers of TIME_WAIT sockets are remembered, 27 MB of them.
-const makersKept = 1 << 18
+// makersRemembered is how many makers of TIME_WAIT sockets are remembered, 27 MB of them.
+const makersRemembered = 1 << 18
 
-// tracedGroupsKept is how many groups of a namespace are told as they were traced.
-const tracedGroupsKept = 20
+// tracedGroupsTold is how many groups of a namespace are told as they were traced.
+const tracedGroupsTold = 20
 
 // followed is what was seen of connections before the sockets were read.
 type followed struct {
@@ -28,26 +28,42 @@ type followed struct {
 type followedKey struct {
 	netns trace.Netns
 	role  tcp.Role
-	groupKey
+	group.Key
 }
 
-// follow has the kernel follow connections for a time. Where it cannot, that is a gap, and the
-// owners are inferred as ever.
-func (r *reading) follow(ctx context.Context, during time.Duration) {
-	t := newTrace(TraceOptions{})
-	t.remember(r, r)
-	r.findListeners(ctx)
-	err := t.load(trace.Options{Listeners: r.listenersToTrace(), MaxOwners: makersKept})
+// attachTracer has the kernel follow connections from now on. Where it cannot, that is a gap of
+// each reading, and the owners are inferred as ever.
+func (s *Session) attachTracer(ctx context.Context) error {
+	failed := func(what, needs string, err error) {
+		s.traceGaps = append(s.traceGaps, gap{what: what, needs: needs, cause: err})
+	}
+	r, err := s.begin(ctx)
 	if err != nil {
-		r.gap("", "who opens and closes connections", traceNeeds(err), err)
+		return err
+	}
+	t := newTrace(TraceOptions{})
+	t.proc = s.proc
+	t.remember(r.namespaces, nil)
+	r.findListeners(ctx)
+	err = t.load(trace.Options{Listeners: r.listenersToTrace(), MaxOwners: makersRemembered})
+	if err != nil {
+		failed("who opens and closes connections", traceNeeds(err), err)
+		return nil
+	}
+	s.trace = t
+	if err := t.tracer.Missing(); err != nil {
+		failed("who made each TIME_WAIT socket", "kernel 5.12", err)
+	}
+	return nil
+}
+
+// readTraced reads what was traced so far.
+func (r *reading) readTraced(ctx context.Context) {
+	t := r.trace
+	if t == nil {
 		return
 	}
-	defer t.Close()
-	if err := t.tracer.Missing(); err != nil {
-		r.gap("", "who made each TIME_WAIT socket", "kernel 5.12", err)
-	}
-	start := time.Now()
-	wait(ctx, start.Add(during))
+	t.remember(r.namespaces, nil)
 	// In this order no more sockets are made than are closed.
 	makers, err := t.tracer.Owners()
 	seen := &snapshot.Traced{}
@@ -59,17 +75,17 @@ func (r *reading) follow(ctx context.Context, during time.Duration) {
 		return
 	}
 	r.followed.makers = makers
-	r.snapshot.TracedMS = max(1, time.Since(start).Milliseconds())
+	r.snapshot.TracedMS = max(1, time.Since(t.began).Milliseconds())
 	r.followed.programs = map[followedKey][]snapshot.TracedGroup{}
 	for _, g := range seen.Groups {
 		if g.Role == tcp.RoleUnknown || g.None() {
 			continue
 		}
 		key := followedKey{netns: trace.Netns(g.NetnsCookie), role: g.Role}
-		key.local = sockdiag.Addr(g.Local.Addr.As16())
-		key.port = g.Local.Port
+		key.Local = tcp.Addr(g.Local.Addr.As16())
+		key.Port = g.Local.Port
 		if g.Role == tcp.Connector {
-			key.remote, key.port = sockdiag.Addr(g.Remote.Addr.As16()), g.Remote.Port
+			key.Remote, key.Port = tcp.Addr(g.Remote.Addr.As16()), g.Remote.Port
 		}
 		r.followed.programs[key] = append(r.followed.programs[key], g)
 	}
@@ -87,7 +103,7 @@ func (r *reading) follow(ctx context.Context, during time.Duration) {
 		slices.SortFunc(groups, func(a, b snapshot.TracedGroup) int {
 			return cmp.Or(cmp.Compare(busy(&b.TracedCounts), busy(&a.TracedCounts)), cmp.Compare(a.Process, b.Process), cmp.Compare(a.Role, b.Role))
 		})
-		ns.facts.TracedGroups = slices.Clip(groups[:min(len(groups), tracedGroupsKept)])
+		ns.facts.TracedGroups = slices.Clip(groups[:min(len(groups), tracedGroupsTold)])
 		if !sum.None() {
 			ns.facts.Traced = sum.Sums()
 		}
@@ -95,42 +111,45 @@ func (r *reading) follow(ctx context.Context, during time.Duration) {
 }
 
 // makersOf tells who made a time-wait socket of a namespace, nil where nothing was traced.
-func (r *reading) makersOf(ns *namespace) func(*sockdiag.Socket) (maker, bool) {
+func (r *reading) makersOf(ns *namespace) func(*tcp.Socket) (group.Maker, bool) {
 	if len(r.followed.makers) == 0 {
 		return nil
 	}
 	id := ns.traceID()
-	return func(s *sockdiag.Socket) (maker, bool) {
+	return func(s *tcp.Socket) (group.Maker, bool) {
 		owner, known := r.followed.makers[trace.Socket{Netns: id, Cookie: s.Cookie}]
-		return maker{owner.Process, owner.Cgroup}, known
+		return group.Maker{Process: owner.Process, Cgroup: owner.Cgroup}, known
 	}
 }
 
 // seen are the programs that were seen to open or close connections of a group, the busiest
 // first, and the sum of what they did. g is nil where no socket of it is left.
-func (r *reading) seen(ns *namespace, role tcp.Role, key groupKey, g *group) ([]snapshot.Owner, *snapshot.TracedSums) {
+func (r *reading) seen(ns *namespace, role tcp.Role, key group.Key, g *group.Group) ([]snapshot.Owner, *snapshot.TracedSums) {
 	programs := r.followed.programs[followedKey{ns.traceID(), role, key}]
 	if len(programs) == 0 {
 		return nil, nil
 	}
 	var sum snapshot.TracedCounts
-	byMaker := map[maker]*snapshot.Owner{}
+	byMaker := map[group.Maker]*snapshot.Owner{}
 	var owners []*snapshot.Owner
 	for _, p := range programs {
 		sum.Add(&p.TracedCounts)
 		if p.Process == "" {
 			continue // before the tracing, and nobody at work
 		}
-		m := maker{p.Process, p.Cgroup}
+		m := group.Maker{Process: p.Process, Cgroup: p.Cgroup}
 		o := byMaker[m]
 		if o == nil {
-			o = &snapshot.Owner{Process: p.Process, PID: p.PID, Container: p.Container, Pod: p.Pod, How: snapshot.Seen, Traced: &snapshot.TracedSums{}}
+			o = &snapshot.Owner{
+				Process: p.Process, PID: p.PID, Container: p.Container, Pod: p.Pod,
+				How: snapshot.Seen, Traced: &snapshot.TracedSums{},
+			}
 			byMaker[m] = o
 			owners = append(owners, o)
 			if g != nil {
-				o.Sockets = g.makers[m]
+				o.Sockets = g.Makers[m]
 			}
-			if now, err := proc.Process(p.PID); err == nil && now.Comm == p.Process {
+			if now, err := r.proc.Process(p.PID); err == nil && now.Comm == p.Process {
 				o.Started, o.Descriptors, o.DescriptorLimit = now.Started, now.Descriptors, now.DescriptorLimit
 			}
 		}
@@ -139,12 +158,20 @@ func (r *reading) seen(ns *namespace, role tcp.Role, key groupKey, g *group) ([]
 	slices.SortStableFunc(owners, func(a, b *snapshot.Owner) int {
 		return cmp.Or(cmp.Compare(busy(&b.Traced.TracedCounts), busy(&a.Traced.TracedCounts)), cmp.Compare(a.Process, b.Process))
 	})
-	told := make([]snapshot.Owner, 0, ownersKept)
-	for _, o := range owners[:min(len(owners), ownersKept)] {
+	told := make([]snapshot.Owner, 0, ownersTold)
+	for _, o := range owners[:min(len(owners), ownersTold)] {
 		o.Traced.Spreads = o.Traced.Spread()
 		told = append(told, *o)
 	}
 	return told, sum.Sums()
+}
+
+// traceRole is the role in which tracing knows a group.
+func traceRole(g *group.Group) tcp.Role {
+	if g.Role == tcp.Acceptor {
+		return tcp.Acceptor
+	}
+	return tcp.Connector
 }
 
 // busy is how much a program did.

@@ -1,6 +1,9 @@
 package collect
 
 import (
+	"slices"
+	"time"
+
 	"linger/internal/kernel/host"
 	"linger/internal/kernel/procnet"
 	"linger/internal/kernel/sysctl"
@@ -9,7 +12,7 @@ import (
 
 // readHost reads what all namespaces share.
 func (r *reading) readHost() {
-	h, err := host.Read(string(proc))
+	h, err := host.Read(r.roots.Proc)
 	if err != nil {
 		r.gap("", "some of the host's name, memory, load and pressure", "a mounted /proc", err)
 	}
@@ -29,17 +32,15 @@ func (r *reading) readHost() {
 	}
 	// A key of the whole host is absent in every namespace but the first, so that
 	// this reads less where linger itself runs in another one.
-	settings, err := sysctl.ReadAll(sysctl.HostWide)
+	settings, err := sysctl.Tree(r.roots.Proc).ReadAll(sysctl.HostWide)
 	if err != nil {
 		r.gap("", "some sysctls of the whole host", "a mounted and readable /proc/sys", err)
 	}
 	out.Settings = settings
 
-	values, problems := sysctl.Boot("/", append(sysctl.PerNamespace[:len(sysctl.PerNamespace):len(sysctl.PerNamespace)], sysctl.HostWide...))
-	for _, v := range values {
-		out.Boot = append(out.Boot, snapshot.BootSetting{Key: v.Key, Value: v.Value, File: v.File, Line: v.Line, Loaders: v.Loaders})
-	}
-	for _, err := range problems {
+	r.boot.read(r.roots.Disk, r.snapshot.TakenAt)
+	out.Boot = slices.Clone(r.boot.settings)
+	for _, err := range r.boot.problems {
 		r.gap("", "what the files of sysctl.d would set", "read access to them", err)
 	}
 
@@ -49,15 +50,30 @@ func (r *reading) readHost() {
 		out.TCPMemoryPages = r.namespaces[0].sockstat.MemoryPages
 	}
 
-	softnet, err := procnet.ReadSoftnet()
+	softnet, err := procnet.ReadSoftnet(r.roots.Proc)
 	if err != nil {
 		r.gap("", "softnet_stat", "a mounted /proc", err)
 	}
 	out.Softnet = snapshot.NewCounters(softnet, nil)
 }
 
-func (r *reading) readSoftnetAgain() {
-	if again, err := procnet.ReadSoftnet(); err == nil {
-		r.snapshot.Host.Softnet = snapshot.NewCounters(r.snapshot.Host.Softnet.Total, again)
+// bootFreshFor is how long it is believed what the files of sysctl.d say: there may be hundreds.
+const bootFreshFor = time.Minute
+
+// bootFiles are what the files on disk would set at the next boot, as read last.
+type bootFiles struct {
+	readAt   time.Time
+	settings []snapshot.BootSetting
+	problems []error
+}
+
+func (b *bootFiles) read(root string, now time.Time) {
+	if !b.readAt.IsZero() && now.Sub(b.readAt) < bootFreshFor {
+		return
+	}
+	values, problems := sysctl.Boot(root, slices.Concat(sysctl.PerNamespace, sysctl.HostWide))
+	*b = bootFiles{readAt: now, problems: problems}
+	for _, v := range values {
+		b.settings = append(b.settings, snapshot.BootSetting{Key: v.Key, Value: v.Value, File: v.File, Line: v.Line, Loaders: v.Loaders})
 	}
 }

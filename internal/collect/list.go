@@ -25,25 +25,24 @@ type ListOptions struct {
 	Roles []tcp.Role
 }
 
-// heldForOwners is how many sockets are held at a time to ask for their owners: that
+// batchSize is how many sockets are kept at a time to ask for their owners: that
 // is a walk over all descriptors of the host, and must not be made for each socket.
-const heldForOwners = 16 << 10
+const batchSize = 16 << 10
 
 // List calls visit for each socket, one namespace after the other, and returns what
-// could not be read. It keeps at most heldForOwners sockets, however many there are.
+// could not be read. It keeps at most batchSize sockets, however many there are.
 // The kernel itself leaves out what the options do not ask for, but for roles. When visit
 // fails List stops with its error; when ctx is cancelled it ends with a gap.
 func List(ctx context.Context, o ListOptions, visit func(*snapshot.Socket) error) ([]snapshot.Gap, error) {
-	r := &reading{options: Options{Netns: o.Netns}, snapshot: snapshot.Snapshot{Gaps: []snapshot.Gap{}}}
-	if err := r.choose(); err != nil {
+	s, err := Open(ctx, Options{Netns: o.Netns})
+	if err != nil {
 		return nil, err
 	}
-	defer r.close()
-	r.each("entering namespaces", func(ns *namespace) { r.enter(ctx, ns) })
-	if err := r.dropUnread(); err != nil {
+	defer s.Close()
+	r, err := s.begin(ctx)
+	if err != nil {
 		return nil, err
 	}
-	r.index = newListenerIndex(r.namespaces)
 
 	l := list{reading: r, options: o, visit: visit}
 	l.request = sockdiag.Request{
@@ -63,7 +62,7 @@ func List(ctx context.Context, o ListOptions, visit func(*snapshot.Socket) error
 		r.gap("", "all of it", "to be left to end", fmt.Errorf("interrupted: %w", context.Cause(ctx)))
 	case l.unreadable > 0:
 		r.gap("", "owners of some sockets", needsRights("CAP_SYS_PTRACE"), errUnreadable(l.unreadable))
-	case l.missing > 0 && processesHidden():
+	case l.missing > 0 && s.processesHidden():
 		r.gap("", "owners of sockets", "a /proc that shows all processes (no hidepid, the host's PID namespace)",
 			fmt.Errorf("%d sockets belong to no process in /proc", l.missing))
 	}
@@ -77,7 +76,7 @@ type list struct {
 	request sockdiag.Request
 	visit   func(*snapshot.Socket) error
 
-	held []sockdiag.Socket
+	batch []tcp.Socket
 	// missing counts the sockets with a file whose owner was not found, unreadable the
 	// processes that did not show theirs.
 	missing, unreadable int
@@ -94,11 +93,7 @@ func (l *list) namespace(ctx context.Context, ns *namespace) error {
 	if l.empty(ns) || ctx.Err() != nil {
 		return nil
 	}
-	conn, err := sockdiag.Dial(ns.handle.FD())
-	if err == nil {
-		defer conn.Close()
-		err = l.dump(ctx, ns, conn)
-	}
+	err := l.dump(ctx, ns)
 	var stopped *stoppedError
 	switch {
 	case errors.As(err, &stopped):
@@ -112,7 +107,7 @@ func (l *list) namespace(ctx context.Context, ns *namespace) error {
 // stoppedError is what visit returned.
 type stoppedError struct{ error }
 
-func (l *list) dump(ctx context.Context, ns *namespace, conn *sockdiag.Conn) error {
+func (l *list) dump(ctx context.Context, ns *namespace) error {
 	within, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	tell := func() {
@@ -120,11 +115,11 @@ func (l *list) dump(ctx context.Context, ns *namespace, conn *sockdiag.Conn) err
 			stop(&stoppedError{err})
 		}
 	}
-	err := conn.Dump(within, l.request, func(s *sockdiag.Socket) {
+	err := ns.dump(within, l.request, func(s *tcp.Socket) {
 		if within.Err() != nil || !l.wants(ns, s) {
 			return
 		}
-		if l.held = append(l.held, *s); len(l.held) == heldForOwners {
+		if l.batch = append(l.batch, *s); len(l.batch) == batchSize {
 			tell()
 		}
 	})
@@ -134,36 +129,36 @@ func (l *list) dump(ctx context.Context, ns *namespace, conn *sockdiag.Conn) err
 	return cmp.Or(context.Cause(within), err)
 }
 
-func (l *list) wants(ns *namespace, s *sockdiag.Socket) bool {
+func (l *list) wants(ns *namespace, s *tcp.Socket) bool {
 	return (s.State != tcp.FinWait2 && s.State != tcp.FinWait2TimeWait || slices.Contains(l.request.States, s.State)) &&
 		l.request.Filter.Chooses(s) &&
 		(len(l.options.Roles) == 0 || slices.Contains(l.options.Roles, l.role(ns, s)))
 }
 
 // role is told by listeners alone: to tell it by fan-out takes all connections.
-func (l *list) role(ns *namespace, s *sockdiag.Socket) tcp.Role {
+func (l *list) role(ns *namespace, s *tcp.Socket) tcp.Role {
 	switch {
 	case s.State == tcp.Listen || s.State == tcp.Close || s.State == tcp.BoundInactive:
 		return ""
-	case l.reading.index.ports[s.RemotePort] && l.reading.index.remote(ns.index, s.Remote, s.RemotePort):
+	case l.reading.index.Listens(s.RemotePort) && l.reading.index.Remote(ns.index, s.Remote, s.RemotePort):
 		return tcp.Connector
-	case l.reading.index.ports[s.LocalPort] && l.reading.index.covers(ns.index, s.Local, s.LocalPort):
+	case l.reading.index.Listens(s.LocalPort) && l.reading.index.Covers(ns.index, s.Local, s.LocalPort):
 		return tcp.Acceptor
 	default:
 		return tcp.RoleUnknown
 	}
 }
 
-// tell visits the sockets that are held, with their owners.
+// tell visits the sockets of the batch, with their owners.
 func (l *list) tell(ctx context.Context, ns *namespace) error {
-	defer func() { l.held = l.held[:0] }()
+	defer func() { l.batch = l.batch[:0] }()
 	inodes := map[uint64]struct{}{}
-	for _, s := range l.held {
+	for _, s := range l.batch {
 		if s.Inode != 0 {
 			inodes[uint64(s.Inode)] = struct{}{}
 		}
 	}
-	found, err := proc.Owners(context.WithoutCancel(ctx), inodes)
+	found, err := l.reading.proc.Owners(context.WithoutCancel(ctx), inodes)
 	if err != nil {
 		l.reading.gap("", "owners of sockets", "a mounted /proc", err)
 	}
@@ -171,8 +166,8 @@ func (l *list) tell(ctx context.Context, ns *namespace) error {
 		l.missing += missing
 		l.unreadable = max(l.unreadable, found.Unreadable)
 	}
-	for i := range l.held {
-		s := &l.held[i]
+	for i := range l.batch {
+		s := &l.batch[i]
 		out := snapshot.Socket{
 			Netns: ns.label(), Inode: ns.facts.Inode,
 			State: s.State.String(), Role: l.role(ns, s),

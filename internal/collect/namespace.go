@@ -5,52 +5,36 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 
-	"linger/internal/kernel/conntrack"
-	"linger/internal/kernel/netns"
 	"linger/internal/kernel/procnet"
 	"linger/internal/kernel/sockdiag"
-	"linger/internal/kernel/sysctl"
 	"linger/internal/snapshot"
+	"linger/internal/snapshot/group"
 	"linger/internal/tcp"
 )
 
-// namespace is one namespace while it is read.
+// namespace is what one reading sees of a namespace.
 type namespace struct {
-	index  int // in reading.namespaces
-	found  netns.Found
-	handle *netns.Handle
-	facts  snapshot.Namespace
-	err    error // why it could not be entered
+	*door
+	index int // in reading.namespaces
+	facts snapshot.Namespace
+	err   error // why it could not be entered
 
-	sockets        *sockdiag.Conn // nil where there is no TCP
-	listenerInodes []uint32       // by position in facts.Listeners
-	groups         []*group
-	// The same groups by what their connections share.
-	connectors, acceptors map[groupKey]*group
-	// What connect() makes of their TIME_WAIT sockets, nil where that was not read.
-	takeovers map[*group]*snapshot.Takeover
-
-	// The first reading.
-	counters  map[string]uint64
-	conntrack *conntrack.Table
-	sockstat  procnet.Sockstat
-}
-
-func (ns *namespace) close() {
-	if ns.sockets != nil {
-		ns.sockets.Close()
-	}
-	if ns.handle != nil {
-		ns.handle.Close()
-	}
+	sockstat procnet.Sockstat
+	// connected is false where it has no connections, and a look for some can be spared.
+	connected bool
+	// still is true where the sockets are what they were when they were last walked over.
+	still          bool
+	listenerInodes []uint32 // by position in facts.Listeners
+	sorted         group.Sorted
+	// What connect() makes of the groups' TIME_WAIT sockets, nil where that was not read.
+	takeovers map[*group.Group]*snapshot.Takeover
+	// rise is what rose, nil where that is not known.
+	rise *snapshot.NamespaceInterval
 }
 
 // label is for gaps, which may arise before the label is known.
@@ -61,109 +45,9 @@ func (ns *namespace) label() string {
 	return ns.found.Path
 }
 
-// needsRights is what closes a gap that the kernel's checks of rights made: to look
-// at a process takes CAP_SYS_PTRACE, to enter a namespace CAP_SYS_ADMIN.
-func needsRights(capability string) string {
-	if os.Geteuid() == 0 {
-		return capability + ", which this root lacks there"
-	}
-	return "root"
-}
-
-// choose finds the namespaces that the options name.
-func (r *reading) choose() error {
-	own, err := netns.Current()
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNoNamespace, err)
-	}
-	defer own.Close()
-	r.hostInode = hostInode()
-	found, problems := netns.Discover(string(proc))
-	all := len(r.options.Netns) == 0
-	var chosen []netns.Found
-	for _, name := range r.options.Netns {
-		if name == "all" {
-			all = true
-			continue
-		}
-		one, err := resolve(found, name)
-		if err != nil {
-			return err
-		}
-		chosen = append(chosen, one)
-	}
-	if all {
-		chosen = append(chosen, found...)
-		chosen = append(chosen, netns.Found{Inode: own.Inode(), Path: string(proc) + "/thread-self/ns/net"})
-		for _, problem := range problems {
-			r.gap("", "some network namespaces", needsRights("CAP_SYS_PTRACE"), problem)
-		}
-		if processesHidden() {
-			r.gap("", "some network namespaces", "a /proc that shows all processes (no hidepid)",
-				errors.New("/proc lists only some of the processes"))
-		}
-	}
-	seen := map[uint64]bool{}
-	for _, f := range chosen {
-		if seen[f.Inode] {
-			continue
-		}
-		seen[f.Inode] = true
-		ns := &namespace{index: len(r.namespaces), found: f}
-		ns.facts.Own = f.Inode == own.Inode()
-		ns.facts.Addresses, ns.facts.Listeners = []netip.Addr{}, []snapshot.Listener{}
-		r.namespaces = append(r.namespaces, ns)
-	}
-	return nil
-}
-
-// Locate is the path of the namespace that a name means: under /run/netns, of a
-// process, or a path itself.
-func Locate(name string) (string, error) {
-	found, err := resolve(nil, name)
-	return found.Path, err
-}
-
-// resolve finds one namespace by its name under /run/netns, by a process in it,
-// or by the path of its file.
-func resolve(found []netns.Found, name string) (netns.Found, error) {
-	path := filepath.Join("/run/netns", name)
-	if strings.Contains(name, "/") {
-		path = name
-	} else if _, err := os.Stat(path); err != nil {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			return netns.Found{}, fmt.Errorf("%w: %s is no name under /run/netns, no process id and no path", ErrUnknownNamespace, name)
-		}
-		path = fmt.Sprintf("%s/%d/ns/net", proc, pid)
-	}
-	h, err := netns.Open(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, netns.ErrNotNamespace):
-		return netns.Found{}, fmt.Errorf("%w: %s: %w", ErrUnknownNamespace, name, err)
-	case err != nil:
-		return netns.Found{}, fmt.Errorf("%w: %s: %w (needs %s)", ErrNoNamespace, name, err, needsRights("CAP_SYS_PTRACE"))
-	}
-	defer h.Close()
-	for _, f := range found {
-		if f.Inode == h.Inode() {
-			return f, nil
-		}
-	}
-	return netns.Found{Inode: h.Inode(), Path: path}, nil
-}
-
 // enter reads all of a namespace but its connections.
 func (r *reading) enter(ctx context.Context, ns *namespace) {
 	if ns.err = ctx.Err(); ns.err != nil {
-		return
-	}
-	if ns.facts.Own {
-		ns.handle, ns.err = netns.Current()
-	} else {
-		ns.handle, ns.err = netns.Open(ns.found.Path)
-	}
-	if ns.err != nil {
 		return
 	}
 	ns.facts.Inode = ns.handle.Inode()
@@ -171,25 +55,37 @@ func (r *reading) enter(ctx context.Context, ns *namespace) {
 	if ns.found.Name != "" || ns.found.PID == 0 && !ns.facts.Own {
 		ns.facts.Path = ns.found.Path
 	}
-	ns.facts.Label = r.labelOf(ns)
+	now := r.snapshot.TakenAt
+	stale := ns.files == nil || now.Sub(ns.readAt) >= freshFor
+	if stale || ns.labelPID != ns.found.PID {
+		ns.door.label, ns.labelPID = r.labelOf(ns.door), ns.found.PID
+	}
+	ns.facts.Label = ns.door.label
 	ns.err = ns.handle.Do(func() error {
+		if stale {
+			ns.openFiles(r.roots.Proc, now)
+		}
 		r.readInside(ctx, ns)
 		return nil
 	})
+	if !r.keepFiles {
+		ns.closeFiles()
+	}
 }
 
 // readInside runs on a thread that is in the namespace.
 func (r *reading) readInside(ctx context.Context, ns *namespace) {
-	var err error
-	if ns.facts.Cookie, err = ns.handle.Cookie(); err != nil {
-		r.gap(ns.label(), "the namespace's cookie", "kernel 5.14", err)
+	for _, g := range ns.gaps {
+		r.gap(ns.label(), g.what, g.needs, g.cause)
 	}
-	if ns.counters, err = procnet.ReadCounters(); err != nil {
+	ns.facts.Cookie, ns.facts.Settings = ns.cookie, maps.Clone(ns.settings)
+
+	counters, err := ns.files.Counters()
+	if err != nil {
 		r.gap(ns.label(), "counters", "a mounted /proc", err)
 	}
-	ns.facts.Counters = snapshot.NewCounters(ns.counters, nil)
-
-	if ns.sockstat, err = procnet.ReadSockstat(); err != nil {
+	ns.facts.Counters.Total = counters
+	if ns.sockstat, err = ns.files.Sockstat(); err != nil {
 		r.gap(ns.label(), "sockstat", "a mounted /proc", err)
 	}
 	if s := ns.sockstat; s.InUse4 != nil && s.TimeWait != nil {
@@ -198,15 +94,8 @@ func (r *reading) readInside(ctx context.Context, ns *namespace) {
 			ns.facts.Sockstat.InUse6 = *s.InUse6
 		}
 	}
-
-	if ns.facts.Settings, err = sysctl.ReadAll(sysctl.PerNamespace); err != nil {
-		r.gap(ns.label(), "some sysctls", "a mounted and readable /proc/sys", err)
-	}
-	if ns.conntrack, err = conntrack.Read(); err != nil {
+	if ns.facts.Conntrack, err = ns.conntrack(); err != nil {
 		r.gap(ns.label(), "connection tracking", "a mounted and readable /proc/sys", err)
-	}
-	if ns.conntrack != nil {
-		ns.facts.Conntrack = conntrackFacts(ns.conntrack, nil)
 	}
 
 	if addrs, err := net.InterfaceAddrs(); err != nil {
@@ -220,17 +109,16 @@ func (r *reading) readInside(ctx context.Context, ns *namespace) {
 		ns.facts.SocketsRead, ns.facts.SocketsComplete = true, true
 		return
 	}
-	if err := r.readListeners(ctx, ns); err != nil && ctx.Err() == nil {
+	if err := ns.readListeners(ctx); err != nil && ctx.Err() == nil {
 		r.gap(ns.label(), "sockets", "sock_diag (CONFIG_INET_DIAG, module tcp_diag)", err)
+	}
+	if !r.keepFiles && !ns.connected {
+		ns.closeSockets()
 	}
 }
 
-func (r *reading) readListeners(ctx context.Context, ns *namespace) error {
-	conn, err := sockdiag.Dial(0)
-	if err != nil {
-		return err
-	}
-	err = conn.Dump(ctx, sockdiag.Request{States: []tcp.State{tcp.Listen}}, func(s *sockdiag.Socket) {
+func (ns *namespace) readListeners(ctx context.Context) error {
+	err := ns.dump(ctx, sockdiag.Request{States: []tcp.State{tcp.Listen}}, func(s *tcp.Socket) {
 		ns.facts.States[s.State]++
 		ns.facts.Listeners = append(ns.facts.Listeners, snapshot.Listener{
 			Local:       tcp.Endpoint{Addr: s.Local.Netip(), Port: s.LocalPort},
@@ -241,7 +129,6 @@ func (r *reading) readListeners(ctx context.Context, ns *namespace) error {
 		ns.listenerInodes = append(ns.listenerInodes, s.Inode)
 	})
 	if err != nil {
-		conn.Close()
 		return err
 	}
 	if s := ns.facts.Sockstat; s != nil && s.TimeWait == 0 && s.InUse4+s.InUse6 <= int64(len(ns.facts.Listeners)) {
@@ -249,11 +136,46 @@ func (r *reading) readListeners(ctx context.Context, ns *namespace) error {
 		// Connections are in a table that all namespaces share, and to look for none in
 		// it takes tens of milliseconds beside a busy one.
 		ns.facts.SocketsRead, ns.facts.SocketsComplete = true, true
-		conn.Close()
 		return nil
 	}
-	ns.sockets = conn
+	ns.connected = true
 	return nil
+}
+
+// conntrack is the connection-tracking table as it is now, nil where there is none.
+func (ns *namespace) conntrack() (*snapshot.Conntrack, error) {
+	if ns.tracked == nil {
+		return nil, nil
+	}
+	table, err := ns.tracked.Read()
+	if table == nil {
+		return nil, err
+	}
+	return &snapshot.Conntrack{
+		Count:          table.Count,
+		Max:            table.Max,
+		TimeoutSeconds: maps.Clone(table.TimeoutSeconds),
+		Counters:       snapshot.Counters{Total: table.Counters},
+	}, err
+}
+
+// countersOf reads what counts up, once more.
+func (r *reading) countersOf(ns *namespace) (counters map[string]uint64, tracked *snapshot.Conntrack, err error) {
+	if ns.files == nil {
+		err = ns.handle.Do(func() error {
+			ns.openFiles(r.roots.Proc, r.snapshot.TakenAt)
+			return nil
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		defer ns.closeFiles()
+	}
+	if counters, err = ns.files.Counters(); err != nil {
+		return nil, nil, err
+	}
+	tracked, err = ns.conntrack()
+	return counters, tracked, err
 }
 
 func addresses(addrs []net.Addr) []netip.Addr {
@@ -268,48 +190,19 @@ func addresses(addrs []net.Addr) []netip.Addr {
 	return out
 }
 
-func conntrackFacts(first, second *conntrack.Table) *snapshot.Conntrack {
-	var again map[string]uint64
-	now := first
-	if second != nil {
-		now, again = second, second.Counters
-	}
-	return &snapshot.Conntrack{
-		Count:          now.Count,
-		Max:            now.Max,
-		TimeoutSeconds: now.TimeoutSeconds,
-		Counters:       snapshot.NewCounters(first.Counters, again),
-	}
-}
-
-// readAgain is the second look at what counts up.
-func (r *reading) readAgain(ns *namespace) {
-	err := ns.handle.Do(func() error {
-		counters, err := procnet.ReadCounters()
-		if err != nil {
-			return err
-		}
-		ns.facts.Counters = snapshot.NewCounters(ns.counters, counters)
-		if ns.conntrack == nil {
-			return nil
-		}
-		table, err := conntrack.Read()
-		if table != nil {
-			ns.facts.Conntrack = conntrackFacts(ns.conntrack, table)
-		}
-		return err
-	})
-	if err != nil {
-		r.gap(ns.label(), "counters a second time", "a mounted /proc", err)
-	}
-}
-
 // timeWaitLeftEarly tells whether sockets left TIME_WAIT before their time in
 // the window: taken over by connect(), or never kept.
 func (ns *namespace) timeWaitLeftEarly() bool {
-	recycled, _ := ns.facts.Counters.Rose("TcpExtTWRecycled")
-	overflowed, _ := ns.facts.Counters.Rose("TcpExtTCPTimeWaitOverflow")
-	return recycled+overflowed > 0
+	return ns.rose("TcpExtTWRecycled")+ns.rose("TcpExtTCPTimeWaitOverflow") > 0
+}
+
+// rose is by how much a counter is known to have risen.
+func (ns *namespace) rose(name string) uint64 {
+	if ns.rise == nil {
+		return 0
+	}
+	rise, _ := ns.rise.Counters.Rose(name)
+	return rise
 }
 
 // dropUnread leaves out the namespaces that could not be entered: those that are
@@ -330,7 +223,6 @@ func (r *reading) dropUnread() error {
 			ns.err = fmt.Errorf("%s: %w (needs %s)", ns.label(), ns.err, needsRights("CAP_SYS_ADMIN"))
 		}
 		problems = append(problems, ns.err)
-		ns.close()
 	}
 	r.namespaces = read
 	if len(read) == 0 && !slices.ContainsFunc(problems, interrupted) {

@@ -3,8 +3,8 @@ package collect
 import (
 	"slices"
 
-	"linger/internal/kernel/sockdiag"
 	"linger/internal/snapshot"
+	"linger/internal/snapshot/group"
 	"linger/internal/tcp"
 )
 
@@ -19,9 +19,9 @@ func (r *reading) join() {
 		for i := range ns.facts.Groups {
 			out := &ns.facts.Groups[i]
 			if out.Role == tcp.Acceptor {
-				r.joinClients(ns, ns.groups[i], out)
+				r.joinClients(ns, ns.sorted.Groups[i], out)
 			} else {
-				out.Peer = r.acceptorOf(ns, ns.groups[i])
+				out.Peer = r.acceptorOf(ns, ns.sorted.Groups[i])
 			}
 		}
 	}
@@ -30,16 +30,12 @@ func (r *reading) join() {
 // acceptorOf is the end that listens. Where several namespaces have the address
 // and listen, the one that counted the same connections is meant; and the only one
 // that was read is not it, where it must have counted them and has not.
-func (r *reading) acceptorOf(ns *namespace, g *group) *snapshot.Peer {
-	candidates := r.index.remoteNamespaces(ns.index, g.key.remote, g.key.port)
-	if len(candidates) > 1 || g.states[tcp.Established] >= mirroredFrom {
+func (r *reading) acceptorOf(ns *namespace, g *group.Group) *snapshot.Peer {
+	candidates := r.index.RemoteNamespaces(ns.index, g.Remote, g.Port)
+	if len(candidates) > 1 || g.States[tcp.Established] >= mirroredFrom {
 		candidates = slices.DeleteFunc(slices.Clone(candidates), func(i int) bool {
-			other := r.namespaces[i].acceptors[groupKey{local: g.key.remote, port: g.key.port}]
-			if other == nil {
-				return true
-			}
-			_, known := other.clients.byAddr[g.key.local]
-			return !known && !other.clients.folded
+			other := r.namespaces[i].sorted.Acceptor(group.Key{Local: g.Remote, Port: g.Port})
+			return other == nil || !other.MayHaveClient(g.Local)
 		})
 	}
 	if len(candidates) != 1 {
@@ -47,23 +43,23 @@ func (r *reading) acceptorOf(ns *namespace, g *group) *snapshot.Peer {
 	}
 	at := r.namespaces[candidates[0]]
 	peer := at.peer()
-	peer.Owners = r.listening(at, g.key.remote, g.key.port)
+	peer.Owners = r.listening(at, g.Remote, g.Port)
 	return peer
 }
 
 // joinClients finds the namespaces of an acceptor's clients.
-func (r *reading) joinClients(ns *namespace, g *group, out *snapshot.Group) {
+func (r *reading) joinClients(ns *namespace, g *group.Group, out *snapshot.Group) {
 	joined := map[int]int{} // sockets by namespace
 	for i := range out.Clients {
 		c := &out.Clients[i]
-		addr := sockdiag.Addr(c.Addr.As16())
-		from, known := r.index.only(ns.index, addr)
+		addr := tcp.Addr(c.Addr.As16())
+		from, known := r.index.Only(ns.index, addr)
 		if !known {
 			continue
 		}
 		at := r.namespaces[from]
-		key := groupKey{addr, g.key.local, g.key.port}
-		other := at.connectors[key]
+		key := group.Key{Local: addr, Remote: g.Local, Port: g.Port}
+		other := at.sorted.Connector(key)
 		if other == nil && c.Sockets-c.TimeWait >= mirroredFrom && at.facts.SocketsComplete && at.facts.Other == nil {
 			continue // another that has the same address, where nobody reads
 		}
@@ -72,11 +68,11 @@ func (r *reading) joinClients(ns *namespace, g *group, out *snapshot.Group) {
 			c.Peer.Owners = r.ownersOf(at, other)
 		} else {
 			if c.Peer.Owners, _ = r.seen(at, tcp.Connector, key, nil); len(c.Peer.Owners) == 0 {
-				c.Peer.Owners = r.owners.inferred(at, key, g.closesGoOn())
+				c.Peer.Owners = r.inferred(at, key, g.ClosesGoOn())
 			}
 		}
 		joined[from] += c.Sockets
-		if out.Peer == nil && 2*joined[from] > g.sockets {
+		if out.Peer == nil && 2*joined[from] > g.Sockets {
 			out.Peer = c.Peer
 		}
 	}

@@ -6,13 +6,21 @@ import (
 	"sync"
 
 	"linger/internal/kernel/sockdiag"
-	"linger/internal/snapshot"
+	"linger/internal/snapshot/group"
 	"linger/internal/tcp"
 )
 
-// maxGroupsOfHost is how many groups a snapshot keeps of all namespaces, but for
-// minGroups of each.
-const maxGroupsOfHost = 8192
+// Sizes that bound the memory of a reading whatever the number of sockets. A
+// group takes about half a kilobyte.
+const (
+	// maxGroups is how many groups one namespace keeps.
+	maxGroups = 4096
+	// minGroups is kept of each namespace even where others took all the room.
+	minGroups = 64
+	// maxGroupsOfHost is how many groups a snapshot keeps of all namespaces, but for
+	// minGroups of each.
+	maxGroupsOfHost = 8192
+)
 
 // groupRoom shares out maxGroupsOfHost among namespaces, first come first
 // served.
@@ -43,36 +51,27 @@ var liveStates = []tcp.State{
 	tcp.CloseWait, tcp.LastAck, tcp.Closing, tcp.NewSynRecv,
 }
 
-// fans are reused: one is half a megabyte.
-var fans = sync.Pool{New: func() any { return new(fan) }}
-
 // readSockets reads the connections of a namespace and gathers them into groups.
 func (r *reading) readSockets(ctx context.Context, ns *namespace, room *groupRoom) {
-	if ns.sockets == nil {
+	if !ns.connected {
 		return
 	}
-	ports, known := ns.facts.Settings.PortRange()
-	if !known {
-		ports = tcp.PortRange{Low: 1, High: 0} // holds no port
+	var err error
+	if ns.still {
+		ns.sorted = ns.walked.sorted
+	} else {
+		capacity := room.take()
+		sorter := group.NewSorter(r.index, ns.index, ns.facts.Settings, capacity, r.makersOf(ns))
+		err = ns.dump(ctx, sockdiag.Request{States: connections}, sorter.Add)
+		ns.sorted = sorter.Done()
+		room.giveBack(capacity - len(ns.sorted.Groups))
+		defer func() { ns.walked = ns.walkOf(r.snapshot.TakenAt) }()
 	}
-	f := fans.Get().(*fan)
-	defer fans.Put(f)
-	capacity := room.take()
-	gr := newGrouper(r.index, ns.index, ports, capacity, f)
-	gr.makerOf = r.makersOf(ns)
-	gr.youngAbove = youngAbove(ns.facts.Settings)
-	err := ns.sockets.Dump(ctx, sockdiag.Request{States: connections}, gr.add)
-	ns.groups = gr.done()
-	ns.connectors, ns.acceptors = gr.connectors, gr.acceptors
-	room.giveBack(capacity - len(ns.groups))
 
-	ns.facts.States.Add(widen(gr.states))
-	ns.facts.SelfConnected = gr.self
-	if gr.other.Groups > 0 {
-		ns.facts.Other = &snapshot.Other{Groups: gr.other.Groups, States: gr.other.States}
-	}
+	ns.facts.States.Add(ns.sorted.States)
+	ns.facts.SelfConnected, ns.facts.Other = ns.sorted.SelfConnected, ns.sorted.Other
 	ns.facts.SocketsRead, ns.facts.SocketsComplete = true, err == nil
-	if err == nil && ns.portsScarce(ports) {
+	if ports, known := ns.facts.Settings.PortRange(); err == nil && (!known || ns.portsScarce(ports)) {
 		err = ns.readBoundPorts(ctx)
 	}
 	if err != nil && ctx.Err() == nil {
@@ -82,8 +81,8 @@ func (r *reading) readSockets(ctx context.Context, ns *namespace, room *groupRoo
 
 // portsScarce tells whether any connector uses half of the source ports or more.
 func (ns *namespace) portsScarce(ports tcp.PortRange) bool {
-	return slices.ContainsFunc(ns.groups, func(g *group) bool {
-		return g.role != tcp.Acceptor && 2*widen(g.inRange).Total() >= ports.Size()
+	return slices.ContainsFunc(ns.sorted.Groups, func(g *group.Group) bool {
+		return g.Role != tcp.Acceptor && 2*tcp.StatesOf(g.InRange).Total() >= ports.Size()
 	})
 }
 
@@ -93,19 +92,10 @@ func (ns *namespace) portsScarce(ports tcp.PortRange) bool {
 // read these.
 func (ns *namespace) readBoundPorts(ctx context.Context) error {
 	var bound []uint16
-	err := ns.sockets.Dump(ctx, sockdiag.Request{States: []tcp.State{tcp.BoundInactive}}, func(s *sockdiag.Socket) {
+	err := ns.dump(ctx, sockdiag.Request{States: []tcp.State{tcp.BoundInactive}}, func(s *tcp.Socket) {
 		ns.facts.States[s.State]++
 		bound = append(bound, s.LocalPort)
 	})
 	ns.facts.BoundPorts = tcp.PortSetOf(bound...)
 	return err
-}
-
-// groupOf finds the group that a socket was counted in, nil where that was
-// folded.
-func (ns *namespace) groupOf(s *sockdiag.Socket) *group {
-	if g := ns.connectors[groupKey{s.Local, s.Remote, s.RemotePort}]; g != nil {
-		return g
-	}
-	return ns.acceptors[groupKey{local: s.Local, port: s.LocalPort}]
 }

@@ -6,10 +6,10 @@ import (
 	"slices"
 	"time"
 
-	"linger/internal/kernel/sockdiag"
 	"linger/internal/kernel/timewait"
 	"linger/internal/setting"
 	"linger/internal/snapshot"
+	"linger/internal/snapshot/group"
 	"linger/internal/tcp"
 )
 
@@ -26,19 +26,15 @@ const (
 // namespaces where that matters: it takes a second walk over the kernel's table, and
 // programs that the kernel may not allow.
 func (r *reading) lookAtTimeWait(ctx context.Context) {
-	var iterator *timewait.Iterator
 	for _, ns := range r.namespaces {
 		ports, known := ns.facts.Settings.PortRange()
-		if !known || !slices.ContainsFunc(ns.groups, func(g *group) bool { return g.wantsTakeover(ports) }) || ctx.Err() != nil {
+		if !known || !slices.ContainsFunc(ns.sorted.Groups, func(g *group.Group) bool { return wantsTakeover(g, ports) }) || ctx.Err() != nil {
 			continue
 		}
-		if iterator == nil {
-			var err error
-			if iterator, err = timewait.Load(); err != nil {
-				r.gap("", "which TIME_WAIT sockets connect() may take over, one by one", needsOf(err), err)
-				return
-			}
-			defer iterator.Close()
+		iterator, err := r.iterator.load()
+		if err != nil {
+			r.gap("", "which TIME_WAIT sockets connect() may take over, one by one", needsOf(err), err)
+			return
 		}
 		if err := ns.readTakeover(ctx, iterator, ports); err != nil && ctx.Err() == nil {
 			r.gap(ns.label(), "which TIME_WAIT sockets connect() may take over, one by one", "a BPF iterator over TCP sockets", err)
@@ -53,13 +49,13 @@ func needsOf(err error) string {
 	return "kernel 5.9 with BPF and BTF (CONFIG_DEBUG_INFO_BTF)"
 }
 
-func (g *group) wantsTakeover(ports tcp.PortRange) bool {
-	timeWait := int(g.inRange[tcp.TimeWait])
-	if g.role != tcp.Connector || timeWait == 0 {
+func wantsTakeover(g *group.Group, ports tcp.PortRange) bool {
+	timeWait := int(g.InRange[tcp.TimeWait])
+	if g.Role != tcp.Connector || timeWait == 0 {
 		return false
 	}
 	return 100*timeWait >= takeoverShare*ports.Size() ||
-		g.otherParity >= takeoverBound && 4*int(g.otherParity) >= widen(g.inRange).Total()
+		g.OtherParity >= takeoverBound && 4*int(g.OtherParity) >= tcp.StatesOf(g.InRange).Total()
 }
 
 // readTakeover counts the TIME_WAIT sockets of the namespace's connectors by what
@@ -73,7 +69,7 @@ func (ns *namespace) readTakeover(ctx context.Context, iterator *timewait.Iterat
 	for _, l := range ns.facts.Listeners {
 		taken = taken.Union(tcp.PortSetOf(l.Local.Port))
 	}
-	counted := map[*group]*snapshot.Takeover{}
+	counted := map[*group.Group]*snapshot.Takeover{}
 	var bound [1 << 16]bool
 	err := ns.handle.Do(func() error {
 		return iterator.Each(ctx, func(s *timewait.Socket) {
@@ -81,8 +77,8 @@ func (ns *namespace) readTakeover(ctx context.Context, iterator *timewait.Iterat
 				return
 			}
 			bound[s.LocalPort] = bound[s.LocalPort] || s.Bound
-			g := ns.connectors[groupKey{sockdiag.Addr(s.Local), sockdiag.Addr(s.Remote), s.RemotePort}]
-			if g == nil || g.role != tcp.Connector {
+			g := ns.sorted.Connector(group.Key{Local: tcp.Addr(s.Local), Remote: tcp.Addr(s.Remote), Port: s.RemotePort})
+			if g == nil || g.Role != tcp.Connector {
 				return
 			}
 			t := counted[g]

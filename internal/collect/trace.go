@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"linger/internal/kernel/netns"
 	"linger/internal/kernel/process"
 	"linger/internal/kernel/trace"
 	"linger/internal/snapshot"
@@ -53,6 +54,8 @@ type Trace struct {
 	tracer  *trace.Tracer
 	began   time.Time
 	options TraceOptions
+	session *Session // of all namespaces, nil where another session has the trace
+	proc    process.Tree
 
 	places    map[trace.Netns]place
 	processes map[uint32]process.Label // by pid
@@ -71,12 +74,21 @@ type place struct {
 // StartTrace begins to follow connections. The error says what is missing where that cannot
 // be: the rights, or the kernel's support.
 func StartTrace(ctx context.Context, o TraceOptions) (*Trace, error) {
-	t := newTrace(o)
-	listeners, err := t.survey(ctx)
+	s, err := Open(ctx, Options{})
 	if err != nil {
 		return nil, err
 	}
-	return t, t.load(trace.Options{Family: o.Command, Listeners: listeners})
+	t := newTrace(o)
+	t.session, t.proc = s, s.proc
+	listeners, err := t.survey(ctx)
+	if err == nil {
+		err = t.load(trace.Options{Family: o.Command, Listeners: listeners})
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return t, nil
 }
 
 func newTrace(o TraceOptions) *Trace {
@@ -94,7 +106,7 @@ func (t *Trace) load(o trace.Options) (err error) {
 	if t.tracer, err = trace.Load(o); err != nil {
 		return fmt.Errorf("trace connections: %w (needs %s)", err, traceNeeds(err))
 	}
-	t.cgroups, _ = proc.OpenCgroups() // without them containers are found by processes, while these live
+	t.cgroups, _ = t.proc.OpenCgroups() // without them containers are found by processes, while these live
 	t.began = time.Now()
 	return nil
 }
@@ -119,33 +131,27 @@ func (t *Trace) wanted() (wanted []trace.Netns) {
 
 // survey reads which namespaces there are, and who listens in them.
 func (t *Trace) survey(ctx context.Context) ([]trace.Listener, error) {
-	r := &reading{}
-	if err := r.choose(); err != nil {
+	// A trace may last for days, and must not keep namespaces that are deleted.
+	defer t.session.letGo()
+	r, err := t.session.begin(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer r.close()
-	r.each("entering namespaces", func(ns *namespace) { r.enter(ctx, ns) })
-	if err := r.dropUnread(); err != nil {
+	chosen, _, err := t.session.choose(t.options.Netns)
+	if err != nil {
 		return nil, err
 	}
-	chosen := &reading{options: Options{Netns: t.options.Netns}}
-	if err := chosen.choose(); err != nil {
-		return nil, err
-	}
-	t.remember(r, chosen)
+	t.remember(r.namespaces, chosen)
 	r.findListeners(ctx)
 	return r.listenersToTrace(), nil
 }
 
-// remember takes note of the namespaces' labels, and of those that were chosen.
-func (t *Trace) remember(r, chosen *reading) {
-	wanted := map[uint64]bool{}
-	for _, ns := range chosen.namespaces {
-		wanted[ns.found.Inode] = true
-	}
+// remember takes note of the namespaces' labels, and of those that were chosen; nil is all.
+func (t *Trace) remember(namespaces []*namespace, chosen []netns.Found) {
 	t.places = map[trace.Netns]place{}
-	for _, ns := range r.namespaces {
-		t.places[ns.traceID()] = place{ns.label(), wanted[ns.facts.Inode]}
+	for _, ns := range namespaces {
+		wanted := chosen == nil || slices.ContainsFunc(chosen, func(f netns.Found) bool { return f.Inode == ns.facts.Inode })
+		t.places[ns.traceID()] = place{ns.label(), wanted}
 	}
 }
 
@@ -164,7 +170,7 @@ func (r *reading) findListeners(ctx context.Context) {
 		}
 	}
 	// What may not be read is named as a gap by who looks for all owners, or costs a name.
-	found, _ := proc.Owners(ctx, wanted)
+	found, _ := r.proc.Owners(ctx, wanted)
 	r.owners.learn(found)
 }
 
@@ -189,7 +195,11 @@ func (t *Trace) Close() error {
 	if t.cgroups != nil {
 		t.cgroups.Close()
 	}
-	return t.tracer.Close()
+	err := t.tracer.Close()
+	if t.session != nil {
+		err = errors.Join(err, t.session.Close())
+	}
+	return err
 }
 
 // Beginning is a reading of before anything was counted.
@@ -250,6 +260,9 @@ func (t *Trace) Read(ctx context.Context) (*snapshot.Traced, error) {
 
 // surveyAgain is for namespaces that came since. One that is gone already keeps its number.
 func (t *Trace) surveyAgain(ctx context.Context) {
+	if t.session == nil {
+		return // its session knows all that it chose
+	}
 	before := t.places
 	if _, err := t.survey(ctx); err != nil {
 		t.places = before
@@ -273,8 +286,8 @@ func (t *Trace) place(id trace.Netns, inode uint32) place {
 // rootCgroup is the inode number of the root of cgroup2 (KERNFS_ROOT_INO).
 const rootCgroup = 1
 
-// labelsKept bounds what is remembered of processes and cgroups, which come and go.
-const labelsKept = 1 << 16
+// labelsRemembered bounds what is remembered of processes and cgroups, which come and go.
+const labelsRemembered = 1 << 16
 
 // who finds the container of a process that may have ended: by the cgroup of its sockets, which is
 // there as long as the container is. Where containers are in cgroups of the first version, which
@@ -292,7 +305,7 @@ func (t *Trace) who(pid uint32, name string, cgroup uint64) process.Label {
 	}
 	label, known := t.processes[pid]
 	if !known && pid > 0 {
-		if read, err := proc.Label(int(pid)); err == nil && read.Comm == name {
+		if read, err := t.proc.Label(int(pid)); err == nil && read.Comm == name {
 			label = read
 		}
 		keep(t.processes, pid, label)
@@ -304,7 +317,7 @@ func (t *Trace) who(pid uint32, name string, cgroup uint64) process.Label {
 }
 
 func keep[K comparable](labels map[K]process.Label, key K, label process.Label) {
-	if len(labels) >= labelsKept {
+	if len(labels) >= labelsRemembered {
 		clear(labels)
 	}
 	labels[key] = label

@@ -14,8 +14,8 @@ const (
 	// trackedSample is how many entries of a table are looked at: the interval of a
 	// share is then one percent wide, whatever the size of the table.
 	trackedSample = 16384
-	// translationsKept is how many translations are reported, the busiest.
-	translationsKept = 10
+	// translationsTold is how many translations are reported, the busiest.
+	translationsTold = 10
 	// tableFull is the share of its limit, in percent, from which on a table is looked
 	// into.
 	tableFull = 50
@@ -24,7 +24,7 @@ const (
 // lookIntoTables samples the connection-tracking tables that are filling up or drop.
 func (r *reading) lookIntoTables(ctx context.Context) {
 	for _, ns := range r.namespaces {
-		if c := ns.facts.Conntrack; c == nil || c.Count == 0 || !worthALook(c) {
+		if c := ns.facts.Conntrack; c == nil || c.Count == 0 || !worthALook(c, ns.rise) {
 			continue
 		}
 		err := ns.handle.Do(func() error {
@@ -38,16 +38,14 @@ func (r *reading) lookIntoTables(ctx context.Context) {
 	}
 }
 
-func worthALook(c *snapshot.Conntrack) bool {
+func worthALook(c *snapshot.Conntrack, rise *snapshot.NamespaceInterval) bool {
 	if c.Max > 0 && 100*c.Count >= tableFull*c.Max {
 		return true
 	}
-	for _, name := range []string{"drop", "early_drop", "insert_failed"} {
-		if rise, _ := c.Counters.Rose(name); rise > 0 {
-			return true
-		}
-	}
-	return false
+	return rise != nil && slices.ContainsFunc([]string{"drop", "early_drop", "insert_failed"}, func(name string) bool {
+		n, _ := rise.Conntrack.Rose(name)
+		return n > 0
+	})
 }
 
 type translationKey struct {
@@ -89,6 +87,6 @@ func sampleTable(ctx context.Context) (*snapshot.ConntrackSample, error) {
 		return cmp.Or(cmp.Compare(b.Entries, a.Entries), cmp.Compare(a.Destination.String(), b.Destination.String()),
 			cmp.Compare(a.Source.String(), b.Source.String()))
 	})
-	out.Translations = slices.Clip(out.Translations[:min(len(out.Translations), translationsKept)])
+	out.Translations = slices.Clip(out.Translations[:min(len(out.Translations), translationsTold)])
 	return out, nil
 }

@@ -6,11 +6,12 @@ import (
 
 	"linger/internal/kernel/sockdiag"
 	"linger/internal/snapshot"
+	"linger/internal/snapshot/group"
 	"linger/internal/tcp"
 )
 
-// outgoingKept is how many outgoing connections on a wanted port are named.
-const outgoingKept = 5
+// outgoingTold is how many outgoing connections on a wanted port are named.
+const outgoingTold = 5
 
 // wantedPorts are the ports that a service wants and on which nobody listens: those
 // asked about, and those with remains of accepted connections.
@@ -28,9 +29,9 @@ func (r *reading) wantedPorts(ns *namespace) []snapshot.Wanted {
 			add(service, true)
 		}
 	}
-	for _, g := range ns.groups {
-		if g.role == tcp.Acceptor && g.rule == tcp.ByFanOut && g.closes != nil {
-			add(tcp.Endpoint{Addr: g.key.local.Netip(), Port: g.key.port}, false)
+	for _, g := range ns.sorted.Groups {
+		if g.Role == tcp.Acceptor && g.Rule == tcp.ByFanOut && g.States[tcp.TimeWait] > 0 {
+			add(tcp.Endpoint{Addr: g.Local.Netip(), Port: g.Port}, false)
 		}
 	}
 	return wanted
@@ -39,7 +40,7 @@ func (r *reading) wantedPorts(ns *namespace) []snapshot.Wanted {
 // lookAtWanted looks for what sits on ports that services want.
 func (r *reading) lookAtWanted(ctx context.Context) {
 	for _, ns := range r.namespaces {
-		if ns.sockets == nil {
+		if !ns.connected {
 			continue
 		}
 		wanted := r.wantedPorts(ns)
@@ -57,7 +58,7 @@ func (r *reading) lookAtWanted(ctx context.Context) {
 			inode uint64
 		}
 		var named []outgoing
-		err := ns.sockets.Dump(ctx, sockdiag.Request{States: connections}, func(s *sockdiag.Socket) {
+		err := ns.dump(ctx, sockdiag.Request{States: connections}, func(s *tcp.Socket) {
 			w := byPort[s.LocalPort]
 			if w == nil {
 				return
@@ -67,7 +68,7 @@ func (r *reading) lookAtWanted(ctx context.Context) {
 				w.Remains[s.State]++
 				return
 			}
-			if len(w.Outgoing) < outgoingKept {
+			if len(w.Outgoing) < outgoingTold {
 				w.Outgoing = append(w.Outgoing, snapshot.Connection{
 					Local:  tcp.Endpoint{Addr: s.Local.Netip(), Port: s.LocalPort},
 					Remote: tcp.Endpoint{Addr: s.Remote.Netip(), Port: s.RemotePort},
@@ -86,7 +87,7 @@ func (r *reading) lookAtWanted(ctx context.Context) {
 		}
 		if len(inodes) > 0 {
 			// What may not be read was told as a gap by the search for all owners.
-			found, _ := proc.Owners(ctx, inodes)
+			found, _ := r.proc.Owners(ctx, inodes)
 			r.owners.learn(found)
 			for _, o := range named {
 				if owner, known := r.owners.byInode[o.inode]; known {
@@ -102,11 +103,11 @@ func (r *reading) lookAtWanted(ctx context.Context) {
 // told to be a connector. Where the remote end was not read, and the many connections of
 // the service that is gone hide it, a live one to a port that no client would have been
 // given is told by that.
-func (r *reading) goesOut(ns *namespace, s *sockdiag.Socket) (out, byPort bool) {
-	if r.index.ports[s.RemotePort] && r.index.remote(ns.index, s.Remote, s.RemotePort) {
+func (r *reading) goesOut(ns *namespace, s *tcp.Socket) (out, byPort bool) {
+	if r.index.Listens(s.RemotePort) && r.index.Remote(ns.index, s.Remote, s.RemotePort) {
 		return true, false
 	}
-	if g := ns.connectors[groupKey{s.Local, s.Remote, s.RemotePort}]; g != nil && g.role == tcp.Connector {
+	if g := ns.sorted.Connector(group.ConnectorKey(s)); g != nil && g.Role == tcp.Connector {
 		return true, false
 	}
 	clients, known := ns.facts.Settings.PortRange()

@@ -82,7 +82,9 @@ func lastComer(t *testing.T, ctx context.Context, n *stage.Node) netip.AddrPort 
 func timeWait(t *testing.T, n *stage.Node) (count int) {
 	t.Helper()
 	err := n.Do(func() error {
-		stat, err := procnet.ReadSockstat()
+		files := procnet.Open("/proc")
+		defer files.Close()
+		stat, err := files.Sockstat()
 		if err == nil && stat.TimeWait != nil {
 			count = int(*stat.TimeWait)
 		}

@@ -96,8 +96,8 @@ func (c *Catch) dump(ctx context.Context) ([]socket, error) {
 		Filter: sockdiag.Filter{Local: s.Local, Remote: s.Remote},
 	}
 	var sockets []socket
-	err = conn.Dump(ctx, request, func(row *sockdiag.Socket) {
-		f := socket{target: row.Target(), state: row.State, inode: row.Inode, age: ageOf(row)}
+	err = conn.Dump(ctx, request, func(row *tcp.Socket) {
+		f := socket{target: sockdiag.TargetOf(row), state: row.State, inode: row.Inode, age: ageOf(row)}
 		if slices.Contains(s.States, row.State) && f.age >= s.OlderThan &&
 			request.Filter.Chooses(row) {
 			sockets = append(sockets, f)
@@ -107,7 +107,7 @@ func (c *Catch) dump(ctx context.Context) ([]socket, error) {
 }
 
 // ageOf is for how long a socket has been in its state, or a lower bound of it.
-func ageOf(s *sockdiag.Socket) time.Duration {
+func ageOf(s *tcp.Socket) time.Duration {
 	switch {
 	case s.State == tcp.TimeWait:
 		return timeWait - time.Duration(s.Expires)*time.Millisecond
@@ -167,7 +167,7 @@ func ownersOf(ctx context.Context, sockets []socket) (map[uint32]process.Process
 // gather counts sockets by what they share, the largest group first.
 func gather(sockets []socket, owners map[uint32]process.Process) []deed.Caught {
 	type key struct {
-		local, remote sockdiag.Addr
+		local, remote tcp.Addr
 		localPort     uint16
 		remotePort    uint16
 		state         tcp.State

@@ -115,7 +115,7 @@ func (p *room) count(state tcp.State, to netip.AddrPort) int {
 	}
 	defer conn.Close()
 	n := 0
-	err = conn.Dump(p.t.Context(), sockdiag.Request{States: []tcp.State{state}}, func(s *sockdiag.Socket) {
+	err = conn.Dump(p.t.Context(), sockdiag.Request{States: []tcp.State{state}}, func(s *tcp.Socket) {
 		if s.State == state && s.Remote.Netip() == to.Addr() && s.RemotePort == to.Port() {
 			n++
 		}

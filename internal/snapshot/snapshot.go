@@ -157,6 +157,21 @@ type Namespace struct {
 	Other *Other `json:"other,omitempty"`
 }
 
+// Namespace finds a namespace: by its cookie, and where the kernel has none by its inode; nil
+// where it is not in the snapshot.
+func (s *Snapshot) Namespace(cookie, inode uint64) *Namespace {
+	for i := range s.Namespaces {
+		if s.Namespaces[i].is(cookie, inode) {
+			return &s.Namespaces[i]
+		}
+	}
+	return nil
+}
+
+func (ns *Namespace) is(cookie, inode uint64) bool {
+	return cookie != 0 && ns.Cookie == cookie || cookie == 0 && inode != 0 && ns.Inode == inode
+}
+
 // Label says what a namespace belongs to.
 type Label struct {
 	Kind LabelKind `json:"kind"`
@@ -325,7 +340,7 @@ type Group struct {
 	// Clients are an acceptor's busiest, at most 20.
 	Clients []Client `json:"clients,omitempty"`
 	// ClientsComplete is false where there are more clients than Clients, and
-	// their counts may then be too low by what was folded.
+	// their counts may then be too low by what was discarded.
 	ClientsComplete bool `json:"clients_complete,omitempty"`
 
 	// CloseWait is the second look at the group's CLOSE_WAIT sockets, nil where
@@ -409,7 +424,7 @@ type Peer struct {
 	Owners []Owner `json:"owners,omitempty"`
 }
 
-// Other is the sum of the groups that were folded.
+// Other is the sum of the groups that were discarded.
 type Other struct {
 	Groups int        `json:"groups"`
 	States tcp.States `json:"states"`

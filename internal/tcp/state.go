@@ -88,6 +88,14 @@ func (s State) Live() bool {
 // states which occur.
 type States [NumStates]int
 
+// StatesOf are counts as they are kept while sockets are read, in half of the memory.
+func StatesOf(counts [NumStates]uint32) (states States) {
+	for s, n := range counts {
+		states[s] = int(n)
+	}
+	return states
+}
+
 // Total is the number of sockets in all states.
 func (c States) Total() int {
 	total := 0

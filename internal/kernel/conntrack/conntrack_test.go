@@ -14,7 +14,7 @@ import (
 )
 
 func TestReadIsOfTheThreadsNamespace(t *testing.T) {
-	if _, err := os.Stat(settings + "/nf_conntrack_count"); err != nil {
+	if _, err := os.Stat("/proc" + settings + "/nf_conntrack_count"); err != nil {
 		t.Skip("this kernel tracks no connections")
 	}
 	var cannot error
@@ -34,7 +34,7 @@ func TestReadIsOfTheThreadsNamespace(t *testing.T) {
 			t.Errorf("counters are %v", empty.Counters)
 		}
 
-		if err := os.WriteFile(settings+"/nf_conntrack_tcp_timeout_time_wait", []byte("77"), 0); err != nil {
+		if err := os.WriteFile("/proc"+settings+"/nf_conntrack_tcp_timeout_time_wait", []byte("77"), 0); err != nil {
 			t.Error(err)
 		}
 		for port := range uint16(3) {
@@ -99,7 +99,7 @@ func TestParseCounters(t *testing.T) {
 }
 
 func FuzzParseCounters(f *testing.F) {
-	if text, err := os.ReadFile(statistics); err == nil {
+	if text, err := os.ReadFile("/proc" + statistics); err == nil {
 		f.Add(text)
 	}
 	f.Add([]byte("entries found\n0000000a ffffffff\n"))

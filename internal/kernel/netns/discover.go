@@ -29,9 +29,11 @@ type Found struct {
 	Processes int
 }
 
-// namedDirs are where ip-netns(8) keeps named namespaces. The second is a link to
-// the first almost everywhere.
-var namedDirs = []string{"/run/netns", "/var/run/netns"}
+// namedDirs are where ip-netns(8) keeps named namespaces, given where /run lies. The second is
+// a link to the first almost everywhere.
+func namedDirs(run string) []string {
+	return []string{filepath.Join(run, "netns"), filepath.Join(run, "../var/run/netns")}
+}
 
 // Discover finds the network namespace of every process and every named one. A
 // process counts with the namespace of its main thread: threads that went
@@ -42,8 +44,10 @@ var namedDirs = []string{"/run/netns", "/var/run/netns"}
 // of processes that the caller may not look at are counted in one problem, which
 // is fs.ErrPermission. It takes CAP_SYS_PTRACE, or the same user and no more
 // capabilities than the caller (ptrace_may_access of kernel/ptrace.c).
-func Discover(procRoot string) (found []Found, problems []error) {
-	return discoverIn(procRoot, namedDirs)
+//
+// It opens no namespace: what is found may be none that Open takes.
+func Discover(procRoot, run string) (found []Found, problems []error) {
+	return discoverIn(procRoot, namedDirs(run))
 }
 
 func discoverIn(procRoot string, dirs []string) (found []Found, problems []error) {
@@ -161,7 +165,7 @@ func addNamed(byInode map[uint64]*Found, dir string) (problems []error) {
 	}
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
-		inode, err := inodeOfMount(path)
+		inode, err := InodeAt(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed since the directory was read
 		}
@@ -179,21 +183,4 @@ func addNamed(byInode map[uint64]*Found, dir string) (problems []error) {
 		}
 	}
 	return problems
-}
-
-// inodeOfMount is the inode of a namespace by the file that it is mounted on. It does not open it, for that costs
-// more, and who finds namespaces again and again has most of them open. That it is a network namespace Open tells.
-func inodeOfMount(path string) (uint64, error) {
-	var fsys unix.Statfs_t
-	if err := unix.Statfs(path, &fsys); err != nil {
-		return 0, err
-	}
-	if fsys.Type != unix.NSFS_MAGIC {
-		return 0, ErrNotNamespace
-	}
-	var file unix.Stat_t
-	if err := unix.Stat(path, &file); err != nil {
-		return 0, err
-	}
-	return file.Ino, nil
 }

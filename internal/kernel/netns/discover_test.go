@@ -47,7 +47,7 @@ func TestDiscoverOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer own.Close()
-	found, _ := Discover("/proc")
+	found, _ := Discover("/proc", "/run")
 	for _, f := range found {
 		if f.Inode == own.Inode() {
 			if f.PID == 0 || f.Processes == 0 {
@@ -66,7 +66,7 @@ func TestDiscoverOfProcesses(t *testing.T) {
 	first := start(t, h)
 	second := start(t, h)
 
-	found, _ := Discover("/proc")
+	found, _ := Discover("/proc", "/run")
 	lowest := min(first, second)
 	want := Found{
 		Inode: h.Inode(), PID: lowest, Processes: 2,

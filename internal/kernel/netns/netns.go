@@ -41,6 +41,24 @@ func Open(path string) (*Handle, error) {
 	return h, nil
 }
 
+// InodeAt is the inode of the namespace at a path, which it does not open: so the kernel need
+// not tell which kind of namespace it is. Its errors are those of Open.
+func InodeAt(path string) (uint64, error) {
+	var fsys unix.Statfs_t
+	var stat unix.Stat_t
+	err := unix.Statfs(path, &fsys)
+	if err == nil {
+		err = unix.Stat(path, &stat)
+	}
+	if err != nil {
+		return 0, &fs.PathError{Op: "open network namespace", Path: path, Err: err}
+	}
+	if fsys.Type != unix.NSFS_MAGIC {
+		return 0, fmt.Errorf("open network namespace %s: %w", path, ErrNotNamespace)
+	}
+	return stat.Ino, nil
+}
+
 // Current opens the namespace of the calling thread.
 func Current() (*Handle, error) {
 	fd, err := openCurrent()

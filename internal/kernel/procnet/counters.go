@@ -7,20 +7,18 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 )
 
-// root follows the thread, where /proc/net would follow the process.
-const root = "/proc/thread-self/net/"
+// threadNet follows the thread, where /proc/net would follow the process.
+const threadNet = "/thread-self/net/"
 
 // ReadCounters is ParseCounters of the calling thread's netstat and snmp. The
 // goroutine must be locked to its thread.
 func ReadCounters() (map[string]uint64, error) {
-	netstat, err1 := os.ReadFile(root + "netstat")
-	snmp, err2 := os.ReadFile(root + "snmp")
-	counters, err3 := ParseCounters(netstat, snmp)
-	return counters, errors.Join(err1, err2, err3)
+	files := Open("/proc")
+	defer files.Close()
+	return files.Counters()
 }
 
 // ParseCounters reads the TCP counters of /proc/net/netstat and /proc/net/snmp

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strconv"
 )
 
@@ -21,18 +19,6 @@ type Sockstat struct {
 	Orphans     *int64
 	Allocated   *int64
 	MemoryPages *int64
-}
-
-// ReadSockstat is ParseSockstat of the calling thread's namespace. The goroutine
-// must be locked to its thread.
-func ReadSockstat() (Sockstat, error) {
-	four, err4 := os.ReadFile(root + "sockstat")
-	six, err6 := os.ReadFile(root + "sockstat6")
-	if err4 == nil && errors.Is(err6, fs.ErrNotExist) {
-		err6 = nil // a kernel without IPv6
-	}
-	s, err := ParseSockstat(four, six)
-	return s, errors.Join(err4, err6, err)
 }
 
 // ParseSockstat reads the text of sockstat and of sockstat6; either may be empty.

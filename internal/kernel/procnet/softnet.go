@@ -7,9 +7,10 @@ import (
 	"strconv"
 )
 
-// ReadSoftnet is ParseSoftnet of the host: the file is the same in each namespace.
-func ReadSoftnet() (map[string]uint64, error) {
-	text, err := os.ReadFile(root + "softnet_stat")
+// ReadSoftnet is ParseSoftnet of the host whose proc file system is mounted there: the file is
+// the same in each namespace.
+func ReadSoftnet(proc string) (map[string]uint64, error) {
+	text, err := os.ReadFile(proc + threadNet + "softnet_stat")
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"linger/internal/tcp"
 )
 
 // ErrCannotDestroy means that this kernel ends no such socket: it was built without
@@ -20,14 +22,14 @@ var ErrCannotDestroy = errors.New("this kernel cannot destroy such a socket")
 // cookie, without which a connection that has the same four numbers by now would be
 // hit in its place.
 type Target struct {
-	Local, Remote         Addr
+	Local, Remote         tcp.Addr
 	LocalPort, RemotePort uint16
 	Interface             uint32
 	Cookie                uint64
 }
 
-// Target is what it takes to destroy the socket.
-func (s *Socket) Target() Target {
+// TargetOf is what it takes to destroy a socket.
+func TargetOf(s *tcp.Socket) Target {
 	return Target{s.Local, s.Remote, s.LocalPort, s.RemotePort, s.Interface, s.Cookie}
 }
 
@@ -179,7 +181,7 @@ func (t Target) appendRequest(b []byte, sequence uint32, answer bool) []byte {
 	binary.NativeEndian.PutUint32(r[4:], anyState)
 	binary.BigEndian.PutUint16(r[8:], t.LocalPort)
 	binary.BigEndian.PutUint16(r[10:], t.RemotePort)
-	if t.Local.isMapped() && t.Remote.isMapped() {
+	if isMapped(t.Local) && isMapped(t.Remote) {
 		r[0] = unix.AF_INET
 		copy(r[12:], t.Local[12:])
 		copy(r[28:], t.Remote[12:])
@@ -193,6 +195,6 @@ func (t Target) appendRequest(b []byte, sequence uint32, answer bool) []byte {
 	return b
 }
 
-func (a Addr) isMapped() bool {
+func isMapped(a tcp.Addr) bool {
 	return [mappedPrefixAt]byte(a[:]) == [mappedPrefixAt]byte{} && a[10] == 0xff && a[11] == 0xff
 }

@@ -81,7 +81,7 @@ func (c *Conn) Close() error { return c.netlink.Close() }
 //
 // When ctx is done Dump stops and returns its error; the connection is then of
 // no more use, since the rest of the dump is still in it.
-func (c *Conn) Dump(ctx context.Context, r Request, visit func(*Socket)) error {
+func (c *Conn) Dump(ctx context.Context, r Request, visit func(*tcp.Socket)) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -97,7 +97,6 @@ func (c *Conn) Dump(ctx context.Context, r Request, visit func(*Socket)) error {
 		return fmt.Errorf("dump sockets: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.netlink.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
 
 	// Received by hand: netlink.Conn would copy each message, and a dump may hold
 	// a million of them.
@@ -128,7 +127,7 @@ func (c *Conn) Dump(ctx context.Context, r Request, visit func(*Socket)) error {
 		}
 		return true
 	})
-	if ctx.Err() != nil {
+	if !stop() { // the deadline is set, or is about to be
 		return ctx.Err()
 	}
 	if err := errors.Join(err, drainErr); err != nil {
@@ -166,8 +165,8 @@ func (r Request) encode() []byte {
 // decoder takes the datagrams of one dump apart.
 type decoder struct {
 	sequence uint32
-	visit    func(*Socket)
-	socket   Socket
+	visit    func(*tcp.Socket)
+	socket   tcp.Socket
 }
 
 var errCut = errors.New("the kernel's answer is cut short")
@@ -196,7 +195,7 @@ func (d *decoder) datagram(b []byte) (done bool, err error) {
 		case unix.NLMSG_OVERRUN:
 			return true, errCut
 		case uint16(tcpdiagGetsock):
-			if err := d.socket.decode(body); err != nil {
+			if err := decode(&d.socket, body); err != nil {
 				return false, err
 			}
 			d.visit(&d.socket)

@@ -38,7 +38,7 @@ func pair(t *testing.T, network, address string) (client, server *net.TCPConn, l
 }
 
 // find polls until the dump holds a socket of these endpoints in that state.
-func find(t *testing.T, r Request, local, remote netip.AddrPort, state tcp.State) Socket {
+func find(t *testing.T, r Request, local, remote netip.AddrPort, state tcp.State) tcp.Socket {
 	t.Helper()
 	conn, err := Dial(0)
 	if err != nil {
@@ -47,9 +47,9 @@ func find(t *testing.T, r Request, local, remote netip.AddrPort, state tcp.State
 	defer conn.Close()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		var found *Socket
+		var found *tcp.Socket
 		var others []tcp.State
-		err := conn.Dump(context.Background(), r, func(s *Socket) {
+		err := conn.Dump(context.Background(), r, func(s *tcp.Socket) {
 			if s.LocalPort != local.Port() || s.Local.Netip() != local.Addr() || s.RemotePort != remote.Port() {
 				return
 			}
@@ -200,11 +200,11 @@ func TestCancelledDump(t *testing.T) {
 	client, _, _ := pair(t, "tcp4", "127.0.0.1:0")
 	_ = client
 	ctx, cancel := context.WithCancel(context.Background())
-	err = conn.Dump(ctx, Request{}, func(*Socket) { cancel() })
+	err = conn.Dump(ctx, Request{}, func(*tcp.Socket) { cancel() })
 	if err != nil && !errors.Is(err, context.Canceled) {
 		t.Errorf("dump that was cancelled while it ran: %v", err)
 	}
-	if err := conn.Dump(ctx, Request{}, func(*Socket) { t.Error("a socket after the end") }); !errors.Is(err, context.Canceled) {
+	if err := conn.Dump(ctx, Request{}, func(*tcp.Socket) { t.Error("a socket after the end") }); !errors.Is(err, context.Canceled) {
 		t.Errorf("dump that was cancelled before: %v", err)
 	}
 }
@@ -220,7 +220,7 @@ func message(kind uint16, body []byte) []byte {
 
 func timeWaitMessage() []byte {
 	body := make([]byte, messageSize)
-	body[0], body[1], body[2] = unix.AF_INET, byte(tcp.TimeWait), byte(timerTimeWait)
+	body[0], body[1], body[2] = unix.AF_INET, byte(tcp.TimeWait), byte(tcp.TimerTimeWait)
 	binary.BigEndian.PutUint16(body[4:], 40000)
 	binary.BigEndian.PutUint16(body[6:], 80)
 	copy(body[8:], []byte{10, 0, 0, 1})
@@ -234,7 +234,7 @@ func timeWaitMessage() []byte {
 func TestCutMessages(t *testing.T) {
 	whole := timeWaitMessage()
 	for length := 1; length < len(whole); length++ {
-		d := decoder{sequence: 1, visit: func(*Socket) { t.Errorf("a socket from %d of %d bytes", length, len(whole)) }}
+		d := decoder{sequence: 1, visit: func(*tcp.Socket) { t.Errorf("a socket from %d of %d bytes", length, len(whole)) }}
 		if _, err := d.datagram(whole[:length]); !errors.Is(err, errCut) {
 			t.Errorf("%d of %d bytes: %v, want %v", length, len(whole), err, errCut)
 		}
@@ -258,7 +258,7 @@ func TestEndOfDump(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			sockets := 0
-			d := decoder{sequence: 1, visit: func(*Socket) { sockets++ }}
+			d := decoder{sequence: 1, visit: func(*tcp.Socket) { sockets++ }}
 			done, err := d.datagram(test.datagram)
 			if done != test.done || !errors.Is(err, test.err) || sockets != test.sockets {
 				t.Errorf("done %v, %v, %d sockets; want %v, %v, %d", done, err, sockets, test.done, test.err, test.sockets)
@@ -267,23 +267,23 @@ func TestEndOfDump(t *testing.T) {
 	}
 
 	// An answer to somebody else is passed over.
-	d := decoder{sequence: 2, visit: func(*Socket) { t.Error("a socket of another dump") }}
+	d := decoder{sequence: 2, visit: func(*tcp.Socket) { t.Error("a socket of another dump") }}
 	if done, err := d.datagram(append(timeWaitMessage(), failed...)); done || err != nil {
 		t.Errorf("answer to another request: done %v, %v", done, err)
 	}
 }
 
 func TestDecode(t *testing.T) {
-	var got Socket
-	d := decoder{sequence: 1, visit: func(s *Socket) { got = *s }}
+	var got tcp.Socket
+	d := decoder{sequence: 1, visit: func(s *tcp.Socket) { got = *s }}
 	if _, err := d.datagram(timeWaitMessage()); err != nil {
 		t.Fatal(err)
 	}
-	want := Socket{
+	want := tcp.Socket{
 		State: tcp.TimeWait,
 		Local: netip.MustParseAddr("10.0.0.1").As16(), LocalPort: 40000,
 		Remote: netip.MustParseAddr("10.0.0.2").As16(), RemotePort: 80,
-		Timer: timerTimeWait, Expires: 59_000, LastAckReceived: -1,
+		Timer: tcp.TimerTimeWait, Expires: 59_000, LastAckReceived: -1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("decoded (-want +got):\n%s", diff)
@@ -299,7 +299,7 @@ func FuzzDatagram(f *testing.F) {
 	binary.NativeEndian.PutUint32(listener, uint32(len(listener)))
 	f.Add(listener)
 	f.Fuzz(func(t *testing.T, datagram []byte) {
-		d := decoder{sequence: 1, visit: func(s *Socket) {
+		d := decoder{sequence: 1, visit: func(s *tcp.Socket) {
 			if s.Local.Netip().Is4In6() {
 				t.Error("an address is IPv4 in IPv6")
 			}

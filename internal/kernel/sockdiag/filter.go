@@ -19,7 +19,7 @@ type Filter struct {
 // Chooses tells whether the filter wants a socket. The kernel filters by address
 // family too, so that its answer may hold what this refuses: an IPv6 prefix that holds
 // IPv4-mapped addresses.
-func (f *Filter) Chooses(s *Socket) bool {
+func (f *Filter) Chooses(s *tcp.Socket) bool {
 	return (len(f.Ports) == 0 || slices.Contains(f.Ports, s.LocalPort) || slices.Contains(f.Ports, s.RemotePort)) &&
 		(len(f.Local) == 0 || tcp.AnyChooses(f.Local, tcp.Endpoint{Addr: s.Local.Netip(), Port: s.LocalPort})) &&
 		(len(f.Remote) == 0 || tcp.AnyChooses(f.Remote, tcp.Endpoint{Addr: s.Remote.Netip(), Port: s.RemotePort}))

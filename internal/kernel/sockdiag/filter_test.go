@@ -150,7 +150,7 @@ func filtered(t *testing.T, r Request) (n counted) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	err = conn.Dump(context.Background(), r, func(s *Socket) {
+	err = conn.Dump(context.Background(), r, func(s *tcp.Socket) {
 		n.sent++
 		if r.Filter.Chooses(s) {
 			n.chosen++

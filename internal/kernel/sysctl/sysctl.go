@@ -17,6 +17,9 @@ import (
 
 const root = "/proc/sys/"
 
+// Tree is a mounted proc file system, normally /proc.
+type Tree string
+
 // ErrAbsent means that the running kernel has no such key, or keeps it once per
 // host and hides it from a child namespace.
 var ErrAbsent = errors.New("no such key")
@@ -28,15 +31,18 @@ var ErrAbsent = errors.New("no such key")
 //
 // Errors wrap ErrAbsent, or the kernel's own such as fs.ErrPermission.
 func Read(key string) (string, error) {
-	d := directory{fd: -1}
+	d := directory{root: root, fd: -1}
 	defer d.close()
 	return d.read(key)
 }
 
+// ReadAll is that of the tree /proc.
+func ReadAll(keys []string) (map[string]string, error) { return Tree("/proc").ReadAll(keys) }
+
 // ReadAll is Read for several keys. An absent key is left out and is no error;
 // what failed otherwise is left out and named in the joined error.
-func ReadAll(keys []string) (map[string]string, error) {
-	d := directory{fd: -1}
+func (t Tree) ReadAll(keys []string) (map[string]string, error) {
+	d := directory{root: string(t) + "/sys/", fd: -1}
 	defer d.close()
 	values := make(map[string]string, len(keys))
 	var problems []error
@@ -58,7 +64,7 @@ func ReadAll(keys []string) (map[string]string, error) {
 // Errors wrap ErrAbsent, or the kernel's own: unix.EINVAL for a value out of range,
 // fs.ErrPermission.
 func Write(key, value string) error {
-	path, err := file(key)
+	path, err := file(root, key)
 	if err != nil {
 		return err
 	}
@@ -69,13 +75,13 @@ func Write(key, value string) error {
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		return fmt.Errorf("write %s: %w", key, absent(err))
+		return fmt.Errorf("write %s: %w", key, absent(root, err))
 	}
 	return nil
 }
 
-// file is the path of a key below /proc/sys.
-func file(key string) (string, error) {
+// file is the path of a key below root.
+func file(root, key string) (string, error) {
 	name := slashed(key)
 	if !fs.ValidPath(name) || name == "." {
 		return "", fmt.Errorf("%q is no key", key)
@@ -109,6 +115,7 @@ func slashed(key string) string {
 // (proc_sys_compare of fs/proc/proc_sysctl.c): with hundreds of namespaces a path
 // costs three times as much as a name in an open directory.
 type directory struct {
+	root string
 	fd   int // -1 where none is open
 	path string
 }
@@ -121,7 +128,7 @@ func (d *directory) close() {
 }
 
 func (d *directory) read(key string) (string, error) {
-	name, err := file(key)
+	name, err := file(d.root, key)
 	if err != nil {
 		return "", err
 	}
@@ -136,7 +143,7 @@ func (d *directory) read(key string) (string, error) {
 		text, err = contents(d.fd, name)
 	}
 	if err != nil {
-		return "", fmt.Errorf("read %s: %w", key, absent(err))
+		return "", fmt.Errorf("read %s: %w", key, absent(d.root, err))
 	}
 	return text, nil
 }
@@ -154,20 +161,20 @@ func contents(dir int, name string) (string, error) {
 		return "", err
 	}
 	defer unix.Close(fd)
-	for size := 1 << 10; ; size *= 16 {
-		buf := make([]byte, size)
+	var small [1 << 10]byte // no work for the garbage collector
+	for buf := small[:]; ; buf = make([]byte, 16*len(buf)) {
 		n, err := unix.Pread(fd, buf, 0)
 		if err != nil {
 			return "", err
 		}
-		if n < size {
-			return string(bytes.ReplaceAll(bytes.TrimSpace(buf[:n]), []byte("\t"), []byte(" "))), nil
+		if n < len(buf) {
+			return strings.ReplaceAll(string(bytes.TrimSpace(buf[:n])), "\t", " "), nil
 		}
 	}
 }
 
 // absent tells a key that does not exist from a /proc that is not there.
-func absent(err error) error {
+func absent(root string, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

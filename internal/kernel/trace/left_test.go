@@ -226,7 +226,7 @@ func TestOwnersOfTimeWait(t *testing.T) {
 	}
 	defer conn.Close()
 	right, timeWait := 0, 0
-	err = conn.Dump(t.Context(), sockdiag.Request{States: []tcp.State{tcp.TimeWait, tcp.FinWait2TimeWait}}, func(s *sockdiag.Socket) {
+	err = conn.Dump(t.Context(), sockdiag.Request{States: []tcp.State{tcp.TimeWait, tcp.FinWait2TimeWait}}, func(s *tcp.Socket) {
 		timeWait++
 		to := s.Remote.Netip().As4()
 		want := fmt.Sprintf("client-%d", to[3]-1)

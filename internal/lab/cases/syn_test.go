@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"linger/internal/kernel/sockdiag"
 	"linger/internal/lab/stage"
 	"linger/internal/lab/wire"
 	"linger/internal/tcp"
@@ -199,7 +198,7 @@ func (s *oldConnection) send(ctx context.Context, syn []byte) (a answer, err err
 
 // timeWait is what is left of the TIME_WAIT socket's minute.
 func (s *oldConnection) timeWait(ctx context.Context) (left time.Duration, held bool, err error) {
-	err = s.server.Each(ctx, func(row *sockdiag.Socket) {
+	err = s.server.Each(ctx, func(row *tcp.Socket) {
 		if netip.AddrPortFrom(row.Remote.Netip(), row.RemotePort) == s.last.Src {
 			left, held = time.Duration(row.Expires)*time.Millisecond, true
 		}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/nftables"
 
-	"linger/internal/kernel/sockdiag"
 	"linger/internal/lab"
 	"linger/internal/lab/cases"
 	"linger/internal/lab/stage"
@@ -118,7 +117,7 @@ func takeAll(ports int, reserved func(port uint16) bool, set ...lab.Sysctl) lab.
 			return err
 		}
 		taken := 0
-		err = s.ClientNode.Each(ctx, func(socket *sockdiag.Socket) {
+		err = s.ClientNode.Each(ctx, func(socket *tcp.Socket) {
 			if reserved(socket.LocalPort) {
 				taken++
 			}

@@ -1,4 +1,4 @@
-package collect
+package group
 
 import (
 	"net/netip"
@@ -6,17 +6,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"linger/internal/kernel/sockdiag"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
 
-// These tests feed the grouper with sockets by hand, since their order decides;
+// These tests feed the Sorter with sockets by hand, since their order decides;
 // tests against the kernel are in the laboratory.
 
-var ephemeral = tcp.PortRange{Low: 32768, High: 60999}
+var ephemeral = snapshot.Settings{"net.ipv4.ip_local_port_range": "32768 60999"}
 
-func addr(text string) sockdiag.Addr { return netip.MustParseAddr(text).As16() }
+func addr(text string) tcp.Addr { return netip.MustParseAddr(text).As16() }
 
 func endpoint(text string) tcp.Endpoint {
 	e, err := tcp.ParseEndpoint(text)
@@ -27,20 +26,20 @@ func endpoint(text string) tcp.Endpoint {
 }
 
 // socket is a connection in some state; a TIME_WAIT has expires ms left.
-func socket(local string, localPort uint16, remote string, remotePort uint16, state tcp.State, expires uint32) *sockdiag.Socket {
-	return &sockdiag.Socket{
+func socket(local string, localPort uint16, remote string, remotePort uint16, state tcp.State, expires uint32) *tcp.Socket {
+	return &tcp.Socket{
 		State: state, Local: addr(local), LocalPort: localPort,
 		Remote: addr(remote), RemotePort: remotePort, Expires: expires,
 	}
 }
 
 // hosts are namespaces with addresses and listeners, for an index.
-func hosts(namespaces ...snapshot.Namespace) *listenerIndex {
-	var all []*namespace
-	for i, facts := range namespaces {
-		all = append(all, &namespace{index: i, facts: facts})
+func hosts(namespaces ...snapshot.Namespace) *Index {
+	var all []*snapshot.Namespace
+	for i := range namespaces {
+		all = append(all, &namespaces[i])
 	}
-	return newListenerIndex(all)
+	return NewIndex(all)
 }
 
 func machine(addresses []string, listeners ...string) (ns snapshot.Namespace) {
@@ -60,9 +59,9 @@ type told struct {
 	Sockets       int
 }
 
-func toldOf(groups []*group) (all []told) {
+func toldOf(groups []*Group) (all []told) {
 	for _, g := range groups {
-		s := g.snapshot()
+		s := g.Snapshot()
 		all = append(all, told{s.Role, s.Rule, s.Local.String(), s.Remote.String(), s.States.Total()})
 	}
 	return all
@@ -73,39 +72,39 @@ func TestRoles(t *testing.T) {
 	other := machine([]string{"10.0.0.2"}, "10.0.0.2:5432")
 	for _, test := range []struct {
 		name    string
-		sockets func(add func(*sockdiag.Socket))
+		sockets func(add func(*tcp.Socket))
 		want    []told
 	}{
-		{"the remote end listens in another namespace", func(add func(*sockdiag.Socket)) {
+		{"the remote end listens in another namespace", func(add func(*tcp.Socket)) {
 			add(socket("10.0.0.1", 40000, "10.0.0.2", 5432, tcp.TimeWait, 1))
 		}, []told{{tcp.Connector, tcp.ByRemoteListener, "10.0.0.1", "10.0.0.2:5432", 1}}},
-		{"a wildcard listener covers the local end", func(add func(*sockdiag.Socket)) {
+		{"a wildcard listener covers the local end", func(add func(*tcp.Socket)) {
 			add(socket("10.0.0.1", 80, "192.0.2.9", 50000, tcp.TimeWait, 1))
 		}, []told{{tcp.Acceptor, tcp.ByLocalListener, "10.0.0.1:80", "*", 1}}},
-		{"an IPv4 wildcard does not cover IPv6", func(add func(*sockdiag.Socket)) {
+		{"an IPv4 wildcard does not cover IPv6", func(add func(*tcp.Socket)) {
 			add(socket("fd00::1", 80, "fd00::9", 50000, tcp.TimeWait, 1))
 		}, []told{{tcp.RoleUnknown, tcp.ByNoRule, "fd00::1", "[fd00::9]:50000", 1}}},
-		{"an outgoing connection from a listening port to a listener", func(add func(*sockdiag.Socket)) {
+		{"an outgoing connection from a listening port to a listener", func(add func(*tcp.Socket)) {
 			add(socket("10.0.0.1", 80, "10.0.0.2", 5432, tcp.Established, 0))
 		}, []told{{tcp.Connector, tcp.ByRemoteListener, "10.0.0.1", "10.0.0.2:5432", 1}}},
-		{"both ends of a loopback connection", func(add func(*sockdiag.Socket)) {
+		{"both ends of a loopback connection", func(add func(*tcp.Socket)) {
 			add(socket("127.0.0.1", 40000, "127.0.0.1", 80, tcp.Established, 0))
 			add(socket("127.0.0.1", 80, "127.0.0.1", 40000, tcp.Established, 0))
 		}, []told{
 			{tcp.Acceptor, tcp.ByLocalListener, "127.0.0.1:80", "*", 1},
 			{tcp.Connector, tcp.ByRemoteListener, "127.0.0.1", "127.0.0.1:80", 1},
 		}},
-		{"eight connections to one endpoint nobody can see", func(add func(*sockdiag.Socket)) {
+		{"eight connections to one endpoint nobody can see", func(add func(*tcp.Socket)) {
 			for i := range uint16(8) {
 				add(socket("10.0.0.1", 40000+i, "192.0.2.1", 443, tcp.TimeWait, 1))
 			}
 		}, []told{{tcp.Connector, tcp.ByFanOut, "10.0.0.1", "192.0.2.1:443", 8}}},
-		{"seven are not enough", func(add func(*sockdiag.Socket)) {
+		{"seven are not enough", func(add func(*tcp.Socket)) {
 			for i := range uint16(7) {
 				add(socket("10.0.0.1", 40000+i, "192.0.2.1", 443, tcp.TimeWait, 1))
 			}
 		}, []told{{tcp.RoleUnknown, tcp.ByNoRule, "10.0.0.1", "192.0.2.1:443", 7}}},
-		{"many destinations, one service port", func(add func(*sockdiag.Socket)) {
+		{"many destinations, one service port", func(add func(*tcp.Socket)) {
 			for i := range uint16(8) {
 				add(socket("10.0.0.1", 40000+i, "192.0.2."+string('1'+rune(i)), 443, tcp.TimeWait, 1))
 			}
@@ -115,21 +114,21 @@ func TestRoles(t *testing.T) {
 			{tcp.Connector, tcp.ByFanOut, "10.0.0.1", "192.0.2.5:443", 1}, {tcp.Connector, tcp.ByFanOut, "10.0.0.1", "192.0.2.6:443", 1},
 			{tcp.Connector, tcp.ByFanOut, "10.0.0.1", "192.0.2.7:443", 1}, {tcp.Connector, tcp.ByFanOut, "10.0.0.1", "192.0.2.8:443", 1},
 		}},
-		{"a listener that has exited, ten of its clients", func(add func(*sockdiag.Socket)) {
+		{"a listener that has exited, ten of its clients", func(add func(*tcp.Socket)) {
 			for i := range uint16(10) {
 				add(socket("10.0.0.1", 9000, "192.0.2.1", 50000+i, tcp.TimeWait, 1))
 			}
 		}, []told{{tcp.Acceptor, tcp.ByFanOut, "10.0.0.1:9000", "*", 10}}},
-		{"a listener that has exited, 100,000 of its clients", func(add func(*sockdiag.Socket)) {
+		{"a listener that has exited, 100,000 of its clients", func(add func(*tcp.Socket)) {
 			for i := range 100_000 {
 				add(socket("10.0.0.1", 9000, netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}).String(), uint16(20000+i%40000), tcp.TimeWait, 1))
 			}
 		}, []told{{tcp.Acceptor, tcp.ByFanOut, "10.0.0.1:9000", "*", 100_000}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			gr := newGrouper(hosts(own, other), 0, ephemeral, 4096, new(fan))
-			test.sockets(gr.add)
-			if diff := cmp.Diff(test.want, toldOf(gr.done())); diff != "" {
+			so := NewSorter(hosts(own, other), 0, ephemeral, 4096, nil)
+			test.sockets(so.Add)
+			if diff := cmp.Diff(test.want, toldOf(so.Done().Groups)); diff != "" {
 				t.Errorf("groups (-want +got):\n%s", diff)
 			}
 		})
@@ -139,19 +138,19 @@ func TestRoles(t *testing.T) {
 // The kernel gives one source port to connections with many destinations; this
 // must not look like a service on that port.
 func TestSharedSourcePortsAreNoService(t *testing.T) {
-	gr := newGrouper(hosts(machine([]string{"10.0.0.1"})), 0, ephemeral, 4096, new(fan))
+	so := NewSorter(hosts(machine([]string{"10.0.0.1"})), 0, ephemeral, 4096, nil)
 	for destination := range 200 {
 		remote := netip.AddrFrom4([4]byte{198, 51, 100, byte(destination)}).String()
 		for port := range uint16(15) {
-			gr.add(socket("10.0.0.1", 40000+port, remote, 443, tcp.TimeWait, 1))
+			so.Add(socket("10.0.0.1", 40000+port, remote, 443, tcp.TimeWait, 1))
 		}
 	}
-	groups := gr.done()
+	groups := so.Done().Groups
 	if len(groups) != 200 {
 		t.Fatalf("%d groups, want one for each of 200 destinations", len(groups))
 	}
 	for _, g := range groups {
-		if g.role != tcp.Connector || g.sockets != 15 {
+		if g.Role != tcp.Connector || g.Sockets != 15 {
 			t.Fatalf("%+v, want a connector's 15 sockets", toldOf(groups[:1]))
 		}
 	}
@@ -161,23 +160,23 @@ func TestSharedSourcePortsAreNoService(t *testing.T) {
 // nothing is lost in silence.
 func TestCulpritThatComesLast(t *testing.T) {
 	const capacity = 256
-	gr := newGrouper(hosts(machine([]string{"10.0.0.1"})), 0, ephemeral, capacity, new(fan))
+	so := NewSorter(hosts(machine([]string{"10.0.0.1"})), 0, ephemeral, capacity, nil)
 	total := 0
 	for i := range 20_000 {
 		remote := netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}).String()
 		for port := range uint16(3) {
-			gr.add(socket("10.0.0.1", 40000+port, remote, 443, tcp.TimeWait, 1))
+			so.Add(socket("10.0.0.1", 40000+port, remote, 443, tcp.TimeWait, 1))
 			total++
 		}
-		if held := len(gr.connectors) + len(gr.acceptors); held > 2*capacity {
-			t.Fatalf("%d groups held, want at most %d", held, 2*capacity)
+		if n := len(so.connectors) + len(so.acceptors); n > 2*capacity {
+			t.Fatalf("%d groups counted at a time, want at most %d", n, 2*capacity)
 		}
 	}
 	for port := range uint16(5000) {
-		gr.add(socket("10.0.0.1", 40000+port, "203.0.113.1", 443, tcp.TimeWait, 1))
+		so.Add(socket("10.0.0.1", 40000+port, "203.0.113.1", 443, tcp.TimeWait, 1))
 		total++
 	}
-	groups := gr.done()
+	groups := so.Done().Groups
 	if first := toldOf(groups)[0]; first != (told{tcp.Connector, tcp.ByFanOut, "10.0.0.1", "203.0.113.1:443", 5000}) {
 		t.Errorf("first is %+v, want the 5,000 to 203.0.113.1:443", first)
 	}
@@ -186,13 +185,13 @@ func TestCulpritThatComesLast(t *testing.T) {
 	}
 	kept := 0
 	for _, g := range groups {
-		kept += g.sockets
+		kept += g.Sockets
 	}
-	if kept+gr.other.States.Total() != total {
-		t.Errorf("%d kept and %d folded, want %d together", kept, gr.other.States.Total(), total)
+	if kept+so.other.States.Total() != total {
+		t.Errorf("%d kept and %d discarded, want %d together", kept, so.other.States.Total(), total)
 	}
-	if gr.other.Groups != 20_001-capacity {
-		t.Errorf("%d groups folded, want %d", gr.other.Groups, 20_001-capacity)
+	if so.other.Groups != 20_001-capacity {
+		t.Errorf("%d groups discarded, want %d", so.other.Groups, 20_001-capacity)
 	}
 }
 
@@ -218,15 +217,15 @@ func TestHistory(t *testing.T) {
 }
 
 func TestBusiestClients(t *testing.T) {
-	gr := newGrouper(hosts(machine([]string{"10.0.0.1"}, "0.0.0.0:80")), 0, ephemeral, 64, new(fan))
+	so := NewSorter(hosts(machine([]string{"10.0.0.1"}, "0.0.0.0:80")), 0, ephemeral, 64, nil)
 	for i := range 2000 {
 		remote := netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}).String()
-		gr.add(socket("10.0.0.1", 80, remote, 50000, tcp.Established, 0))
-		gr.add(socket("10.0.0.1", 80, "203.0.113.1", uint16(10000+i), tcp.TimeWait, 1))
+		so.Add(socket("10.0.0.1", 80, remote, 50000, tcp.Established, 0))
+		so.Add(socket("10.0.0.1", 80, "203.0.113.1", uint16(10000+i), tcp.TimeWait, 1))
 	}
-	g := gr.done()[0].snapshot()
-	if len(g.Clients) != clientsKept || g.ClientsComplete {
-		t.Errorf("%d clients, complete %v; want %d of more", len(g.Clients), g.ClientsComplete, clientsKept)
+	g := so.Done().Groups[0].Snapshot()
+	if len(g.Clients) != clientsTold || g.ClientsComplete {
+		t.Errorf("%d clients, complete %v; want %d of more", len(g.Clients), g.ClientsComplete, clientsTold)
 	}
 	want := snapshot.Client{Addr: netip.MustParseAddr("203.0.113.1"), Sockets: 2000, TimeWait: 2000}
 	if diff := cmp.Diff(want, g.Clients[0], cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
@@ -235,12 +234,12 @@ func TestBusiestClients(t *testing.T) {
 }
 
 func TestInRange(t *testing.T) {
-	gr := newGrouper(hosts(machine([]string{"10.0.0.1"})), 0, ephemeral, 64, new(fan))
+	so := NewSorter(hosts(machine([]string{"10.0.0.1"})), 0, ephemeral, 64, nil)
 	for i := range uint16(10) {
-		gr.add(socket("10.0.0.1", 32768+i, "192.0.2.1", 443, tcp.TimeWait, 1))
-		gr.add(socket("10.0.0.1", 20000+i, "192.0.2.1", 443, tcp.TimeWait, 1))
+		so.Add(socket("10.0.0.1", 32768+i, "192.0.2.1", 443, tcp.TimeWait, 1))
+		so.Add(socket("10.0.0.1", 20000+i, "192.0.2.1", 443, tcp.TimeWait, 1))
 	}
-	g := gr.done()[0].snapshot()
+	g := so.Done().Groups[0].Snapshot()
 	if g.States[tcp.TimeWait] != 20 || g.InRange[tcp.TimeWait] != 10 {
 		t.Errorf("%d TIME_WAIT, %d in the range; want 20 and 10", g.States[tcp.TimeWait], g.InRange[tcp.TimeWait])
 	}
@@ -266,7 +265,7 @@ func TestListenerCovers(t *testing.T) {
 		{"IPv6 wildcard, v6only, IPv6", v6("[::]:80", &only), "fd00::1", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := hosts(test.ns).covers(0, addr(test.addr), 80); got != test.want {
+			if got := hosts(test.ns).Covers(0, addr(test.addr), 80); got != test.want {
 				t.Errorf("covers %s: %v, want %v", test.addr, got, test.want)
 			}
 		})
@@ -293,7 +292,7 @@ func TestWhoHasTheAddress(t *testing.T) {
 		{"nobody has it", 0, "192.0.2.1", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, index.remoteNamespaces(test.from, addr(test.addr), 80)); diff != "" {
+			if diff := cmp.Diff(test.want, index.RemoteNamespaces(test.from, addr(test.addr), 80)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -307,7 +306,7 @@ func TestWhichListenerAccepts(t *testing.T) {
 	for to, want := range map[string][]int{
 		"10.0.0.1": {2}, "10.0.0.2": {1}, "127.0.0.1": {1}, "fd00::1": {3}, "::1": {0},
 	} {
-		if diff := cmp.Diff(want, index.covering(0, addr(to), 80)); diff != "" {
+		if diff := cmp.Diff(want, index.Covering(0, addr(to), 80)); diff != "" {
 			t.Errorf("%s (- want, + got):\n%s", to, diff)
 		}
 	}
@@ -324,11 +323,11 @@ func TestYoungFinWait2(t *testing.T) {
 		{"60", 57_001, true}, {"60", 57_000, false}, {"30", 27_001, true}, {"30", 27_000, false},
 		{"2", 1001, true}, {"2", 1000, false}, {"90", 30_000, false}, {"", 59_000, false},
 	} {
-		gr := newGrouper(hosts(machine([]string{"10.0.0.1"})), 0, ephemeral, 64, new(fan))
-		gr.youngAbove = youngAbove(snapshot.Settings{"net.ipv4.tcp_fin_timeout": tt.timeout})
-		gr.add(socket("10.0.0.1", 40000, "10.0.0.2", 80, tcp.FinWait2TimeWait, tt.left))
-		gr.add(socket("10.0.0.1", 40001, "10.0.0.2", 80, tcp.TimeWait, 60_000))
-		if got := gr.done()[0].snapshot().YoungFinWait2 == 1; got != tt.young {
+		settings := snapshot.Settings{"net.ipv4.tcp_fin_timeout": tt.timeout}
+		so := NewSorter(hosts(machine([]string{"10.0.0.1"})), 0, settings, 64, nil)
+		so.Add(socket("10.0.0.1", 40000, "10.0.0.2", 80, tcp.FinWait2TimeWait, tt.left))
+		so.Add(socket("10.0.0.1", 40001, "10.0.0.2", 80, tcp.TimeWait, 60_000))
+		if got := so.Done().Groups[0].Snapshot().YoungFinWait2 == 1; got != tt.young {
 			t.Errorf("tcp_fin_timeout=%s, %d ms left: young is %v", tt.timeout, tt.left, got)
 		}
 	}
@@ -336,17 +335,17 @@ func TestYoungFinWait2(t *testing.T) {
 
 // Who has the live sockets whose ports look bound is asked for by itself.
 func TestOtherParityInodes(t *testing.T) {
-	gr := newGrouper(hosts(machine([]string{"10.0.0.1"})), 0, ephemeral, 64, new(fan))
+	so := NewSorter(hosts(machine([]string{"10.0.0.1"})), 0, ephemeral, 64, nil)
 	for i := range uint16(40) {
-		s := socket("10.0.0.1", ephemeral.Low+i, "10.0.0.2", 80, tcp.Established, 0)
+		s := socket("10.0.0.1", 32768+i, "10.0.0.2", 80, tcp.Established, 0)
 		s.Inode = uint32(1000 + i)
-		gr.add(s)
+		so.Add(s)
 	}
-	g := gr.done()[0]
-	if g.otherParityInodes == nil || len(g.otherParityInodes.kept) != inodesHeld || g.otherParityInodes.seen != 20 {
-		t.Fatalf("sample %+v, want %d of 20", g.otherParityInodes, inodesHeld)
+	g := so.Done().Groups[0]
+	if g.OtherParityInodes == nil || len(g.OtherParityInodes.Inodes) != sampleSize || g.OtherParityInodes.Seen != 20 {
+		t.Fatalf("sample %+v, want %d of 20", g.OtherParityInodes, sampleSize)
 	}
-	for _, inode := range g.otherParityInodes.kept {
+	for _, inode := range g.OtherParityInodes.Inodes {
 		if inode%2 == uint32(0) {
 			t.Errorf("inode %d has a port of the low end's parity", inode)
 		}
