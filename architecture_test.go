@@ -18,7 +18,7 @@ import (
 	"testing"
 
 	"linger/internal/diagnose"
-	"linger/internal/lab"
+	"linger/internal/lab/cases"
 )
 
 // arrows are the imports that rooms have of each other; what is not here is forbidden, and what
@@ -26,21 +26,41 @@ import (
 var arrows = map[string][]string{
 	"internal/tcp":      {},
 	"internal/figure":   {},
+	"internal/setting":  {},
 	"internal/capacity": {"internal/tcp"},
-	"internal/snapshot": {"internal/tcp"},
-	"internal/diagnose": {"internal/figure", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/sockets":  {"internal/figure", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/remedy":   {"internal/figure", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/plan":     {"internal/figure", "internal/remedy", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/kernel/*": {"internal/tcp", "internal/kernel/netns"}, // netns for netns/netnstest
-	"internal/change":   {"internal/plan", "internal/diagnose", "internal/kernel/*", "internal/tcp"},
-	"internal/collect":  {"internal/kernel/*", "internal/snapshot", "internal/tcp"},
-	"internal/lab/wire": {"internal/kernel/*"},
+
+	"internal/snapshot":       {"internal/setting", "internal/tcp"},
+	"internal/snapshot/group": {"internal/setting", "internal/snapshot", "internal/tcp"},
+
+	"internal/diagnose": {"internal/figure", "internal/setting", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/sockets":  {"internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/remedy":   {"internal/figure", "internal/setting", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/plan":     {"internal/setting", "internal/remedy", "internal/diagnose", "internal/snapshot", "internal/tcp"},
 	"internal/proof":    {"internal/snapshot", "internal/diagnose"},
-	"internal/lab": {
-		"internal/proof", "internal/lab/wire", "internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy",
-		"internal/snapshot", "internal/tcp",
+	"internal/deed":     {"internal/plan", "internal/diagnose", "internal/tcp"},
+
+	"internal/kernel/*":               {"internal/setting", "internal/tcp"},
+	"internal/kernel/netns/netnstest": {"internal/kernel/*", "internal/setting"},
+	"internal/collect":                {"internal/kernel/*", "internal/setting", "internal/snapshot", "internal/snapshot/group", "internal/tcp"},
+
+	"internal/journal": {},
+	"internal/change":  {"internal/journal", "internal/deed", "internal/plan", "internal/diagnose", "internal/snapshot", "internal/kernel/*"},
+	"internal/reap":    {"internal/journal", "internal/deed", "internal/kernel/*", "internal/tcp"},
+
+	"internal/lab/wire":      {"internal/kernel/*"},
+	"internal/lab/stage":     {"internal/lab/wire", "internal/kernel/*", "internal/tcp"},
+	"internal/lab/stagetest": {"internal/lab/stage", "internal/tcp"},
+	"internal/lab":           {"internal/lab/stage", "internal/proof", "internal/diagnose", "internal/tcp"},
+	"internal/lab/cases": {
+		"internal/lab", "internal/lab/stage", "internal/lab/wire", "internal/proof", "internal/collect", "internal/diagnose", "internal/tcp",
 	},
+	"internal/lab/score": {
+		"internal/lab", "internal/lab/cases", "internal/lab/stage", "internal/proof", "internal/collect", "internal/diagnose",
+	},
+	"internal/lab/prove": {
+		"internal/lab", "internal/lab/cases", "internal/lab/stage", "internal/proof", "internal/kernel/*", "internal/setting", "internal/tcp",
+	},
+
 	"internal/render": {
 		"internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/diagnose", "internal/remedy", "internal/snapshot",
 		"internal/capacity", "internal/tcp",
@@ -48,19 +68,21 @@ var arrows = map[string][]string{
 	"internal/explain": {},
 	"docs":             {},
 	"internal/cli": {
-		"internal/figure", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets",
-		"internal/plan", "internal/change", "internal/lab", "internal/proof", "internal/render", "internal/snapshot", "internal/tcp",
+		"docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/figure",
+		"internal/setting", "internal/plan", "internal/deed", "internal/journal", "internal/change", "internal/reap", "internal/lab",
+		"internal/lab/cases", "internal/lab/score", "internal/lab/prove", "internal/lab/stage", "internal/proof", "internal/render",
+		"internal/snapshot", "internal/tcp",
 	},
-	"cmd/linger":  {"internal/cli", "internal/lab"},
+	"cmd/linger":  {"internal/cli", "internal/lab/stage"},
 	"scripts/man": {"internal/cli"},
 	"kernels":     {},
-	"bench":       {"internal/lab", "internal/kernel/*", "internal/tcp", "internal/proof"},
+	"bench":       {"internal/lab/stage", "internal/proof"},
 }
 
 // pure rooms compute: they read no host, no file and no clock.
 var pure = []string{
-	"internal/tcp", "internal/figure", "internal/capacity", "internal/snapshot", "internal/diagnose", "internal/sockets", "internal/remedy",
-	"internal/plan", "internal/proof",
+	"internal/tcp", "internal/figure", "internal/setting", "internal/capacity", "internal/snapshot", "internal/snapshot/group",
+	"internal/diagnose", "internal/sockets", "internal/remedy", "internal/plan", "internal/proof", "internal/deed",
 }
 
 // unfit are packages that a pure room neither imports nor reaches through another room.
@@ -232,14 +254,14 @@ func TestSlugs(t *testing.T) {
 		slug := string(rule.Slug)
 		for _, file := range []string{
 			"internal/diagnose/" + slug + ".go",
-			"internal/lab/" + slug + ".go",
+			"internal/lab/cases/" + slug + ".go",
 			"docs/problems/" + slug + ".md",
 		} {
 			if _, err := os.Stat(file); err != nil {
 				t.Errorf("problem %s: %v", slug, err)
 			}
 		}
-		if !slices.ContainsFunc(lab.Scenarios(), func(s lab.Scenario) bool { return s.Slug == rule.Slug }) {
+		if !slices.ContainsFunc(cases.All(), func(c cases.Case) bool { return c.Scenario != nil && c.Scenario.Slug == rule.Slug }) {
 			t.Errorf("problem %s is not built by the laboratory", slug)
 		}
 		if !strings.Contains(string(readme), "docs/problems/"+slug+".md") {
@@ -255,24 +277,32 @@ func TestSlugs(t *testing.T) {
 	}
 }
 
-// Only the room of change and the laboratory write settings.
+// Only the room of change and the laboratory write settings; only these and the room of reaping touch what was journalled,
+// and only reaping destroys sockets.
 func TestWhoWrites(t *testing.T) {
-	writers := map[string]bool{}
-	err := filepath.WalkDir(".", func(file string, _ fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+	for call, want := range map[string][]string{
+		"sysctl.Write(":    {"internal/change", "internal/lab/stage"},
+		".Destroy(":        {"internal/reap"},
+		"journal.Open(":    {"internal/change", "internal/reap"},
+		"journal.TryOpen(": {"internal/change"},
+	} {
+		callers := map[string]bool{}
+		err := filepath.WalkDir(".", func(file string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(file)
+			if strings.Contains(string(text), call) {
+				callers[path.Dir(filepath.ToSlash(file))] = true
+			}
 			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		text, err := os.ReadFile(file)
-		if strings.Contains(string(text), "sysctl.Write(") {
-			writers[path.Dir(filepath.ToSlash(file))] = true
+		if got := slices.Sorted(maps.Keys(callers)); !slices.Equal(got, want) {
+			t.Errorf("%s) is called in %v, want %v", call, got, want)
 		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(writers) != 2 || !writers["internal/change"] || !writers["internal/lab"] {
-		t.Errorf("settings are written in %v", writers)
 	}
 }
 
