@@ -34,18 +34,24 @@ var arrows = map[string][]string{
 
 	"internal/diagnose": {"internal/figure", "internal/setting", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/sockets":  {"internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/remedy":   {"internal/figure", "internal/setting", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp"},
-	"internal/plan":     {"internal/setting", "internal/remedy", "internal/diagnose", "internal/snapshot", "internal/tcp"},
-	"internal/proof":    {"internal/snapshot", "internal/diagnose"},
-	"internal/deed":     {"internal/plan", "internal/diagnose", "internal/tcp"},
+	"internal/remedy": {
+		"internal/figure", "internal/setting", "internal/diagnose", "internal/snapshot", "internal/capacity", "internal/tcp",
+	},
+	"internal/plan":  {"internal/setting", "internal/remedy", "internal/diagnose", "internal/snapshot", "internal/tcp"},
+	"internal/proof": {"internal/snapshot", "internal/diagnose"},
+	"internal/deed":  {"internal/plan", "internal/diagnose", "internal/tcp"},
 
 	"internal/kernel/*":               {"internal/setting", "internal/tcp"},
 	"internal/kernel/netns/netnstest": {"internal/kernel/*", "internal/setting"},
-	"internal/collect":                {"internal/kernel/*", "internal/setting", "internal/snapshot", "internal/snapshot/group", "internal/tcp"},
+	"internal/collect": {
+		"internal/kernel/*", "internal/setting", "internal/snapshot", "internal/snapshot/group", "internal/tcp",
+	},
 
 	"internal/journal": {},
-	"internal/change":  {"internal/journal", "internal/deed", "internal/plan", "internal/diagnose", "internal/snapshot", "internal/kernel/*"},
-	"internal/reap":    {"internal/journal", "internal/deed", "internal/kernel/*", "internal/tcp"},
+	"internal/change": {
+		"internal/journal", "internal/deed", "internal/plan", "internal/diagnose", "internal/snapshot", "internal/kernel/*",
+	},
+	"internal/reap": {"internal/journal", "internal/deed", "internal/kernel/*", "internal/tcp"},
 
 	"internal/lab/wire":      {"internal/kernel/*"},
 	"internal/lab/stage":     {"internal/lab/wire", "internal/kernel/*", "internal/tcp"},

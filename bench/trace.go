@@ -65,8 +65,9 @@ func tracing(ctx context.Context, linger, out string, progress io.Writer) error 
 			return fmt.Errorf("install libbpf-tools: %w", err)
 		}
 	}
+	lingerTrace := func(netns string) []string { return []string{linger, "trace", "-o", "jsonl", "--netns", netns} }
 	tracers := []tracer{
-		{"linger trace -o jsonl", func(netns string) []string { return []string{linger, "trace", "-o", "jsonl", "--netns", netns} }, lingerPairs, countLinger},
+		{"linger trace -o jsonl", lingerTrace, lingerPairs, countLinger},
 		{"tcplife", withTracefs("tcplife"), peerPairs, countLines("", fmt.Sprint(churnPort))},
 		{"tcpstates", withTracefs("tcpstates"), peerPairs, countLines("-> CLOSE ", fmt.Sprint(churnPort))},
 	}
@@ -307,7 +308,8 @@ func countLinger(output []byte) (ends int) {
 			ClosedHere          int `json:"closed_here"`
 			ClosedThere         int `json:"closed_there"`
 		}
-		if json.Unmarshal(line, &row) == nil && row.Kind == "interval" && (strings.HasSuffix(row.Local, service) || strings.HasSuffix(row.Remote, service)) {
+		if json.Unmarshal(line, &row) == nil && row.Kind == "interval" &&
+			(strings.HasSuffix(row.Local, service) || strings.HasSuffix(row.Remote, service)) {
 			ends += row.ClosedHere + row.ClosedThere
 		}
 	}
@@ -341,8 +343,8 @@ ksoftirqd. Told is each end of each connection that the tracer's output has.
 |---|---:|---:|---:|---:|---:|---:|
 `, "`", unix.ByteSliceToString(name.Release[:]), runtime.NumCPU(), runtime.Version(), count(churned), count(2*churned))
 	for _, r := range results {
-		fmt.Fprintf(w, "| `%s` | %d | %.1f µs | %s | %+.1f %% (%+.1f to %+.1f) | × %.2f (%.2f to %.2f) | %.0f (%.0f to %.0f) |\n", r.name, r.pairs,
-			r.without.Median, count(int(r.perSecond.Median)), r.cpu.Median, r.cpu.Low, r.cpu.High,
+		fmt.Fprintf(w, "| `%s` | %d | %.1f µs | %s | %+.1f %% (%+.1f to %+.1f) | × %.2f (%.2f to %.2f) | %.0f (%.0f to %.0f) |\n",
+			r.name, r.pairs, r.without.Median, count(int(r.perSecond.Median)), r.cpu.Median, r.cpu.Low, r.cpu.High,
 			r.rate.Median, r.rate.Low, r.rate.High, r.missed.median, r.missed.min, r.missed.max)
 	}
 	linger := results[0]

@@ -244,7 +244,9 @@ func (c *cpio) add(name string, mode uint32, content []byte) {
 // guest is init in the machine: it runs the tests and turns the machine off.
 func guest() {
 	defer unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-	for _, m := range [][2]string{{"proc", "/proc"}, {"sysfs", "/sys"}, {"tmpfs", "/tmp"}, {"tmpfs", "/run"}, {"devtmpfs", "/dev"}, {"cgroup2", "/sys/fs/cgroup"}} {
+	for _, m := range [][2]string{
+		{"proc", "/proc"}, {"sysfs", "/sys"}, {"tmpfs", "/tmp"}, {"tmpfs", "/run"}, {"devtmpfs", "/dev"}, {"cgroup2", "/sys/fs/cgroup"},
+	} {
 		if err := unix.Mount(m[0], m[1], m[0], 0, ""); err != nil {
 			fmt.Printf("kernels: mount %s: %v\n", m[1], err)
 		}

@@ -221,7 +221,8 @@ func TestBudgetProperties(t *testing.T) {
 			t.Fatalf("used %d, reusable %d of %d", e.Used, e.Reusable, d.TimeWait)
 		}
 		if e.Predicted < b.Predicted-1e-6 || e.HoldSeconds < b.HoldSeconds-1e-9 || e.HoldSeconds > TimeWaitSeconds+1e-9 {
-			t.Fatalf("what is never taken over frees ports: %v after %v, held for %v s after %v s", e.Predicted, b.Predicted, e.HoldSeconds, b.HoldSeconds)
+			t.Fatalf("what is never taken over frees ports: %v after %v, held for %v s after %v s",
+				e.Predicted, b.Predicted, e.HoldSeconds, b.HoldSeconds)
 		}
 		if left := e.SecondsLeft; left != nil && (*left < 0 || *left > TimeWaitSeconds) {
 			t.Fatalf("runs out in %v s", *left)

@@ -135,7 +135,9 @@ func TestClaims(t *testing.T) {
 		}
 		seen[c.Claim] = true
 	}
-	for _, word := range []string{"tcp_tw_recycle", "tcp_fin_timeout", "tcp_tw_reuse", "tcp_max_tw_buckets", "tcp_rfc1337", "tcp_timestamps", "SO_LINGER", "30000-60999"} {
+	for _, word := range []string{
+		"tcp_tw_recycle", "tcp_fin_timeout", "tcp_tw_reuse", "tcp_max_tw_buckets", "tcp_rfc1337", "tcp_timestamps", "SO_LINGER", "30000-60999",
+	} {
 		if !slices.ContainsFunc(claims, func(c explain.Claim) bool { return strings.Contains(c.Claim, word) }) {
 			t.Errorf("no claim about %s", word)
 		}

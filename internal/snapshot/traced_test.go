@@ -18,15 +18,22 @@ func TestTracedSince(t *testing.T) {
 	idle := TracedKey{Process: "idle", Role: tcp.Acceptor}
 	earlier := &Traced{Began: began, MS: 1000, Missed: &one, Groups: []TracedGroup{
 		{TracedKey: idle, TracedCounts: TracedCounts{Opens: 5, ClosedHere: 5}},
-		{TracedKey: client, TracedCounts: TracedCounts{Opens: 10, Live: 4, Failed: map[string]uint64{"refused": 2}, Lives: Histogram{{100, 1}, {200, 5}}}},
+		{TracedKey: client, TracedCounts: TracedCounts{
+			Opens: 10, Live: 4, Failed: map[string]uint64{"refused": 2}, Lives: Histogram{{100, 1}, {200, 5}},
+		}},
 	}}
 	now := &Traced{Began: began, MS: 2500, Missed: &two, Groups: []TracedGroup{
-		{TracedKey: client, TracedCounts: TracedCounts{Opens: 17, Live: 2, Failed: map[string]uint64{"refused": 2, "no-port": 1}, Lives: Histogram{{50, 1}, {100, 1}, {200, 8}}}},
+		{TracedKey: client, TracedCounts: TracedCounts{
+			Opens: 17, Live: 2, Failed: map[string]uint64{"refused": 2, "no-port": 1}, Lives: Histogram{{50, 1}, {100, 1}, {200, 8}},
+		}},
 		{TracedKey: idle, TracedCounts: TracedCounts{Opens: 5, ClosedHere: 5}},
 	}}
 	missed := uint64(2)
 	want := &Traced{Began: began.Add(time.Second), MS: 1500, Missed: &missed, Groups: []TracedGroup{
-		{TracedKey: client, TracedCounts: TracedCounts{Opens: 7, Live: 2, Failed: map[string]uint64{"no-port": 1}, Resets: Resets{Sent: map[string]uint64{}}, Lives: Histogram{{50, 1}, {200, 3}}}},
+		{TracedKey: client, TracedCounts: TracedCounts{
+			Opens: 7, Live: 2, Failed: map[string]uint64{"no-port": 1}, Resets: Resets{Sent: map[string]uint64{}},
+			Lives: Histogram{{50, 1}, {200, 3}},
+		}},
 	}}
 	got := now.Since(earlier)
 	got.Other = TracedCounts{}

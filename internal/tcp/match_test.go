@@ -41,7 +41,9 @@ func TestMatch(t *testing.T) {
 			}
 		}
 	}
-	for _, text := range []string{"", "host", "80", ":80", "10.0.0.1:0", "*:0", "*:65536", "10.0.0.0/33", "10.0.0.0/8:80", "fe80::1%eth0", "::1:", "/8"} {
+	for _, text := range []string{
+		"", "host", "80", ":80", "10.0.0.1:0", "*:0", "*:65536", "10.0.0.0/33", "10.0.0.0/8:80", "fe80::1%eth0", "::1:", "/8",
+	} {
 		if m, err := ParseMatch(text); err == nil {
 			t.Errorf("%q is read as %v", text, m)
 		}
@@ -65,7 +67,9 @@ func TestStatesNamed(t *testing.T) {
 }
 
 func FuzzParseMatch(f *testing.F) {
-	for _, text := range []string{"*", "*:443", "10.0.0.1", "10.0.0.0/8", "10.0.0.1:443", "[2001:db8::1]:443", "::/0", "::ffff:1.2.3.4/99", "fe80::1%a"} {
+	for _, text := range []string{
+		"*", "*:443", "10.0.0.1", "10.0.0.0/8", "10.0.0.1:443", "[2001:db8::1]:443", "::/0", "::ffff:1.2.3.4/99", "fe80::1%a",
+	} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
