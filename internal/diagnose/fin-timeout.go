@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"linger/internal/capacity"
 	"linger/internal/figure"
 	"linger/internal/setting"
 	"linger/internal/tcp"
@@ -87,22 +86,10 @@ func (sc *scene) liveTimeout(p *place, seconds int64) draft {
 	return f
 }
 
-// orphanSeconds is how long an orphan really stays in FIN_WAIT2. Up to 60 s a
-// time-wait socket takes its place at once, for the time that was set. Above, it
-// stays a full socket for what exceeds 60 s, and then a time-wait socket for as
-// long again (net/ipv4/tcp_input.c, tcp_rcv_state_process; tcp_timer.c,
-// tcp_keepalive_timer).
-func orphanSeconds(set int64) int64 {
-	if set <= capacity.TimeWaitSeconds {
-		return set
-	}
-	return 2 * (set - capacity.TimeWaitSeconds)
-}
-
 func timeoutFinding(seconds int64, subject string) draft {
 	f := draft{ties: []tie{{setting: keyFinTimeout, value: seconds}}}
 	f.Severity, f.Confidence = Info, High
-	lasts := orphanSeconds(seconds)
+	lasts := setting.OrphanSeconds(seconds)
 	f.Summary = fmt.Sprintf("%s %d s: ", subject, seconds)
 	const governs = "The setting limits how long a closed socket without an owner waits in FIN_WAIT2 for the peer to close. " +
 		"TIME_WAIT is 60 s by a constant of the kernel, and no setting shortens it."

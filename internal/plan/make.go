@@ -157,7 +157,7 @@ func (m *maker) add(k *setting.Setting, ns *snapshot.Namespace, a remedy.Assignm
 	}
 	if seconds, ok := number(a.Value); ok && a.Key == setting.FinTimeout && seconds > 60 && seconds < 120 {
 		m.note("%s = %d does the opposite of what it says: from 61 to 119 an orphan waits %d s (net/ipv4/tcp.c, __tcp_close)",
-			a.Key, seconds, 2*(seconds-60))
+			a.Key, seconds, setting.OrphanSeconds(seconds))
 	}
 	c.complete(k)
 	c.Persist = m.keep(k, ns, a)

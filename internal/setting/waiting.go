@@ -41,6 +41,19 @@ var ports = []Setting{
 	},
 }
 
+// OrphanSeconds is how long an orphan really stays in FIN_WAIT2, for a tcp_fin_timeout in
+// seconds. Up to 60 s a time-wait socket takes its place at once, for the time that was
+// set. Above, it stays a full socket for what exceeds 60 s (TCP_TIMEWAIT_LEN), and then a
+// time-wait socket for as long again (net/ipv4/tcp_input.c, tcp_rcv_state_process;
+// tcp_timer.c, tcp_keepalive_timer).
+func OrphanSeconds(finTimeout int64) int64 {
+	const timeWait = 60
+	if finTimeout <= timeWait {
+		return finTimeout
+	}
+	return 2 * (finTimeout - timeWait)
+}
+
 // waiting decides over TIME_WAIT and FIN_WAIT2, or is believed to.
 var waiting = []Setting{
 	{

@@ -14,7 +14,7 @@ import (
 	"linger/internal/kernel/sysctl"
 	"linger/internal/lab"
 	"linger/internal/proof"
-	catalogue "linger/internal/setting"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -52,20 +52,20 @@ func SettingsOf(path string, cookie, inode uint64) (settings map[string]string, 
 
 // The keys for which there is an experiment.
 const (
-	keyRange      = catalogue.LocalPortRange
-	keyReserved   = catalogue.LocalReservedPorts
-	keyReuse      = catalogue.TWReuse
-	keyReuseDelay = catalogue.TWReuseDelay
-	keyTimestamps = catalogue.Timestamps
-	keyFinTimeout = catalogue.FinTimeout
-	keyBuckets    = catalogue.MaxTWBuckets
-	keySomaxconn  = catalogue.Somaxconn
-	keyRFC1337    = catalogue.RFC1337
-	keyKeepalive  = catalogue.KeepaliveTime
-	keyProbes     = catalogue.KeepaliveInterval
+	keyRange      = setting.LocalPortRange
+	keyReserved   = setting.LocalReservedPorts
+	keyReuse      = setting.TWReuse
+	keyReuseDelay = setting.TWReuseDelay
+	keyTimestamps = setting.Timestamps
+	keyFinTimeout = setting.FinTimeout
+	keyBuckets    = setting.MaxTWBuckets
+	keySomaxconn  = setting.Somaxconn
+	keyRFC1337    = setting.RFC1337
+	keyKeepalive  = setting.KeepaliveTime
+	keyProbes     = setting.KeepaliveInterval
 
-	keyTracksTimeWait    = catalogue.TrackedTimeWait
-	keyTracksEstablished = catalogue.TrackedEstablished
+	keyTracksTimeWait    = setting.TrackedTimeWait
+	keyTracksEstablished = setting.TrackedEstablished
 )
 
 // provers make an experiment of a proposal of their key, or say why there can be none.

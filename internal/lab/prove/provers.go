@@ -16,6 +16,7 @@ import (
 	"linger/internal/lab/cases"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -29,6 +30,7 @@ func holdConnections(serve stage.ServeSpec, dial stage.DialSpec, prepare func(la
 		if err != nil {
 			return err
 		}
+		dial := dial // each run its own
 		dial.To = []netip.AddrPort{s.Service}
 		done, err := s.Client.Hold(ctx, dial)
 		if err != nil {
@@ -170,9 +172,10 @@ func proveFinTimeout(p Proposal) (lab.Experiment, error) {
 	if err != nil {
 		return lab.Experiment{}, err
 	}
-	for _, value := range []int{old, new} {
-		if lasts := finWait2Seconds(value); new >= 60 && lasts > 125 {
-			return lab.Experiment{}, fmt.Errorf("an orphan would stay for %d s: longer than a run may take", lasts)
+	lasts := []int64{setting.OrphanSeconds(int64(old)), setting.OrphanSeconds(int64(new))}
+	for _, seconds := range lasts {
+		if new >= 60 && seconds > 125 {
+			return lab.Experiment{}, fmt.Errorf("an orphan would stay for %d s: longer than a run may take", seconds)
 		}
 	}
 	e := lab.Experiment{Problem: "fin-timeout", Load: lab.Waits, Quantities: lasted}
@@ -193,7 +196,7 @@ func proveFinTimeout(p Proposal) (lab.Experiment, error) {
 				Margin: proof.Margin{Absolute: 8}},
 		}, undirected(lasted)...)
 	}
-	return p.compare(e, float64(max(finWait2Seconds(old), finWait2Seconds(new)))*1.1+2, func(value string) lab.Measure {
+	return p.compare(e, float64(slices.Max(lasts))*1.1+2, func(value string) lab.Measure {
 		return func(ctx context.Context, t *lab.Trial) error {
 			if err := cases.WaitFor(tcp.FinWait2, tcp.FinWait2TimeWait, stage.AcceptNever, 150*time.Second,
 				p.sysctls(lab.AtClient, value)...)(ctx, t); err != nil {
@@ -204,15 +207,6 @@ func proveFinTimeout(p Proposal) (lab.Experiment, error) {
 			return err
 		}
 	})
-}
-
-// finWait2Seconds is how long an orphan stays in FIN_WAIT2 (tcp_rcv_state_process of
-// net/ipv4/tcp_input.c): above 60 the setting less 60, and as long again.
-func finWait2Seconds(setting int) int {
-	if setting > 60 {
-		return 2 * (setting - 60)
-	}
-	return setting
 }
 
 func undirected(quantities []proof.Quantity) []proof.Quantity {
