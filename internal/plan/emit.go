@@ -71,8 +71,7 @@ func Compose(changes []Change) string {
 	for _, c := range changes {
 		if c.Scope.Label != label {
 			label = c.Scope.Label
-			name := strings.Join(strings.Fields(label.String()), " ") // a comment ends with its line
-			fmt.Fprintf(&b, "  SERVICE: # of %s\n    sysctls:\n", name)
+			fmt.Fprintf(&b, "  SERVICE: # of %s\n    sysctls:\n", oneLine(label.String())) // a comment ends with its line
 		}
 		fmt.Fprintf(&b, "      %s: %q\n", c.Key, c.New)
 	}

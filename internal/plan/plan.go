@@ -229,5 +229,8 @@ func (c *Change) check() error {
 // Same tells whether two values of a key are the same for the kernel, which prints a
 // tab where a person writes a space.
 func Same(a, b string) bool {
-	return strings.Join(strings.Fields(a), " ") == strings.Join(strings.Fields(b), " ")
+	return oneLine(a) == oneLine(b)
 }
+
+// oneLine is a text with one space between its words, whatever was there.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
