@@ -65,6 +65,7 @@ func runWorker(name string, in io.Reader, out io.Writer) error {
 		answer, err := w.do(r)
 		if err != nil {
 			answer.Error = err.Error()
+			errors.As(err, &answer.Errno)
 		}
 		if err := answers.Encode(answer); err != nil {
 			return err

@@ -1,6 +1,10 @@
 package stage
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
 
 // A worker reads one request a line from its standard input, in JSON, and answers
 // each by one line on its standard output. It ends when its input ends, so that
@@ -44,7 +48,9 @@ type request struct {
 }
 
 type reply struct {
-	Error     string           `json:"error,omitempty"`
+	Error string `json:"error,omitempty"`
+	// Errno is what the kernel said, 0 where the error is none of its own.
+	Errno     unix.Errno       `json:"errno,omitempty"`
 	Endpoints []netip.AddrPort `json:"endpoints,omitempty"`
 	Served    Served           `json:"served"`
 	Dialed    Dialed           `json:"dialed"`

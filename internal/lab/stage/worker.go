@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"linger/internal/kernel/netns"
 )
 
@@ -254,7 +256,22 @@ func (w *Worker) answer(ctx context.Context) (reply, error) {
 		return reply{}, fmt.Errorf("read answer: %w", err)
 	}
 	if answer.Error != "" {
-		return answer, errors.New(answer.Error)
+		return answer, failure{answer.Error, answer.Errno}
 	}
 	return answer, nil
+}
+
+// failure is an error inside a worker, with what the kernel said there.
+type failure struct {
+	text  string
+	errno unix.Errno
+}
+
+func (f failure) Error() string { return f.text }
+
+func (f failure) Unwrap() error {
+	if f.errno == 0 {
+		return nil
+	}
+	return f.errno
 }
