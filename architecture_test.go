@@ -54,14 +54,16 @@ var arrows = map[string][]string{
 	"internal/reap": {"internal/journal", "internal/deed", "internal/kernel/*", "internal/tcp"},
 
 	"internal/lab/wire":      {"internal/kernel/*"},
-	"internal/lab/stage":     {"internal/lab/wire", "internal/kernel/*", "internal/tcp"},
+	"internal/lab/stage":     {"internal/lab/wire", "internal/kernel/*", "internal/setting", "internal/tcp"},
 	"internal/lab/stagetest": {"internal/lab/stage", "internal/tcp"},
-	"internal/lab":           {"internal/lab/stage", "internal/proof", "internal/diagnose", "internal/tcp"},
+	"internal/lab":           {"internal/lab/stage", "internal/proof", "internal/setting", "internal/diagnose", "internal/tcp"},
 	"internal/lab/cases": {
-		"internal/lab", "internal/lab/stage", "internal/lab/wire", "internal/proof", "internal/collect", "internal/diagnose", "internal/tcp",
+		"internal/lab", "internal/lab/stage", "internal/lab/wire", "internal/proof", "internal/collect", "internal/setting",
+		"internal/diagnose", "internal/tcp",
 	},
 	"internal/lab/score": {
-		"internal/lab", "internal/lab/cases", "internal/lab/stage", "internal/proof", "internal/collect", "internal/diagnose",
+		"internal/lab", "internal/lab/cases", "internal/lab/stage", "internal/proof", "internal/collect", "internal/setting",
+		"internal/diagnose",
 	},
 	"internal/lab/prove": {
 		"internal/lab", "internal/lab/cases", "internal/lab/stage", "internal/proof", "internal/kernel/*", "internal/setting", "internal/tcp",

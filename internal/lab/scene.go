@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"linger/internal/lab/stage"
+	"linger/internal/setting"
 )
 
 // Scene is a client and a service on two joined nodes, as most experiments need.
@@ -21,7 +22,7 @@ func (t *Trial) Scene(ctx context.Context, serve stage.ServeSpec, set ...Sysctl)
 	}
 	// TIME_WAIT ignores late resets (RFC 1337), in every arm alike: they end a few of a
 	// thousand at random, and it is those that hide what a variant does.
-	const assassins = "net.ipv4.tcp_rfc1337"
+	const assassins = setting.RFC1337
 	for _, each := range append([]Sysctl{AtClient(assassins, "1"), AtServer(assassins, "1")}, set...) {
 		if err := each.Set(s.ClientNode, s.ServerNode); err != nil {
 			return s, err

@@ -8,6 +8,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 )
 
 // shortBacklog is filled in a second.
@@ -105,17 +106,17 @@ var acceptQueueOverflowProof = lab.Experiment{
 			Arm: why(folklore("somaxconn", "net.core.somaxconn alone", "net.core.somaxconn=65535", proof.NoEffect),
 				"The program has asked for 16 in listen(), and the smaller one counts."),
 			Seconds: 5, Run: queued(stage.ServeSpec{Close: stage.AcceptNever, Backlog: shortBacklog},
-				lab.AtServer("net.core.somaxconn", "65535")),
+				lab.AtServer(setting.Somaxconn, "65535")),
 		},
 		{
 			Arm:     folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
 			Seconds: 5, Run: queued(stage.ServeSpec{Close: stage.AcceptNever, Backlog: shortBacklog},
-				lab.AtServer("net.ipv4.tcp_tw_reuse", "1")),
+				lab.AtServer(setting.TWReuse, "1")),
 		},
 		{
 			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
 			Seconds: 5, Run: queued(stage.ServeSpec{Close: stage.AcceptNever, Backlog: shortBacklog},
-				lab.AtServer("net.ipv4.tcp_fin_timeout", "5")),
+				lab.AtServer(setting.FinTimeout, "5")),
 		},
 	},
 }

@@ -2,9 +2,9 @@ package cases
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +12,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -89,7 +90,7 @@ func restarted(oldReuses, newReuses bool, wait time.Duration, set ...lab.Sysctl)
 		refused := 0.0
 		if _, err := again.Serve(ctx, stage.ServeSpec{Endpoints: []netip.AddrPort{s.Service},
 			NoReuseAddress: !newReuses}); err != nil {
-			if !strings.Contains(err.Error(), unix.EADDRINUSE.Error()) {
+			if !errors.Is(err, unix.EADDRINUSE) {
 				return err
 			}
 			refused = 1
@@ -124,11 +125,11 @@ var addressInUseProof = lab.Experiment{
 		{
 			Arm: folklore("fin-timeout", "tcp_fin_timeout=1, and 3 s of waiting", "net.ipv4.tcp_fin_timeout=1",
 				proof.NoEffect),
-			Seconds: 4, Run: restarted(false, false, 3*time.Second, lab.AtServer("net.ipv4.tcp_fin_timeout", "1")),
+			Seconds: 4, Run: restarted(false, false, 3*time.Second, lab.AtServer(setting.FinTimeout, "1")),
 		},
 		{
 			Arm:     folklore("tw-reuse", "tcp_tw_reuse, and 3 s of waiting", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
-			Seconds: 4, Run: restarted(false, false, 3*time.Second, lab.AtServer("net.ipv4.tcp_tw_reuse", "1")),
+			Seconds: 4, Run: restarted(false, false, 3*time.Second, lab.AtServer(setting.TWReuse, "1")),
 		},
 	},
 }

@@ -8,6 +8,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 )
 
 var bindBeforeConnect = Case{
@@ -56,7 +57,7 @@ func makeBindBeforeConnect(ctx context.Context, b *Built, o Options) error {
 // each of which it closes first.
 func bindChurn(dial stage.DialSpec, sources, services int, set ...lab.Sysctl) lab.Measure {
 	return func(ctx context.Context, t *lab.Trial) error {
-		set := append([]lab.Sysctl{lab.AtClient("net.ipv4.ip_local_port_range", "40000 40199")}, set...)
+		set := append([]lab.Sysctl{lab.AtClient(setting.LocalPortRange, "40000 40199")}, set...)
 		s, err := t.Scene(ctx, stage.ServeSpec{Close: stage.CloseSecond}, set...)
 		if err != nil {
 			return err
@@ -68,6 +69,7 @@ func bindChurn(dial stage.DialSpec, sources, services int, set ...lab.Sysctl) la
 		if _, err := s.Server.Serve(ctx, stage.ServeSpec{Endpoints: others, Close: stage.CloseSecond}); err != nil {
 			return err
 		}
+		dial := dial // each run its own
 		dial.To, dial.From, dial.Count = append(others, s.Service), []netip.Addr{t.Addr(s.ClientNode)}, 300
 		if sources > 1 {
 			more, err := second(s.ClientNode, t.Addr(s.ClientNode))
@@ -105,7 +107,7 @@ var bindBeforeConnectProof = lab.Experiment{
 			Arm: remedy("autobind-reuse", "Let bind() take TIME_WAIT ports too",
 				"net.ipv4.ip_autobind_reuse=1 and SO_REUSEADDR", proof.Works),
 			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true, ReuseAddress: true}, 1, 2,
-				lab.AtClient("net.ipv4.ip_autobind_reuse", "1")),
+				lab.AtClient(setting.AutobindReuse, "1")),
 		},
 		{
 			Arm: remedy("second-source", "A second source address", "bind(address, 0) to one of two, in turn", proof.Works,
@@ -131,7 +133,7 @@ var bindBeforeConnectProof = lab.Experiment{
 		{
 			Arm: why(folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
 				"bind() has chosen the port before connect() could take any over."),
-			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true}, 1, 2, lab.AtClient("net.ipv4.tcp_tw_reuse", "1")),
+			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true}, 1, 2, lab.AtClient(setting.TWReuse, "1")),
 		},
 		{
 			Arm:     folklore("reuseaddr", "SO_REUSEADDR alone", "setsockopt(SO_REUSEADDR)", proof.NoEffect),
@@ -139,7 +141,7 @@ var bindBeforeConnectProof = lab.Experiment{
 		},
 		{
 			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
-			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true}, 1, 2, lab.AtClient("net.ipv4.tcp_fin_timeout", "5")),
+			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true}, 1, 2, lab.AtClient(setting.FinTimeout, "5")),
 		},
 	},
 }

@@ -10,6 +10,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -137,11 +138,11 @@ var clientClosesFirstProof = lab.Experiment{
 		},
 		{
 			Arm:     folklore("tw-reuse", "tcp_tw_reuse, to have fewer of them", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
-			Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, false, lab.AtClient("net.ipv4.tcp_tw_reuse", "1")),
+			Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, false, lab.AtClient(setting.TWReuse, "1")),
 		},
 		{
 			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
-			Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, false, lab.AtClient("net.ipv4.tcp_fin_timeout", "5")),
+			Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, false, lab.AtClient(setting.FinTimeout, "5")),
 		},
 	},
 }

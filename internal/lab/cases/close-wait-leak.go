@@ -9,6 +9,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -84,18 +85,18 @@ var closeWaitLeakProof = lab.Experiment{
 		},
 		{
 			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=1", proof.NoEffect),
-			Seconds: 5, Run: leaked(stage.CloseNever, lab.AtServer("net.ipv4.tcp_fin_timeout", "1")),
+			Seconds: 5, Run: leaked(stage.CloseNever, lab.AtServer(setting.FinTimeout, "1")),
 		},
 		{
 			Arm: why(folklore("keepalive", "A lower tcp_keepalive_time",
 				"net.ipv4.tcp_keepalive_time=1, _intvl=1, _probes=1", proof.NoEffect),
 				"The kernel has nothing to wait for: the peer has closed, and the program has not."),
-			Seconds: 5, Run: leaked(stage.CloseNever, lab.AtServer("net.ipv4.tcp_keepalive_time", "1"),
-				lab.AtServer("net.ipv4.tcp_keepalive_intvl", "1"), lab.AtServer("net.ipv4.tcp_keepalive_probes", "1")),
+			Seconds: 5, Run: leaked(stage.CloseNever, lab.AtServer(setting.KeepaliveTime, "1"),
+				lab.AtServer(setting.KeepaliveInterval, "1"), lab.AtServer(setting.KeepaliveProbes, "1")),
 		},
 		{
 			Arm:     folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
-			Seconds: 5, Run: leaked(stage.CloseNever, lab.AtServer("net.ipv4.tcp_tw_reuse", "1")),
+			Seconds: 5, Run: leaked(stage.CloseNever, lab.AtServer(setting.TWReuse, "1")),
 		},
 	},
 }

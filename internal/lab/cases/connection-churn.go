@@ -9,6 +9,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -29,7 +30,7 @@ var connectionChurn = Case{
 
 func makeConnectionChurn(ctx context.Context, b *Built, o Options) error {
 	if o.Tight {
-		if err := b.ServerNode.Set("net.ipv4.tcp_max_tw_buckets", strconv.Itoa(tightFactor*o.Size)); err != nil {
+		if err := b.ServerNode.Set(setting.MaxTWBuckets, strconv.Itoa(tightFactor*o.Size)); err != nil {
 			return err
 		}
 	}
@@ -68,6 +69,7 @@ func churned(serve stage.ServeSpec, dial stage.DialSpec, pooled bool, set ...lab
 			}
 			t.Record("failed", 0)
 		} else {
+			dial := dial // each run its own
 			dial.To, dial.Count = []netip.AddrPort{s.Service}, requests
 			done, err := s.Client.Churn(ctx, dial)
 			if err != nil {
@@ -122,18 +124,18 @@ var connectionChurnProof = lab.Experiment{
 		},
 		{
 			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
-			Seconds: 2, Run: churned(ServerCloses, untilClosed, false, lab.AtServer("net.ipv4.tcp_fin_timeout", "5")),
+			Seconds: 2, Run: churned(ServerCloses, untilClosed, false, lab.AtServer(setting.FinTimeout, "5")),
 		},
 		{
 			Arm: why(folklore("tw-reuse", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
 				"It is for connect() alone: a service needs no port for each connection."),
-			Seconds: 2, Run: churned(ServerCloses, untilClosed, false, lab.AtServer("net.ipv4.tcp_tw_reuse", "1")),
+			Seconds: 2, Run: churned(ServerCloses, untilClosed, false, lab.AtServer(setting.TWReuse, "1")),
 		},
 		{
 			Arm: folklore("wider-range", "A wider range of ports at the service",
-				"net.ipv4.ip_local_port_range=\"1024 65535\"", proof.NoEffect),
+				setting.LocalPortRange+"=\"1024 65535\"", proof.NoEffect),
 			Seconds: 2, Run: churned(ServerCloses, untilClosed, false,
-				lab.AtServer("net.ipv4.ip_local_port_range", "1024 65535")),
+				lab.AtServer(setting.LocalPortRange, "1024 65535")),
 		},
 	},
 }

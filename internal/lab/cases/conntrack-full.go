@@ -10,6 +10,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 )
 
 var conntrackFull = Case{
@@ -24,7 +25,7 @@ var conntrackFull = Case{
 
 func makeConntrackFull(ctx context.Context, b *Built, o Options) error {
 	b.Expect = Expectation{Node: b.ServerNode}
-	most, err := b.ServerNode.Number("net.netfilter.nf_conntrack_max")
+	most, err := b.ServerNode.Number(setting.TrackedMax)
 	if err != nil {
 		return fmt.Errorf("limit of conntrack: %w", err)
 	}
@@ -54,7 +55,7 @@ func trackedConnects(percent int, like stage.MadeUp, untracked bool, set ...lab.
 				return err
 			}
 		}
-		most, err := s.ServerNode.Number("net.netfilter.nf_conntrack_max")
+		most, err := s.ServerNode.Number(setting.TrackedMax)
 		if err != nil {
 			return err
 		}
@@ -73,7 +74,7 @@ func trackedConnects(percent int, like stage.MadeUp, untracked bool, set ...lab.
 			return err
 		}
 		t.RecordDialed(done)
-		entries, err := s.ServerNode.Number("net.netfilter.nf_conntrack_count")
+		entries, err := s.ServerNode.Number(setting.TrackedCount)
 		if err != nil {
 			return err
 		}
@@ -115,8 +116,8 @@ var conntrackFullProof = lab.Experiment{
 			Arm: why(folklore("fin-timeout", "A lower tcp_fin_timeout, and tcp_tw_reuse",
 				"net.ipv4.tcp_fin_timeout=5, tcp_tw_reuse=1", proof.NoEffect),
 				"The table has time-outs of its own (nf_conntrack_tcp_timeout_*)."),
-			Seconds: 12, Run: trackedConnects(100, stage.MadeUp{}, false, lab.AtServer("net.ipv4.tcp_fin_timeout", "5"),
-				lab.AtServer("net.ipv4.tcp_tw_reuse", "1")),
+			Seconds: 12, Run: trackedConnects(100, stage.MadeUp{}, false, lab.AtServer(setting.FinTimeout, "5"),
+				lab.AtServer(setting.TWReuse, "1")),
 		},
 	},
 }

@@ -9,6 +9,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -29,7 +30,7 @@ func makeFinTimeout(ctx context.Context, b *Built, o Options) error {
 	if o.Cured {
 		seconds = "60"
 	}
-	if err := b.ServerNode.Set("net.ipv4.tcp_fin_timeout", seconds); err != nil {
+	if err := b.ServerNode.Set(setting.FinTimeout, seconds); err != nil {
 		return err
 	}
 	p, err := b.start(ctx, o, stage.CloseSecond)
@@ -106,7 +107,7 @@ func thin(s proof.Series) proof.Series {
 }
 
 func timeWaitLasts(seconds string) lab.Measure {
-	return WaitFor(tcp.TimeWait, tcp.TimeWait, stage.CloseSecond, 90*time.Second, lab.AtClient("net.ipv4.tcp_fin_timeout", seconds))
+	return WaitFor(tcp.TimeWait, tcp.TimeWait, stage.CloseSecond, 90*time.Second, lab.AtClient(setting.FinTimeout, seconds))
 }
 
 // aMinute is 60 s, and an eighth more for the timer wheel, whose steps grow with the

@@ -10,6 +10,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -49,7 +50,7 @@ func makeFinWait2PileUp(ctx context.Context, b *Built, o Options) error {
 }
 
 func finWait2Lasts(closing stage.Closing, seconds string) lab.Measure {
-	return WaitFor(tcp.FinWait2, tcp.FinWait2TimeWait, closing, 150*time.Second, lab.AtClient("net.ipv4.tcp_fin_timeout", seconds))
+	return WaitFor(tcp.FinWait2, tcp.FinWait2TimeWait, closing, 150*time.Second, lab.AtClient(setting.FinTimeout, seconds))
 }
 
 // within bounds both quantities of a wait, whose timers are late by up to an eighth.

@@ -5,6 +5,7 @@ import (
 
 	"linger/internal/lab/stage"
 	"linger/internal/lab/wire"
+	"linger/internal/setting"
 )
 
 // masqueraded are two clients behind a NAT, and a server: four nodes and three wires.
@@ -31,7 +32,7 @@ func newMasqueraded(on stage.Wiring) (*masqueraded, error) {
 	for _, n := range []*stage.Node{t.first, t.second} {
 		// Time stamps of the plain clock, without an offset for each connection, as
 		// kernels before 4.10 sent them.
-		if err := n.Set("net.ipv4.tcp_timestamps", "2"); err != nil {
+		if err := n.Set(setting.Timestamps, "2"); err != nil {
 			return nil, errors.Join(err, t.Close())
 		}
 	}

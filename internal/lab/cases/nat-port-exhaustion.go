@@ -8,6 +8,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 )
 
 var natPortExhaustion = Case{
@@ -116,13 +117,13 @@ var natPortExhaustionProof = lab.Experiment{
 		{
 			Arm:     folklore("tw-reuse", "tcp_tw_reuse at the NAT", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
 			Seconds: 6, Run: translated(stage.Translation{Low: 50000, High: 50031}, 1,
-				lab.AtClient("net.ipv4.tcp_tw_reuse", "1")),
+				lab.AtClient(setting.TWReuse, "1")),
 		},
 		{
 			Arm: folklore("wider-range", "A wider ip_local_port_range at the NAT",
-				"net.ipv4.ip_local_port_range=\"1024 65535\"", proof.NoEffect),
+				setting.LocalPortRange+"=\"1024 65535\"", proof.NoEffect),
 			Seconds: 6, Run: translated(stage.Translation{Low: 50000, High: 50031}, 1,
-				lab.AtClient("net.ipv4.ip_local_port_range", "1024 65535")),
+				lab.AtClient(setting.LocalPortRange, "1024 65535")),
 		},
 	},
 }

@@ -10,6 +10,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -101,15 +102,15 @@ var orphanPileUpProof = lab.Experiment{
 		{
 			Arm: remedy("orphan-retries", "Fewer retries of an orphan", "net.ipv4.tcp_orphan_retries=1", proof.Works,
 				proof.Exactly("fin_wait1", 0)),
-			Seconds: 5, Run: orphaned(true, lab.AtClient("net.ipv4.tcp_orphan_retries", "1")),
+			Seconds: 5, Run: orphaned(true, lab.AtClient(setting.OrphanRetries, "1")),
 		},
 		{
 			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=1", proof.NoEffect),
-			Seconds: 5, Run: orphaned(true, lab.AtClient("net.ipv4.tcp_fin_timeout", "1")),
+			Seconds: 5, Run: orphaned(true, lab.AtClient(setting.FinTimeout, "1")),
 		},
 		{
 			Arm:     folklore("keepalive", "A lower tcp_keepalive_time", "net.ipv4.tcp_keepalive_time=1", proof.NoEffect),
-			Seconds: 5, Run: orphaned(true, lab.AtClient("net.ipv4.tcp_keepalive_time", "1")),
+			Seconds: 5, Run: orphaned(true, lab.AtClient(setting.KeepaliveTime, "1")),
 		},
 	},
 }

@@ -11,6 +11,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -138,7 +139,7 @@ func (d demand) endpoints(ctx context.Context, t *lab.Trial, s lab.Scene) (dial 
 }
 
 // reuse is what lets connect() take over TIME_WAIT, over either family.
-var reuse = lab.AtClient("net.ipv4.tcp_tw_reuse", "1")
+var reuse = lab.AtClient(setting.TWReuse, "1")
 
 var portExhaustionProof = lab.Experiment{
 	Name: "port-exhaustion", Problem: "port-exhaustion",
@@ -162,7 +163,7 @@ var portExhaustionProof = lab.Experiment{
 		{
 			Arm: observe("tw-reuse-delay", "tcp_tw_reuse=1, with a delay of ten seconds",
 				"net.ipv4.tcp_tw_reuse=1, tcp_tw_reuse_delay=10000", proof.NoEffect),
-			Seconds: 5, Run: demand{set: []lab.Sysctl{reuse, lab.AtClient("net.ipv4.tcp_tw_reuse_delay", "10000")}}.run,
+			Seconds: 5, Run: demand{set: []lab.Sysctl{reuse, lab.AtClient(setting.TWReuseDelay, "10000")}}.run,
 		},
 		{
 			Arm: remedy("wider-range", "Twice as many source ports", "net.ipv4.ip_local_port_range=\"40000 40499\"",
@@ -211,18 +212,18 @@ var portExhaustionProof = lab.Experiment{
 		{
 			Arm: why(folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
 				"The ports are held by TIME_WAIT, which it does not shorten."),
-			Seconds: 5, Run: demand{set: []lab.Sysctl{lab.AtClient("net.ipv4.tcp_fin_timeout", "5")}}.run,
+			Seconds: 5, Run: demand{set: []lab.Sysctl{lab.AtClient(setting.FinTimeout, "5")}}.run,
 		},
 		{
 			Arm: folklore("syn-retries", "Fewer SYN retries, a larger backlog",
 				"net.ipv4.tcp_syn_retries=2, tcp_max_syn_backlog=65535", proof.NoEffect),
 			Seconds: 5, Run: demand{set: []lab.Sysctl{lab.AtClient("net.ipv4.tcp_syn_retries", "2"),
-				lab.AtServer("net.ipv4.tcp_max_syn_backlog", "65535")}}.run,
+				lab.AtServer(setting.MaxSYNBacklog, "65535")}}.run,
 		},
 		{
-			Arm: folklore("service-reuse", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1 on the other host",
+			Arm: folklore("service-reuse", "tcp_tw_reuse at the service", setting.TWReuse+"=1 on the other host",
 				proof.NoEffect),
-			Seconds: 5, Run: demand{set: []lab.Sysctl{lab.AtServer("net.ipv4.tcp_tw_reuse", "1")}}.run,
+			Seconds: 5, Run: demand{set: []lab.Sysctl{lab.AtServer(setting.TWReuse, "1")}}.run,
 		},
 	},
 }

@@ -11,6 +11,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 )
 
 var proxyWithoutKeepalive = Case{Experiments: []lab.Experiment{nginxProxyProof, haproxyProxyProof}}
@@ -172,13 +173,13 @@ func proxyArms(name string, timeWait proof.Bound, proxy func(kept bool) func(lis
 		{
 			Arm: names(folklore("fin-timeout", "A lower tcp_fin_timeout at both", "net.ipv4.tcp_fin_timeout=5",
 				proof.NoEffect), churn),
-			Seconds: 4, Run: proxied(closed, lab.AtClient("net.ipv4.tcp_fin_timeout", "5"),
-				lab.AtServer("net.ipv4.tcp_fin_timeout", "5")),
+			Seconds: 4, Run: proxied(closed, lab.AtClient(setting.FinTimeout, "5"),
+				lab.AtServer(setting.FinTimeout, "5")),
 		},
 		{
 			Arm:     names(folklore("tw-reuse", "tcp_tw_reuse at both", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), churn),
-			Seconds: 4, Run: proxied(closed, lab.AtClient("net.ipv4.tcp_tw_reuse", "1"),
-				lab.AtServer("net.ipv4.tcp_tw_reuse", "1")),
+			Seconds: 4, Run: proxied(closed, lab.AtClient(setting.TWReuse, "1"),
+				lab.AtServer(setting.TWReuse, "1")),
 		},
 	}
 }

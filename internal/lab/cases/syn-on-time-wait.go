@@ -13,6 +13,7 @@ import (
 	"linger/internal/lab/stage"
 	"linger/internal/lab/wire"
 	"linger/internal/proof"
+	"linger/internal/setting"
 )
 
 var synOnTimeWait = Case{
@@ -120,7 +121,7 @@ func measureCollision(ctx context.Context, on stage.Wiring, arm CollisionArm) (r
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
 	if arm.NATTimeout != "" {
-		if err := t.nat.Set("net.netfilter.nf_conntrack_tcp_timeout_time_wait", arm.NATTimeout); err != nil {
+		if err := t.nat.Set(setting.TrackedTimeWait, arm.NATTimeout); err != nil {
 			return result, err
 		}
 	}
@@ -143,7 +144,7 @@ func measureCollision(ctx context.Context, on stage.Wiring, arm CollisionArm) (r
 		}
 	}
 	if !arm.RFC1337 {
-		if err := t.server.Set("net.ipv4.tcp_rfc1337", "0"); err != nil {
+		if err := t.server.Set(setting.RFC1337, "0"); err != nil {
 			return result, err
 		}
 	}
@@ -154,7 +155,7 @@ func measureCollision(ctx context.Context, on stage.Wiring, arm CollisionArm) (r
 // nothing under way.
 func (t *masqueraded) comeFirst(ctx context.Context, on stage.Wiring, service netip.AddrPort) error {
 	// No late reset of the first client is to end TIME_WAIT before the second one comes.
-	if err := t.server.Set("net.ipv4.tcp_rfc1337", "1"); err != nil {
+	if err := t.server.Set(setting.RFC1337, "1"); err != nil {
 		return err
 	}
 	first, err := connectSeveral(ctx, t.first, on.IPv6, 40000, collisions, service)

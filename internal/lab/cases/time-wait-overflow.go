@@ -12,6 +12,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 	"linger/internal/tcp"
 )
 
@@ -36,7 +37,7 @@ func makeTimeWaitOverflow(ctx context.Context, b *Built, o Options) error {
 	if o.Cured {
 		buckets *= 16
 	}
-	if err := b.ServerNode.Set("net.ipv4.tcp_max_tw_buckets", strconv.Itoa(buckets)); err != nil {
+	if err := b.ServerNode.Set(setting.MaxTWBuckets, strconv.Itoa(buckets)); err != nil {
 		return err
 	}
 	p, err := b.start(ctx, o, stage.CloseFirst)
@@ -57,6 +58,7 @@ func Overflown(serve stage.ServeSpec, dial stage.DialSpec, set ...lab.Sysctl) la
 		if err != nil {
 			return err
 		}
+		dial := dial // each run its own
 		dial.To, dial.Count = []netip.AddrPort{s.Service}, cmp.Or(dial.Count, 400)
 		done, err := s.Client.Churn(ctx, dial)
 		if err != nil {
@@ -87,7 +89,7 @@ func upTo(n float64) proof.Bound { return proof.Between("server_time_wait", n, n
 // cutShort is n connections without their TIME_WAIT, beyond a limit.
 func cutShort(n float64) proof.Bound { return proof.Between("cut_short", n-passing, n) }
 
-func Buckets(n string) lab.Sysctl { return lab.AtServer("net.ipv4.tcp_max_tw_buckets", n) }
+func Buckets(n string) lab.Sysctl { return lab.AtServer(setting.MaxTWBuckets, n) }
 
 var TimeWaitOverflowProof = lab.Experiment{
 	Name: "time-wait-overflow", Problem: "time-wait-overflow",
@@ -128,7 +130,7 @@ var TimeWaitOverflowProof = lab.Experiment{
 		{
 			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
 			Seconds: 1, Run: Overflown(ServerCloses, untilClosed, Buckets("200"),
-				lab.AtServer("net.ipv4.tcp_fin_timeout", "5")),
+				lab.AtServer(setting.FinTimeout, "5")),
 		},
 	},
 }

@@ -11,6 +11,7 @@ import (
 	"linger/internal/lab/stage"
 	"linger/internal/lab/wire"
 	"linger/internal/proof"
+	"linger/internal/setting"
 )
 
 var twRecycle = Case{
@@ -70,7 +71,7 @@ func measureRecycle(ctx context.Context, on stage.Wiring, arm recycleArm) (resul
 	}
 	shiftClock(t.toSecond, clockBehind)
 	if arm.secondWithout {
-		if err := t.second.Set("net.ipv4.tcp_timestamps", "0"); err != nil {
+		if err := t.second.Set(setting.Timestamps, "0"); err != nil {
 			return result, err
 		}
 	}

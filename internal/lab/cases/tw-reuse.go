@@ -9,6 +9,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 )
 
 // The connections are fewer than 20 a second over a minute, and they are over when
@@ -37,7 +38,7 @@ func makeTwReuse(ctx context.Context, b *Built, o Options) error {
 	if o.Cured {
 		reuse = "1"
 	}
-	if err := b.ClientNode.Set("net.ipv4.tcp_tw_reuse", reuse); err != nil {
+	if err := b.ClientNode.Set(setting.TWReuse, reuse); err != nil {
 		return err
 	}
 	p, err := b.start(ctx, o, stage.CloseSecond)
@@ -107,7 +108,7 @@ func takeOverOnLoopback(ctx context.Context, t *lab.Trial) error {
 	}
 	t.Defer(topology.Close)
 	host := topology.Nodes[0]
-	for key, value := range map[string]string{"net.ipv4.tcp_tw_reuse": "2", "net.ipv4.tcp_rfc1337": "1"} {
+	for key, value := range map[string]string{setting.TWReuse: "2", setting.RFC1337: "1"} {
 		if err := host.Set(key, value); err != nil {
 			return err
 		}
@@ -141,17 +142,17 @@ var twReuseProof = lab.Experiment{
 	Arms: []lab.Arm{
 		{
 			Arm:     base("tcp_tw_reuse=0", proof.Exactly("failed", 100), proof.Exactly("taken_over", 0)),
-			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "0")),
+			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient(setting.TWReuse, "0")),
 		},
 		{
 			Arm: remedy("on", "tcp_tw_reuse=1", "net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0),
 				proof.Exactly("taken_over", 100)),
-			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "1")),
+			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient(setting.TWReuse, "1")),
 		},
 		{
 			Arm: observe("loopback-mode", "tcp_tw_reuse=2, the default, between two hosts", "net.ipv4.tcp_tw_reuse=2",
 				proof.NoEffect, proof.Exactly("taken_over", 0)),
-			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "2")),
+			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient(setting.TWReuse, "2")),
 		},
 		{
 			Arm: observe("loopback", "tcp_tw_reuse=2 on the loopback interface", "net.ipv4.tcp_tw_reuse=2, to 127.0.0.1",
@@ -162,7 +163,7 @@ var twReuseProof = lab.Experiment{
 			Arm: remedy("ipv6", "tcp_tw_reuse=1 over IPv6: the key of net.ipv4 governs both",
 				"net.ipv4.tcp_tw_reuse=1, to an IPv6 address", proof.Works, proof.Exactly("failed", 0),
 				proof.Exactly("taken_over", 100)),
-			Seconds: 3, Run: lab.OverIPv6(TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "1"))),
+			Seconds: 3, Run: lab.OverIPv6(TakeOver(AfterDelay, lab.AtClient(setting.TWReuse, "1"))),
 		},
 		{
 			Arm: observe("ipv6-loopback", "tcp_tw_reuse=2 to ::1", "net.ipv4.tcp_tw_reuse=2, to ::1", proof.Works,
@@ -173,20 +174,20 @@ var twReuseProof = lab.Experiment{
 			Arm: why(observe("no-time-stamps", "tcp_tw_reuse=1 without time stamps",
 				"net.ipv4.tcp_tw_reuse=1, tcp_timestamps=0", proof.NoEffect, proof.Exactly("taken_over", 0)),
 				"Nothing would tell segments of the old connection from those of the new one."),
-			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "1"),
-				lab.AtClient("net.ipv4.tcp_timestamps", "0")),
+			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient(setting.TWReuse, "1"),
+				lab.AtClient(setting.Timestamps, "0")),
 		},
 		{
 			Arm: observe("before-the-delay", "tcp_tw_reuse=1 before its delay is over",
 				"net.ipv4.tcp_tw_reuse=1, tcp_tw_reuse_delay=60000", proof.NoEffect, proof.Exactly("taken_over", 0)),
-			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "1"),
-				lab.AtClient("net.ipv4.tcp_tw_reuse_delay", "60000")),
+			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient(setting.TWReuse, "1"),
+				lab.AtClient(setting.TWReuseDelay, "60000")),
 		},
 		{
-			Arm: folklore("at-the-service", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1 on the other host",
+			Arm: folklore("at-the-service", "tcp_tw_reuse at the service", setting.TWReuse+"=1 on the other host",
 				proof.NoEffect),
-			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient("net.ipv4.tcp_tw_reuse", "0"),
-				lab.AtServer("net.ipv4.tcp_tw_reuse", "1")),
+			Seconds: 3, Run: TakeOver(AfterDelay, lab.AtClient(setting.TWReuse, "0"),
+				lab.AtServer(setting.TWReuse, "1")),
 		},
 	},
 }

@@ -11,6 +11,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
+	"linger/internal/setting"
 )
 
 var vanishedConnections = Case{
@@ -97,12 +98,12 @@ var VanishedConnectionsProof = lab.Experiment{
 		{
 			Arm: folklore("keepalive-time", "tcp_keepalive_time alone",
 				"net.ipv4.tcp_keepalive_time=1, without SO_KEEPALIVE", proof.NoEffect),
-			Seconds: 7, Run: Idled(0, 2, lab.AtClient("net.ipv4.tcp_keepalive_time", "1"),
-				lab.AtServer("net.ipv4.tcp_keepalive_time", "1")),
+			Seconds: 7, Run: Idled(0, 2, lab.AtClient(setting.KeepaliveTime, "1"),
+				lab.AtServer(setting.KeepaliveTime, "1")),
 		},
 		{
 			Arm:     folklore("fin-timeout", "A higher tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=120", proof.NoEffect),
-			Seconds: 7, Run: Idled(0, 2, lab.AtServer("net.ipv4.tcp_fin_timeout", "120")),
+			Seconds: 7, Run: Idled(0, 2, lab.AtServer(setting.FinTimeout, "120")),
 		},
 	},
 }
@@ -111,6 +112,7 @@ var VanishedConnectionsProof = lab.Experiment{
 // second, and then counts the requests that fail on them.
 func pooled(serve stage.ServeSpec, dial stage.DialSpec, busy, again bool, set ...lab.Sysctl) lab.Measure {
 	return func(ctx context.Context, t *lab.Trial) error {
+		serve, dial := serve, dial // each run its own
 		serve.Close = stage.CloseSecond
 		s, err := t.Scene(ctx, serve, set...)
 		if err != nil {
@@ -195,13 +197,13 @@ var peerResetsProof = lab.Experiment{
 		},
 		{
 			Arm:     folklore("fin-timeout", "A higher tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=120", proof.NoEffect),
-			Seconds: 5, Run: pooled(impatient, stage.DialSpec{}, false, false, lab.AtClient("net.ipv4.tcp_fin_timeout", "120"),
-				lab.AtServer("net.ipv4.tcp_fin_timeout", "120")),
+			Seconds: 5, Run: pooled(impatient, stage.DialSpec{}, false, false, lab.AtClient(setting.FinTimeout, "120"),
+				lab.AtServer(setting.FinTimeout, "120")),
 		},
 		{
 			Arm:     folklore("retries2", "More TCP retransmissions", "net.ipv4.tcp_retries2=30", proof.NoEffect),
-			Seconds: 5, Run: pooled(impatient, stage.DialSpec{}, false, false, lab.AtClient("net.ipv4.tcp_retries2", "30"),
-				lab.AtServer("net.ipv4.tcp_retries2", "30")),
+			Seconds: 5, Run: pooled(impatient, stage.DialSpec{}, false, false, lab.AtClient(setting.Retries2, "30"),
+				lab.AtServer(setting.Retries2, "30")),
 		},
 		{
 			Arm:     folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),

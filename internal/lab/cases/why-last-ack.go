@@ -11,6 +11,7 @@ import (
 	"linger/internal/lab/stage"
 	"linger/internal/lab/wire"
 	"linger/internal/proof"
+	"linger/internal/setting"
 )
 
 var whyLastAck = Case{Experiments: []lab.Experiment{whyLastAckProof}}
@@ -48,7 +49,7 @@ func measureLastAck(ctx context.Context, on stage.Wiring, without lastAckWithout
 	defer func() { err = errors.Join(err, t.Close()) }()
 	client, server := t.Nodes[0], t.Nodes[1]
 	if without == withoutBuckets {
-		if err := client.Set("net.ipv4.tcp_max_tw_buckets", "0"); err != nil {
+		if err := client.Set(setting.MaxTWBuckets, "0"); err != nil {
 			return result, err
 		}
 	}

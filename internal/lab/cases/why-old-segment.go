@@ -10,6 +10,7 @@ import (
 	"linger/internal/lab/stage"
 	"linger/internal/lab/wire"
 	"linger/internal/proof"
+	"linger/internal/setting"
 )
 
 var whyOldSegment = Case{Experiments: []lab.Experiment{whyOldSegmentProof}}
@@ -95,13 +96,13 @@ type oldSegment struct {
 func (e *oldSegment) disarm(guard guard) error {
 	for _, n := range []*stage.Node{e.left, e.right} {
 		if guard != guardTimeStamps {
-			if err := n.Set("net.ipv4.tcp_timestamps", "0"); err != nil {
+			if err := n.Set(setting.Timestamps, "0"); err != nil {
 				return err
 			}
 		}
 		if guard != guardTimeWait {
 			// No time-wait socket is made at all.
-			if err := n.Set("net.ipv4.tcp_max_tw_buckets", "0"); err != nil {
+			if err := n.Set(setting.MaxTWBuckets, "0"); err != nil {
 				return err
 			}
 		}

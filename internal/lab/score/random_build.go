@@ -11,6 +11,7 @@ import (
 
 	"linger/internal/lab/cases"
 	"linger/internal/lab/stage"
+	"linger/internal/setting"
 )
 
 // builtWorld is a world that stands.
@@ -157,7 +158,7 @@ func (b *builtWorld) standBystander(ctx context.Context, i int, by bystander) er
 	case relay:
 		return b.relay(ctx, i, by, client, dial)
 	case reuser:
-		if err := b.Topology.Nodes[by.from].Set("net.ipv4.tcp_tw_reuse", "1"); err != nil {
+		if err := b.Topology.Nodes[by.from].Set(setting.TWReuse, "1"); err != nil {
 			return err
 		}
 	case burstOfChurn:

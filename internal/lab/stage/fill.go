@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"linger/internal/setting"
 )
 
 // FillSpec says with how many TIME_WAIT sockets to fill a namespace.
@@ -46,7 +48,7 @@ func Fill(ctx context.Context, n *Node, spec FillSpec) (Dialed, error) {
 	if spec.Groups == 0 {
 		spec.Groups = spec.Sockets/fillPerGroup + 1
 	}
-	if err := n.Set("net.ipv4.tcp_max_tw_buckets", strconv.Itoa(2*spec.Sockets+1000)); err != nil {
+	if err := n.Set(setting.MaxTWBuckets, strconv.Itoa(2*spec.Sockets+1000)); err != nil {
 		return Dialed{}, fmt.Errorf("fill: %w", err)
 	}
 	start := time.Now()

@@ -23,6 +23,7 @@ import (
 	"linger/internal/kernel/netns"
 	"linger/internal/kernel/sysctl"
 	"linger/internal/lab/wire"
+	"linger/internal/setting"
 )
 
 // Topology is a set of anonymous network namespaces and the links between them.
@@ -295,7 +296,7 @@ func (n *Node) Number(key string) (value int, err error) {
 // NarrowRange leaves n ports for connect() to choose from.
 func (n *Node) NarrowRange(ports int) error {
 	const low = 40_000
-	return n.Set("net.ipv4.ip_local_port_range", fmt.Sprintf("%d %d", low, low+ports-1))
+	return n.Set(setting.LocalPortRange, fmt.Sprintf("%d %d", low, low+ports-1))
 }
 
 // Start starts a worker inside the node's namespace; name is at most 15 bytes, as

@@ -8,6 +8,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"linger/internal/setting"
 )
 
 // Of linux/netfilter/nfnetlink_conntrack.h and nf_conntrack_common.h.
@@ -125,7 +127,7 @@ func (n *Node) FillTable(ctx context.Context, like MadeUp, entries int) error {
 	const rounds = 50
 	first := 0
 	for range rounds {
-		have, err := n.Number("net.netfilter.nf_conntrack_count")
+		have, err := n.Number(setting.TrackedCount)
 		if err != nil || have >= entries {
 			return err
 		}
