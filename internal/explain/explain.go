@@ -30,13 +30,13 @@ type Topic struct {
 // Claim is something that is said about TIME_WAIT, and what is true of it.
 type Claim struct {
 	Claim string
-	// Verdict is one of Verdicts; Why the reason, in Markdown.
+	// Verdict is one of verdicts; Why the reason, in Markdown.
 	Verdict string
 	Why     string
 }
 
-// Verdicts are what a claim may be judged to be.
-var Verdicts = []string{"right", "half right", "misleading", "outdated", "wrong", "dangerous"}
+// verdicts are what a claim may be judged to be.
+var verdicts = []string{"right", "half right", "misleading", "outdated", "wrong", "dangerous"}
 
 // states are in the order in which a connection passes through them.
 var states = []string{"time-wait", "fin-wait-1", "fin-wait-2", "close-wait", "closing", "last-ack"}
@@ -104,7 +104,7 @@ func Claims(pages fs.FS) ([]Claim, error) {
 		claim, body, _ := strings.Cut(section, "\n")
 		verdict, why, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(body), "**"), ".** ")
 		verdict = strings.ToLower(verdict)
-		if !ok || !slices.Contains(Verdicts, verdict) {
+		if !ok || !slices.Contains(verdicts, verdict) {
 			return nil, fmt.Errorf("explain: claim %q has no verdict", claim)
 		}
 		claims = append(claims, Claim{Claim: strings.TrimSpace(claim), Verdict: verdict, Why: strings.Join(strings.Fields(why), " ")})

@@ -119,7 +119,7 @@ func TestNoClaimIsMissing(t *testing.T) {
 	}
 }
 
-// Each claim is judged, for a reason, and answered somewhere.
+// Each claim has a reason, and is answered somewhere.
 func TestClaims(t *testing.T) {
 	claims, err := explain.Claims(docs.Pages)
 	if err != nil {
@@ -130,7 +130,7 @@ func TestClaims(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for _, c := range claims {
-		if !slices.Contains(explain.Verdicts, c.Verdict) || !link.MatchString(c.Why) || seen[c.Claim] {
+		if !link.MatchString(c.Why) || seen[c.Claim] {
 			t.Errorf("%+v", c)
 		}
 		seen[c.Claim] = true

@@ -60,15 +60,6 @@ func Between(a, b *Snapshot) *Interval {
 	return i
 }
 
-// PerSecond is the rate of what rose by that much in the interval; false for an interval without
-// a length.
-func (i *Interval) PerSecond(rise uint64) (float64, bool) {
-	if i.Length <= 0 {
-		return 0, false
-	}
-	return float64(rise) / i.Length.Seconds(), true
-}
-
 // Namespace is what happened in a namespace that is in both snapshots, nil for another. It is
 // named as for Snapshot.Namespace.
 func (i *Interval) Namespace(cookie, inode uint64) *NamespaceInterval {

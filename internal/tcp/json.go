@@ -28,7 +28,7 @@ func (c *States) UnmarshalJSON(data []byte) error {
 	}
 	*c = States{}
 	for name, n := range named {
-		s, err := ParseState(name)
+		s, err := parseState(name)
 		if err != nil {
 			return err
 		}

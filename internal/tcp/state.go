@@ -62,8 +62,8 @@ func (s State) String() string {
 	return fmt.Sprintf("STATE_%d", uint8(s))
 }
 
-// ParseState is the inverse of String.
-func ParseState(text string) (State, error) {
+// parseState is the inverse of String.
+func parseState(text string) (State, error) {
 	for s, name := range stateNames {
 		if name != "" && name == text {
 			return State(s), nil

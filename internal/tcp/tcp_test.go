@@ -13,16 +13,13 @@ import (
 
 func TestStatesByName(t *testing.T) {
 	for s := tcp.Established; s < tcp.NumStates; s++ {
-		got, err := tcp.ParseState(s.String())
-		if err != nil || got != s {
-			t.Errorf("%d is called %s, which is %d: %v", s, s, got, err)
+		var c tcp.States
+		if err := json.Unmarshal([]byte(`{"`+s.String()+`":1}`), &c); err != nil || c[s] != 1 {
+			t.Errorf("%d is called %s, which is read as %v: %v", s, s, c, err)
 		}
 	}
 	if got := tcp.State(200).String(); got != "STATE_200" {
 		t.Errorf("a state of a later kernel is called %s", got)
-	}
-	if _, err := tcp.ParseState("TIMEWAIT"); err == nil {
-		t.Error("TIMEWAIT is read as a state")
 	}
 }
 

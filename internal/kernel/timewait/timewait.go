@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -33,9 +32,6 @@ var ErrNoIterator = errors.New("this kernel has no BPF iterator over TCP sockets
 // Addr is an address of 16 bytes, an IPv4 address as ::ffff:a.b.c.d: it is compared and
 // hashed faster than a netip.Addr.
 type Addr [16]byte
-
-// Netip converts the address.
-func (a Addr) Netip() netip.Addr { return netip.AddrFrom16(a).Unmap() }
 
 // Socket is one TIME_WAIT socket. Those in FIN_WAIT2 are none.
 type Socket struct {

@@ -22,6 +22,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+func plain(a timewait.Addr) netip.Addr { return netip.AddrFrom16(a).Unmap() }
+
 func load(t testing.TB) *timewait.Iterator {
 	t.Helper()
 	it, err := timewait.Load()
@@ -147,7 +149,7 @@ func TestConnectAgrees(t *testing.T) {
 					t.Fatal(err)
 				}
 				s := p.one(t, it, test.age)
-				if s.Local.Netip() != p.service.Addr() || s.Remote.Netip() != p.service.Addr() || s.LocalPort != 40000 || s.RemotePort != 7000 {
+				if plain(s.Local) != p.service.Addr() || plain(s.Remote) != p.service.Addr() || s.LocalPort != 40000 || s.RemotePort != 7000 {
 					t.Errorf("endpoints of %+v", s)
 				}
 				if s.Bound != test.bound || s.Timestamps != test.timestamps {
@@ -185,7 +187,7 @@ func TestNamespacesAreApart(t *testing.T) {
 	for _, p := range places {
 		for range 2 {
 			reading.Go(func() {
-				if all := p.sockets(t, it); len(all) != 1 || all[0].Local.Netip() != p.service.Addr() {
+				if all := p.sockets(t, it); len(all) != 1 || plain(all[0].Local) != p.service.Addr() {
 					t.Errorf("sockets %+v, want the one of %v", all, p.service)
 				}
 			})
@@ -212,7 +214,7 @@ func TestManySockets(t *testing.T) {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		ports := map[uint16]int{}
 		for _, s := range p.sockets(t, it) {
-			if s.Local.Netip() != p.service.Addr() || s.RemotePort != 7000 || s.LocalPort < 30000 || s.LocalPort > 39999 {
+			if plain(s.Local) != p.service.Addr() || s.RemotePort != 7000 || s.LocalPort < 30000 || s.LocalPort > 39999 {
 				t.Fatalf("not a socket of the test: %+v", s)
 			}
 			ports[s.LocalPort]++

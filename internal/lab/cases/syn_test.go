@@ -1,7 +1,9 @@
 package cases
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"os"
@@ -139,16 +141,34 @@ func (s *oldConnection) close() {
 	s.topology.Close()
 }
 
-// syn is one of the same four numbers.
+// syn is one of the same four numbers: the client's FIN with another header. Linux puts its
+// time stamps behind two bytes of padding, and nothing behind them.
 func (s *oldConnection) syn(sequence int, stamp *int) []byte {
-	syn := wire.Segment{
-		Src: s.last.Src, Dst: s.last.Dst, Flags: wire.SYN, Window: 64240,
-		Seq: s.last.Seq + s.last.Length() + uint32(int32(sequence)),
-	}
+	packet := bytes.Clone(s.last.Packet())
+	segment := packet[len(packet)-32:]
+	numbers := binary.BigEndian.AppendUint32(nil, s.last.Seq+1+uint32(int32(sequence)))
+	numbers = append(numbers, 0, 0, 0, 0) // nothing is acknowledged
+	rewrite(segment, 4, append(numbers, segment[12], byte(wire.SYN)))
+	options := bytes.Repeat([]byte{1}, 12) // padding
 	if stamp != nil {
-		syn.TimeStamps = &wire.TimeStamps{Value: s.last.TimeStamps.Value + uint32(int32(*stamp))}
+		options = binary.BigEndian.AppendUint32([]byte{1, 1, 8, 10}, s.last.TimeStamps.Value+uint32(int32(*stamp)))
+		options = append(options, 0, 0, 0, 0)
 	}
-	return wire.Build(syn)
+	rewrite(segment, 20, options)
+	return packet
+}
+
+// rewrite puts other bytes into a TCP header, whose checksum stays right (RFC 1624).
+func rewrite(header []byte, at int, with []byte) {
+	sum := uint64(^binary.BigEndian.Uint16(header[16:]))
+	for i := 0; i < len(with); i += 2 {
+		sum += uint64(^binary.BigEndian.Uint16(header[at+i:])) + uint64(binary.BigEndian.Uint16(with[i:]))
+	}
+	copy(header[at:], with)
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	binary.BigEndian.PutUint16(header[16:], ^uint16(sum))
 }
 
 // send has a SYN arrive once the minute of TIME_WAIT has visibly begun, and tells what

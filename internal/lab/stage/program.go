@@ -95,7 +95,7 @@ func (n *Node) Run(ctx context.Context, p Program, port uint16) error {
 	if err != nil {
 		return err
 	}
-	if err := keeper.Run(ctx, append([]string{path}, p.args(file, dir)...)...); err != nil {
+	if err := keeper.run(ctx, append([]string{path}, p.args(file, dir)...)...); err != nil {
 		return fmt.Errorf("%s: %w", p.name, err)
 	}
 	for deadline := time.Now().Add(30 * time.Second); ; Sleep(ctx, 10*time.Millisecond) {

@@ -158,9 +158,9 @@ func (w *Worker) Ask(ctx context.Context, spec AskSpec) (Dialed, error) {
 	return answer.Dialed, err
 }
 
-// Run starts another program in the worker's namespace. It ends with the worker, and
+// run starts another program in the worker's namespace. It ends with the worker, and
 // so does all that it starts.
-func (w *Worker) Run(ctx context.Context, program ...string) error {
+func (w *Worker) run(ctx context.Context, program ...string) error {
 	_, err := w.call(ctx, request{Op: opRun, Program: program})
 	return err
 }

@@ -44,7 +44,7 @@ func (m *Match) matches(from Side, s *Segment) bool {
 		m.Dst.IsValid() && m.Dst != s.Dst,
 		len(m.Payload) > 0 && !bytes.Contains(s.Payload, m.Payload),
 		m.Empty && len(s.Payload) > 0,
-		m.Sequence == Fresh && (s.Again || s.Length() == 0),
+		m.Sequence == Fresh && (s.Again || s.length() == 0),
 		m.Sequence == Again && !s.Again,
 		m.Sequence == AcksFIN && !s.AcksFIN:
 		return false

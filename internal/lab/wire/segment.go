@@ -63,9 +63,9 @@ type Segment struct {
 // TimeStamps are TSval and TSecr.
 type TimeStamps struct{ Value, Echo uint32 }
 
-// Length is how much of the sequence space the segment takes: its bytes, and one for
+// length is how much of the sequence space the segment takes: its bytes, and one for
 // SYN and FIN each.
-func (s *Segment) Length() uint32 {
+func (s *Segment) length() uint32 {
 	n := uint32(len(s.Payload))
 	if s.Flags&SYN != 0 {
 		n++
@@ -200,52 +200,6 @@ func (s *Segment) SetTimeStamps(ts TimeStamps) {
 	binary.BigEndian.PutUint32(s.raw[s.tsAt:], ts.Value)
 	binary.BigEndian.PutUint32(s.raw[s.tsAt+4:], ts.Echo)
 	putChecksum(s.raw[s.tcpAt:], s.Src.Addr(), s.Dst.Addr())
-}
-
-// Build makes the packet of a segment: addresses, ports, numbers, flags, window, time
-// stamps and payload; a SYN also offers a maximum segment size of 1,220 bytes, which
-// fits IPv6 everywhere.
-func Build(s Segment) []byte {
-	var options []byte
-	if s.Flags&SYN != 0 {
-		options = append(options, 2, 4, 1220>>8, 1220&0xff)
-	}
-	if s.TimeStamps != nil {
-		options = append(options, optionNop, optionNop, optionTS, optionTSBytes)
-		options = binary.BigEndian.AppendUint32(options, s.TimeStamps.Value)
-		options = binary.BigEndian.AppendUint32(options, s.TimeStamps.Echo)
-	}
-	length := tcpHeader + len(options) + len(s.Payload)
-	src, dst := s.Src.Addr(), s.Dst.Addr()
-	var packet []byte
-	if src.Is4() {
-		packet = make([]byte, ipv4Header, ipv4Header+length)
-		packet[0] = 4<<4 | ipv4Header/4
-		binary.BigEndian.PutUint16(packet[2:], uint16(ipv4Header+length))
-		packet[6] = 0x40 // do not fragment
-		packet[8], packet[9] = 64, protocolTCP
-		copy(packet[12:], src.AsSlice())
-		copy(packet[16:], dst.AsSlice())
-		binary.BigEndian.PutUint16(packet[10:], ^fold(sum(0, packet)))
-	} else {
-		packet = make([]byte, ipv6Header, ipv6Header+length)
-		packet[0] = 6 << 4
-		binary.BigEndian.PutUint16(packet[4:], uint16(length))
-		packet[6], packet[7] = protocolTCP, 64
-		copy(packet[8:], src.AsSlice())
-		copy(packet[24:], dst.AsSlice())
-	}
-	at := len(packet)
-	packet = binary.BigEndian.AppendUint16(packet, s.Src.Port())
-	packet = binary.BigEndian.AppendUint16(packet, s.Dst.Port())
-	packet = binary.BigEndian.AppendUint32(packet, s.Seq)
-	packet = binary.BigEndian.AppendUint32(packet, s.Ack)
-	packet = append(packet, byte((tcpHeader+len(options))/4)<<4, byte(s.Flags))
-	packet = binary.BigEndian.AppendUint16(packet, s.Window)
-	packet = append(packet, 0, 0, 0, 0) // checksum, urgent pointer
-	packet = append(append(packet, options...), s.Payload...)
-	putChecksum(packet[at:], src, dst)
-	return packet
 }
 
 const checksumAt = 16 // in a TCP header

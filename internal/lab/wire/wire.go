@@ -316,8 +316,8 @@ func (w *Wire) follow(s *Segment) {
 		p = &progress{initial: s.Seq, next: s.Seq}
 		w.flows[f] = p
 	}
-	end := s.Seq + s.Length()
-	s.Again = s.Length() > 0 && !after(end, p.next)
+	end := s.Seq + s.length()
+	s.Again = s.length() > 0 && !after(end, p.next)
 	if after(end, p.next) && s.Flags&RST == 0 {
 		p.next = end
 	}

@@ -386,7 +386,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := h.Send(Left, Build(Segment{
+	if err := h.Send(Left, build(Segment{
 		Src: netip.MustParseAddrPort("10.99.0.1:1"), Dst: netip.MustParseAddrPort("10.99.0.2:2"), Flags: SYN,
 	}), ""); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("sent on a closed wire: %v", err)
