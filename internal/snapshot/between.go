@@ -36,7 +36,7 @@ type Pair[T any] struct{ Before, After *T }
 // Between compares two snapshots of a host, of which b is the later. Where the host was booted
 // between them nothing is in both: its counters and its namespaces have begun anew.
 func Between(a, b *Snapshot) *Interval {
-	i := &Interval{Length: b.TakenAt.Sub(a.TakenAt), Softnet: between(a.Host.Softnet, b.Host.Softnet)}
+	i := &Interval{Length: b.TakenAt.Sub(a.TakenAt), Softnet: risen(a.Host.Softnet, b.Host.Softnet)}
 	booted := a.Host.BootID != b.Host.BootID && a.Host.BootID != "" && b.Host.BootID != ""
 	if booted {
 		i.Softnet.Rise = nil
@@ -80,8 +80,8 @@ func (i *Interval) Namespace(cookie, inode uint64) *NamespaceInterval {
 	return nil
 }
 
-// between is the rise from one total to another. Where either was not read none is known.
-func between(a, b Counters) Counters {
+// risen is the rise from one total to another. Where either was not read none is known.
+func risen(a, b Counters) Counters {
 	if a.Total == nil || b.Total == nil {
 		return Counters{Total: b.Total}
 	}
@@ -89,9 +89,9 @@ func between(a, b Counters) Counters {
 }
 
 func betweenNamespaces(a, b *Namespace) NamespaceInterval {
-	i := NamespaceInterval{Before: a, After: b, Counters: between(a.Counters, b.Counters)}
+	i := NamespaceInterval{Before: a, After: b, Counters: risen(a.Counters, b.Counters)}
 	if a.Conntrack != nil && b.Conntrack != nil {
-		i.Conntrack = between(a.Conntrack.Counters, b.Conntrack.Counters)
+		i.Conntrack = risen(a.Conntrack.Counters, b.Conntrack.Counters)
 	}
 	type ends struct{ local, remote tcp.Endpoint }
 	i.Groups = pairs(a.Groups, b.Groups, func(g *Group) ends { return ends{g.Local, g.Remote} })

@@ -13,7 +13,7 @@ import (
 // (seq_open_net of fs/proc/proc_net.c). To open a file below /proc/thread-self/net costs
 // ten times as much as to read it.
 type Files struct {
-	netstat, snmp, sockstat, sockstat6 file
+	netstat, snmp, sockstat4, sockstat6 file
 }
 
 // Open opens the files of the calling thread's namespace, below the proc file system that is
@@ -21,14 +21,14 @@ type Files struct {
 func Open(proc string) *Files {
 	below := proc + threadNet
 	return &Files{
-		netstat: open(below + "netstat"), snmp: open(below + "snmp"),
-		sockstat: open(below + "sockstat"), sockstat6: open(below + "sockstat6"),
+		netstat: openFile(below + "netstat"), snmp: openFile(below + "snmp"),
+		sockstat4: openFile(below + "sockstat"), sockstat6: openFile(below + "sockstat6"),
 	}
 }
 
 // Close closes them.
 func (f *Files) Close() {
-	for _, file := range []file{f.netstat, f.snmp, f.sockstat, f.sockstat6} {
+	for _, file := range []file{f.netstat, f.snmp, f.sockstat4, f.sockstat6} {
 		if file.err == nil {
 			unix.Close(file.fd)
 		}
@@ -49,7 +49,7 @@ func (f *Files) Counters() (map[string]uint64, error) {
 func (f *Files) Sockstat() (Sockstat, error) {
 	buffers := texts.Get().(*[2]contents)
 	defer texts.Put(buffers)
-	four, err4 := f.sockstat.read(&buffers[0])
+	four, err4 := f.sockstat4.read(&buffers[0])
 	six, err6 := f.sockstat6.read(&buffers[1])
 	if err4 == nil && errors.Is(err6, fs.ErrNotExist) {
 		err6 = nil // a kernel without IPv6
@@ -71,8 +71,8 @@ type file struct {
 	err  error
 }
 
-// open does without os.File, which asks the poller about each file that it opens.
-func open(path string) file {
+// openFile does without os.File, which asks the poller about each file that it opens.
+func openFile(path string) file {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		err = &fs.PathError{Op: "open", Path: path, Err: err}
