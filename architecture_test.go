@@ -33,10 +33,11 @@ var arrows = map[string][]string{
 	"internal/lab/wire": {"internal/kernel/*"},
 	"internal/proof":    {"internal/snapshot", "internal/diagnose"},
 	"internal/lab":      {"internal/proof", "internal/lab/wire", "internal/kernel/*", "internal/collect", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/tcp"},
-	"internal/render":   {"internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/story":    {"internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
+	"internal/render":   {"internal/story", "internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/diagnose", "internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp"},
 	"internal/explain":  {},
 	"docs":              {},
-	"internal/cli":      {"internal/figure", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/plan", "internal/change", "internal/lab", "internal/proof", "internal/render", "internal/snapshot", "internal/tcp"},
+	"internal/cli":      {"internal/figure", "docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/plan", "internal/change", "internal/lab", "internal/proof", "internal/render", "internal/story", "internal/snapshot", "internal/tcp"},
 	"cmd/linger":        {"internal/cli", "internal/lab"},
 	"scripts/man":       {"internal/cli"},
 	"kernels":           {},
@@ -45,7 +46,7 @@ var arrows = map[string][]string{
 
 // pure rooms compute: they read no host, no file and no clock, and so import
 // nothing that could.
-var pure = []string{"internal/figure", "internal/tcp", "internal/capacity", "internal/snapshot", "internal/diagnose", "internal/sockets", "internal/remedy", "internal/plan", "internal/proof"}
+var pure = []string{"internal/figure", "internal/tcp", "internal/capacity", "internal/snapshot", "internal/diagnose", "internal/sockets", "internal/remedy", "internal/plan", "internal/proof", "internal/story"}
 
 var impure = []string{"os", "os/exec", "net", "net/http", "syscall", "log", "log/slog", "golang.org/x/sys/unix"}
 

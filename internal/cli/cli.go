@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"linger/internal/change"
-	"linger/internal/render"
+	"linger/internal/story"
 )
 
 // Run runs one command line, without the program's name, and returns the exit
@@ -42,7 +42,7 @@ func complain(w io.Writer, err error) {
 	if errors.As(err, &usage) && usage.hint != "" {
 		text += "; " + usage.hint
 	}
-	fmt.Fprintln(w, render.Clean(text))
+	fmt.Fprintln(w, story.Clean(text))
 }
 
 // newRoot is linger itself, which does what linger diagnose does. A command that
@@ -89,10 +89,10 @@ func resume(c *cobra.Command, streams Streams) {
 	}
 	settled, err := change.Resume(dir)
 	for _, e := range settled {
-		fmt.Fprintln(streams.Err, render.Clean("linger: "+e.Story()))
+		fmt.Fprintln(streams.Err, story.Clean("linger: "+e.Story()))
 	}
 	if err != nil {
-		fmt.Fprintln(streams.Err, render.Clean("linger: "+err.Error()))
+		fmt.Fprintln(streams.Err, story.Clean("linger: "+err.Error()))
 	}
 }
 

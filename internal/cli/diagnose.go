@@ -11,6 +11,7 @@ import (
 	"linger/internal/collect"
 	"linger/internal/diagnose"
 	"linger/internal/render"
+	"linger/internal/story"
 	"linger/internal/tcp"
 )
 
@@ -107,8 +108,7 @@ func (o *diagnoseOptions) run(ctx context.Context, streams Streams) (int, error)
 	}
 	diagnosis := diagnose.Judge(snapshot, thresholds)
 
-	document := render.NewDocument(snapshot, diagnosis, time.Since(started))
-	if err := quietly(o.printer(streams).Print(streams.Out, document)); err != nil {
+	if err := quietly(o.print(streams, story.NewDocument(snapshot, diagnosis, time.Since(started)))); err != nil {
 		return 0, err
 	}
 	return codeFor(diagnosis.Findings, o.failOn), nil
@@ -131,12 +131,13 @@ func parseServices(texts []string) ([]tcp.Endpoint, error) {
 	return services, nil
 }
 
-func (o *diagnoseOptions) printer(streams Streams) render.Printer {
+func (o *diagnoseOptions) print(streams Streams, d *story.Document) error {
 	switch o.output {
 	case outputJSON:
-		return render.JSON{}
+		return render.JSON{}.Print(streams.Out, d)
 	case outputMarkdown:
-		return render.Markdown{}
+		return render.Markdown{}.Print(streams.Out, story.Diagnosis(d, true))
 	}
-	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, o.verbose)}
+	style := styleFor(terminalOf(streams.Out), streams.Getenv, o.color, o.verbose)
+	return render.Text{Style: style}.Print(streams.Out, story.Diagnosis(d, o.verbose))
 }

@@ -20,6 +20,7 @@ import (
 	"linger/internal/remedy"
 	"linger/internal/render"
 	"linger/internal/snapshot"
+	"linger/internal/story"
 )
 
 // emitNone is the value of --emit for the plan itself.
@@ -108,9 +109,10 @@ func (o *planOptions) run(ctx context.Context, streams Streams) (int, error) {
 		}
 		_, err = io.WriteString(streams.Out, snippet)
 	case o.output == outputJSON:
-		err = render.PlanJSON(streams.Out, p)
+		err = render.JSON{}.Plan(streams.Out, p)
 	default:
-		err = render.Plan(streams.Out, styleFor(terminalOf(streams.Out), streams.Getenv, o.color, o.verbose), p)
+		style := styleFor(terminalOf(streams.Out), streams.Getenv, o.color, o.verbose)
+		err = render.Text{Style: style}.Print(streams.Out, story.Plan(p))
 	}
 	if err := quietly(err); err != nil {
 		return 0, err
@@ -182,7 +184,7 @@ func look(ctx context.Context, streams Streams, netns []string, window time.Dura
 // writePlan replaces the file as a whole, so that no half of a plan can be applied.
 func writePlan(path string, p *plan.Plan) error {
 	var text bytes.Buffer
-	if err := render.PlanJSON(&text, p); err != nil {
+	if err := (render.JSON{}).Plan(&text, p); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".linger-plan-*")

@@ -10,6 +10,7 @@ import (
 	"linger/internal/lab"
 	"linger/internal/proof"
 	"linger/internal/render"
+	"linger/internal/story"
 )
 
 // mostSeeds bounds linger lab random: an hour or two.
@@ -65,8 +66,8 @@ func (o *randomOptions) run(ctx context.Context, streams Streams) (int, error) {
 		worlds[i] = lab.Draw(o.seed + uint64(i))
 	}
 	if o.count == 1 && o.output == outputText {
-		style := styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)
-		if err := quietly(render.Drawn(streams.Out, style, o.seed, worlds[0].String())); err != nil {
+		text := render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)}
+		if err := quietly(text.Paragraph(streams.Out, story.Drawn(o.seed, worlds[0].String()))); err != nil {
 			return 0, err
 		}
 	}
@@ -96,11 +97,21 @@ func (o *scoreOptions) run(ctx context.Context, streams Streams, score func(cont
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	result := render.Scores{Measured: measured(render.ScoreSchema, started), Scores: scores}
-	if err := quietly(labPrinterFor(streams, o.output, o.color).PrintScores(streams.Out, result)); err != nil {
+	result := &proof.Scores{Measured: measured(render.ScoreSchema, started), Scores: scores}
+	if err := quietly(o.print(streams, result)); err != nil {
 		return 0, err
 	}
 	return codeOfScores(scores), nil
+}
+
+func (o *scoreOptions) print(streams Streams, s *proof.Scores) error {
+	switch o.output {
+	case outputJSON:
+		return render.JSON{}.Scores(streams.Out, s)
+	case outputMarkdown:
+		return render.Markdown{}.PrintExam(streams.Out, story.Score(s))
+	}
+	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)}.PrintExam(streams.Out, story.Score(s))
 }
 
 // codeOfScores is 1 where a name differs, else 3 where something could not be built.

@@ -15,6 +15,7 @@ import (
 	"linger/internal/render"
 	"linger/internal/snapshot"
 	"linger/internal/sockets"
+	"linger/internal/story"
 	"linger/internal/tcp"
 )
 
@@ -172,7 +173,7 @@ func (o *socketsOptions) showTable(ctx context.Context, streams Streams, f filte
 	if err != nil {
 		return unknownNamespace(err)
 	}
-	told := render.Sockets{
+	told := &story.Groups{
 		Snapshot: read,
 		Table: sockets.NewTable(read, sockets.Query{
 			States: f.states, Local: f.local, Remote: f.remote, Ports: f.ports, Roles: roles,
@@ -182,16 +183,17 @@ func (o *socketsOptions) showTable(ctx context.Context, streams Streams, f filte
 	}
 	switch o.output {
 	case outputJSON:
-		err = told.JSON(streams.Out)
+		err = render.JSON{}.Sockets(streams.Out, told)
 	case outputCSV:
-		if err = told.CSV(streams.Out); err == nil {
+		if err = render.SocketsCSV(streams.Out, told); err == nil {
 			for _, note := range told.Table.Notes {
 				complain(streams.Err, errors.New(note))
 			}
 			complainOf(streams.Err, read.Gaps)
 		}
 	default:
-		err = told.Text(streams.Out, styleFor(terminalOf(streams.Out), streams.Getenv, colorNever, false))
+		style := styleFor(terminalOf(streams.Out), streams.Getenv, colorNever, false)
+		_, err = render.Table{Style: style}.Print(streams.Out, story.Sockets(told))
 	}
 	return quietly(err)
 }

@@ -16,6 +16,7 @@ import (
 	"linger/internal/plan"
 	"linger/internal/render"
 	"linger/internal/snapshot"
+	"linger/internal/story"
 )
 
 // list is several changes as JSON.
@@ -182,7 +183,7 @@ func (o *changeOptions) tellHistory(streams Streams, reports []change.Report, re
 			outcome = fmt.Sprintf("%d reaped, %d had gone, %d left", r.Result.Reaped, r.Result.Gone, r.Result.Left)
 		}
 		fmt.Fprintf(&text, "%s  REAPED  %d sockets in %s by %s: %s\n",
-			r.ID, r.Sockets, render.Clean(place), render.Clean(r.User), outcome)
+			r.ID, r.Sockets, story.Clean(place), story.Clean(r.User), outcome)
 	}
 	_, err := streams.Out.Write(text.Bytes())
 	return quietly(err)
@@ -212,8 +213,8 @@ The exit code is 0, 1 if the journal cannot be read, 64 for a wrong command line
 	return c
 }
 
-func toldAll(reports []change.Report, measured bool) []render.Change {
-	all := make([]render.Change, len(reports))
+func toldAll(reports []change.Report, measured bool) []render.Account {
+	all := make([]render.Account, len(reports))
 	for i := range reports {
 		all[i] = told(&reports[i], measured)
 	}
@@ -222,13 +223,13 @@ func toldAll(reports []change.Report, measured bool) []render.Change {
 
 // told is one change for a person: its state first, then what to do. What was measured is
 // told of what is pending.
-func told(r *change.Report, measured bool) render.Change {
-	c := render.Change{
+func told(r *change.Report, measured bool) render.Account {
+	c := render.Account{
 		State: string(r.State), Done: r.State == change.StateConfirmed, Title: "change " + r.ID, Manifest: r.Manifest,
 		Waits: r.State == change.StatePending || r.State == change.StateApplying || r.State == change.StateUndoing,
 	}
-	say := func(label, format string, args ...any) *render.ChangeLine {
-		c.Lines = append(c.Lines, render.ChangeLine{Label: label, Text: fmt.Sprintf(format, args...)})
+	say := func(label, format string, args ...any) *render.AccountLine {
+		c.Lines = append(c.Lines, render.AccountLine{Label: label, Text: fmt.Sprintf(format, args...)})
 		return &c.Lines[len(c.Lines)-1]
 	}
 	switch {

@@ -19,6 +19,7 @@ import (
 	"linger/internal/collect"
 	"linger/internal/render"
 	"linger/internal/snapshot"
+	"linger/internal/story"
 	"linger/internal/tcp"
 )
 
@@ -80,7 +81,7 @@ SIGINT ends it with the totals. docs/tracing.md says what each number means.`,
 	flags.StringArrayVar(&o.netns, "netns", nil, "only this namespace: a `NAME` under /run/netns, a process id, or a path; repeatable")
 	flags.DurationVar(&o.interval, "interval", time.Second, "`TIME` between two tables")
 	flags.DurationVar(&o.duration, "for", 0, "end after this `TIME`; 0 goes on until SIGINT")
-	choose(c, &o.by, "by", "", "what a row of the table is about", string(render.ByProcess), string(render.ByContainer), string(render.ByDestination), string(render.ByReason))
+	choose(c, &o.by, "by", "", "what a row of the table is about", string(story.ByProcess), string(story.ByContainer), string(story.ByDestination), string(story.ByReason))
 	flags.BoolVar(&o.wide, "wide", false, "also how many bytes a connection has sent and received")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputLines)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
@@ -167,17 +168,15 @@ type tracing struct {
 	trace   *collect.Trace
 }
 
-func (t *tracing) style() render.Style {
-	return styleFor(terminalOf(t.streams.Out), t.streams.Getenv, t.options.color, false)
-}
-
-func (t *tracing) printer(to io.Writer) render.TraceTable {
+// print writes a table of at most so many rows, 0 for all. It returns how many lines it wrote.
+func (t *tracing) print(to io.Writer, traced *snapshot.Traced, rows int, total bool) (lines int, err error) {
 	out := terminalOf(to)
-	table := render.TraceTable{Style: styleFor(out, t.streams.Getenv, t.options.color, false), By: render.TraceBy(t.options.by), Wide: t.options.wide}
+	table := render.Table{Style: styleFor(out, t.streams.Getenv, t.options.color, false)}
 	if out.is {
 		table.Cut = table.Style.Width
 	}
-	return table
+	form := story.TraceForm{By: story.TraceBy(t.options.by), Wide: t.options.wide, Rows: rows, Total: total}
+	return table.Print(to, story.Trace(traced, form))
 }
 
 // eraseUp moves up by lines and erases what is below (ECMA-48: CUU, ED).
@@ -194,9 +193,9 @@ func liveRows(screen terminal) int {
 func (t *tracing) table(ctx context.Context) error {
 	screen := terminalOf(t.streams.Out)
 	live := canErase(screen, t.streams.Getenv)
-	printer := t.printer(t.streams.Out)
+	rows := 0
 	if live {
-		printer.Rows = liveRows(screen)
+		rows = liveRows(screen)
 	}
 	before := t.trace.Beginning()
 	tick := time.NewTicker(t.options.interval)
@@ -220,7 +219,7 @@ func (t *tracing) table(ctx context.Context) error {
 			if live && lines > 0 {
 				fmt.Fprintf(t.streams.Out, eraseUp, lines)
 			}
-			lines, err = printer.Print(t.streams.Out, interval, false)
+			lines, err = t.print(t.streams.Out, interval, rows, false)
 		}
 		if gone, err := left(err); gone || err != nil {
 			return err
@@ -254,7 +253,7 @@ func (t *tracing) total(before *snapshot.Traced, erase bool, lines int) error {
 	if erase {
 		fmt.Fprintf(t.streams.Out, eraseUp, lines)
 	}
-	_, err = t.printer(t.streams.Out).Print(t.streams.Out, all, true)
+	_, err = t.print(t.streams.Out, all, 0, true)
 	return quietly(err)
 }
 
@@ -273,14 +272,14 @@ func (t *tracing) ends(ctx context.Context) error {
 	reading.Go(func() { t.keepReading(ctx) })
 	defer reading.Wait()
 	defer stop()
-	style := t.style()
+	text := render.Text{Style: styleFor(terminalOf(t.streams.Out), t.streams.Getenv, t.options.color, false)}
 	var failed error // the first failure to write
 	untold, err := t.trace.Events(ctx, func(e *snapshot.EndedConnection) {
 		var err error
 		if t.options.output == outputLines {
 			err = render.TraceLines{}.End(t.streams.Out, e)
 		} else {
-			_, err = io.WriteString(t.streams.Out, render.TraceEnd(style, e)+"\n")
+			err = text.Lines(t.streams.Out, []story.Text{story.TraceEnd(e)})
 		}
 		if err != nil && failed == nil {
 			failed = err
@@ -353,7 +352,7 @@ func (t *tracing) command(ctx context.Context, args []string) (int, error) {
 	if t.options.output == outputLines {
 		return code, quietly(errors.Join(render.TraceLines{}.Interval(t.streams.Out, all), render.TraceLines{}.Total(t.streams.Out, all)))
 	}
-	_, err = t.printer(t.streams.Err).Print(t.streams.Err, all, true)
+	_, err = t.print(t.streams.Err, all, 0, true)
 	return code, quietly(err)
 }
 

@@ -8,6 +8,7 @@ import (
 	"linger/internal/diagnose"
 	"linger/internal/remedy"
 	"linger/internal/snapshot"
+	"linger/internal/story"
 	"linger/internal/tcp"
 )
 
@@ -163,17 +164,17 @@ func held() []diagnose.Held {
 	}
 }
 
-func document(s *snapshot.Snapshot, findings ...diagnose.Finding) *Document {
-	return &Document{Snapshot: s, Diagnosis: diagnose.Diagnosis{Findings: findings, Held: held()}, Remedies: remedies, Elapsed: 1240 * time.Millisecond}
+func document(s *snapshot.Snapshot, findings ...diagnose.Finding) *story.Document {
+	return &story.Document{Snapshot: s, Diagnosis: diagnose.Diagnosis{Findings: findings, Held: held()}, Remedies: remedies, Elapsed: 1240 * time.Millisecond}
 }
 
 // incident is one critical problem.
-func incident() *Document {
+func incident() *story.Document {
 	return document(busyHost(), exhaustion())
 }
 
 // incidentV6 is the same over IPv6, in a pod, with the longest addresses.
-func incidentV6() *Document {
+func incidentV6() *story.Document {
 	f := exhaustion()
 	f.Subject.Local = endpoint("2001:db8:ffff:ffff:ffff:ffff:ffff:fff5")
 	f.Subject.Remote = endpoint("[2001:db8:ffff:ffff:ffff:ffff:ffff:fff9]:65535")
@@ -186,7 +187,7 @@ func incidentV6() *Document {
 }
 
 // incidentAndNotes is one problem with more beside it than a page holds.
-func incidentAndNotes() *Document {
+func incidentAndNotes() *story.Document {
 	d := incident()
 	d.Diagnosis.Findings = append(d.Diagnosis.Findings, note(), note(), note(), note())
 	d.Snapshot.Gaps = []snapshot.Gap{{What: "owners of sockets", Cause: "permission denied", Needs: "root"}, {What: "pressure", Cause: "no such file", Needs: "CONFIG_PSI"}}
@@ -195,7 +196,7 @@ func incidentAndNotes() *Document {
 
 // trouble is many problems and notes, some things unread, and a process with a
 // hostile name.
-func trouble() *Document {
+func trouble() *story.Document {
 	d := incident()
 	leak := diagnose.Finding{
 		Problem: "close-wait-leak", Severity: diagnose.Warning, Confidence: diagnose.High,
@@ -228,7 +229,7 @@ func trouble() *Document {
 }
 
 // stranger is a problem of which little is known and much has to be said.
-func stranger() *Document {
+func stranger() *story.Document {
 	d := incidentV6()
 	f := &d.Diagnosis.Findings[0]
 	f.Owners = nil
@@ -245,7 +246,7 @@ func stranger() *Document {
 }
 
 // unread is a container of which no socket could be read.
-func unread() *Document {
+func unread() *story.Document {
 	d := document(busyHost())
 	ns := &d.Snapshot.Namespaces[0]
 	ns.Label = snapshot.Label{Kind: snapshot.LabelContainer, Name: "3f2a9c01d2e4"}
@@ -257,7 +258,7 @@ func unread() *Document {
 }
 
 // calm is a host on which nothing is wrong, with a note.
-func calm() *Document {
+func calm() *story.Document {
 	d := document(busyHost(), note())
 	d.Snapshot.Namespaces[0].Groups = nil
 	return d

@@ -8,6 +8,8 @@ import (
 	"github.com/yuin/goldmark/ast"
 	"github.com/yuin/goldmark/extension"
 	source "github.com/yuin/goldmark/text"
+
+	"linger/internal/story"
 )
 
 // Whatever a process calls itself, it is read as those very words, on one line.
@@ -16,7 +18,7 @@ func FuzzEscape(f *testing.F) {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		got := escape(name)
+		got := escape(story.Clean(name))
 		if strings.ContainsAny(got, "\n\r") {
 			t.Fatalf("%q is not one line", got)
 		}
@@ -43,7 +45,7 @@ func FuzzCode(f *testing.F) {
 	f.Add("ss -Htan | wc -l")
 	f.Add("echo `x` ``y``")
 	f.Fuzz(func(t *testing.T, command string) {
-		got := code(command)
+		got := code(story.Copied(command))
 		if got == "" {
 			return
 		}

@@ -3,6 +3,7 @@ package render
 import (
 	"bytes"
 	"flag"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,12 +15,12 @@ import (
 
 	"linger/internal/diagnose"
 	"linger/internal/remedy"
-	"linger/internal/snapshot"
+	"linger/internal/story"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-var documents = map[string]func() *Document{
+var documents = map[string]func() *story.Document{
 	"incident":    incident,
 	"incident-v6": incidentV6,
 	"notes":       incidentAndNotes,
@@ -48,7 +49,7 @@ func TestTextGolden(t *testing.T) {
 func TestJSONGolden(t *testing.T) {
 	for name, document := range documents {
 		t.Run(name, func(t *testing.T) {
-			golden(t, name+".json", printed(t, JSON{}, document()))
+			golden(t, name+".json", jsonOf(t, document()))
 		})
 	}
 }
@@ -56,14 +57,14 @@ func TestJSONGolden(t *testing.T) {
 func TestMarkdownGolden(t *testing.T) {
 	for name, document := range documents {
 		t.Run(name, func(t *testing.T) {
-			golden(t, name+".md", printed(t, Markdown{}, document()))
+			golden(t, name+".md", markdownOf(t, document()))
 		})
 	}
 }
 
 // TestOneProblemFitsAPage: an incident's terminal shows one problem whole.
 func TestOneProblemFitsAPage(t *testing.T) {
-	documents := map[string]func() *Document{"incident": incident, "incident-v6": incidentV6, "notes": incidentAndNotes, "judged": judged, "stranger": stranger}
+	documents := map[string]func() *story.Document{"incident": incident, "incident-v6": incidentV6, "notes": incidentAndNotes, "judged": judged, "stranger": stranger}
 	for name := range documents {
 		for _, width := range []int{80, 100, 120} {
 			if n := strings.Count(text(t, documents[name](), Style{Width: width}), "\n"); n > page {
@@ -94,27 +95,6 @@ func TestVerboseTellsNothingTwice(t *testing.T) {
 	}
 }
 
-// TestOtherEnd: a namespace that is named after a process does not name it twice.
-func TestOtherEnd(t *testing.T) {
-	client := snapshot.Owner{Process: "client", PID: 7, How: snapshot.Inferred}
-	server := snapshot.Owner{Process: "server", PID: 8, How: snapshot.Listening}
-	for _, c := range []struct {
-		netns  string
-		owners []snapshot.Owner
-		want   string
-	}{
-		{"netns db", nil, "netns db"},
-		{"netns db", []snapshot.Owner{server, client}, "server (pid 8) and 1 other in netns db"},
-		{"netns shop", []snapshot.Owner{client}, "client (pid 7) in netns shop, inferred"},
-		{"process client (pid 7)", []snapshot.Owner{client}, "client (pid 7), inferred"},
-	} {
-		got := strings.ReplaceAll(otherEnd(&snapshot.Peer{Netns: c.netns, Owners: c.owners}), string(noBreak), " ")
-		if got != c.want {
-			t.Errorf("got %q, want %q", got, c.want)
-		}
-	}
-}
-
 // TestMissingInALine: what is missing is named where a line has room for it.
 func TestMissingInALine(t *testing.T) {
 	d := incidentAndNotes()
@@ -122,8 +102,8 @@ func TestMissingInALine(t *testing.T) {
 		80: "owners of sockets, pressure: `linger -v`",
 		40: "2 things were not read: `linger -v`",
 	} {
-		if got := (Text{Style: Style{Width: width}}).missingInALine(d); got != want {
-			t.Errorf("at %d columns: %q, want %q", width, got, want)
+		if got := text(t, d, Style{Width: width}); !strings.Contains(strings.Join(strings.Fields(got), " "), "GAPS "+want) {
+			t.Errorf("at %d columns no %q:\n%s", width, want, got)
 		}
 	}
 }
@@ -200,15 +180,26 @@ func TestASCIIIsASCII(t *testing.T) {
 	}
 }
 
-func text(t *testing.T, d *Document, style Style) string {
+func text(t *testing.T, d *story.Document, style Style) string {
 	t.Helper()
-	return printed(t, Text{Style: style}, d)
+	return written(t, func(w io.Writer) error { return Text{Style: style}.Print(w, story.Diagnosis(d, style.Verbose)) })
 }
 
-func printed(t *testing.T, p Printer, d *Document) string {
+func jsonOf(t *testing.T, d *story.Document) string {
+	t.Helper()
+	return written(t, func(w io.Writer) error { return JSON{}.Print(w, d) })
+}
+
+func markdownOf(t *testing.T, d *story.Document) string {
+	t.Helper()
+	return written(t, func(w io.Writer) error { return Markdown{}.Print(w, story.Diagnosis(d, true)) })
+}
+
+// written is what something writes.
+func written(t *testing.T, write func(io.Writer) error) string {
 	t.Helper()
 	var out bytes.Buffer
-	if err := p.Print(&out, d); err != nil {
+	if err := write(&out); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"linger/internal/figure"
 	"linger/internal/snapshot"
+	"linger/internal/story"
 )
 
 // SocketList writes sockets one by one, as they are read. Begin comes first, End last.
@@ -64,10 +64,10 @@ func (c *socketsCSV) Begin(time.Time) error {
 func (c *socketsCSV) Socket(s *snapshot.Socket) error {
 	process, pid := "", ""
 	if s.Owner != nil {
-		process, pid = Clean(s.Owner.Process), strconv.Itoa(s.Owner.PID)
+		process, pid = harmless(s.Owner.Process), strconv.Itoa(s.Owner.PID)
 	}
 	decimal := func(n uint64) string { return strconv.FormatUint(n, 10) }
-	return c.out.Write([]string{Clean(s.Netns), decimal(s.Inode), s.State, string(s.Role), s.Local.String(), s.Remote.String(), process, pid,
+	return c.out.Write([]string{harmless(s.Netns), decimal(s.Inode), s.State, string(s.Role), s.Local.String(), s.Remote.String(), process, pid,
 		strconv.Itoa(s.Shared), s.Timer, decimal(uint64(s.TimerMS)), decimal(uint64(s.ReceiveQueue)), decimal(uint64(s.SendQueue)), decimal(s.Cookie)})
 }
 
@@ -90,36 +90,31 @@ type socketsText struct {
 
 const socketColumns = "%-19s %-28s %-28s %-20s %8v %8v %-18s %8v  %s"
 
-func (t *socketsText) line(cells ...any) error {
-	text := strings.TrimRight(fmt.Sprintf(socketColumns, cells...), " ")
-	t.out.raw(clean(text, t.style.ASCII) + "\n")
+func (t *socketsText) line(cells []any) error {
+	t.out.raw(strings.TrimRight(fmt.Sprintf(socketColumns, cells...), " ") + "\n")
 	return t.out.err
 }
 
 func (t *socketsText) Begin(time.Time) error {
-	return t.line("STATE", "LOCAL", "REMOTE", "OWNER", "RECV-Q", "SEND-Q", "TIMER", "COOKIE", "NETNS")
+	var cells []any
+	for _, name := range story.SocketColumns {
+		cells = append(cells, name)
+	}
+	return t.line(cells)
 }
 
 func (t *socketsText) Socket(s *snapshot.Socket) error {
 	t.sockets++
-	process, timer := "-", "-"
-	if s.Owner != nil {
-		process = fmt.Sprintf("%s (%d)", s.Owner.Process, s.Owner.PID)
-		if s.Shared > 0 {
-			process += fmt.Sprintf(" +%d", s.Shared)
-		}
+	var cells []any
+	for _, cell := range story.SocketRow(s) {
+		cells = append(cells, t.style.show(cell))
 	}
-	if s.Timer != "" {
-		timer = fmt.Sprintf("%s %.1f s", s.Timer, float64(s.TimerMS)/1000)
-	}
-	return t.line(s.State, s.Local.String(), s.Remote.String(), process, s.ReceiveQueue, s.SendQueue, timer, s.Cookie, s.Netns)
+	return t.line(cells)
 }
 
 func (t *socketsText) End(gaps []snapshot.Gap, took time.Duration) error {
-	var b strings.Builder
-	fmt.Fprintln(&b)
-	writeGaps(&b, gaps, t.style)
-	fmt.Fprintln(&b, clean(figure.Of(t.sockets, "socket", "sockets")+" · "+figure.Elapsed(took), t.style.ASCII))
-	t.out.raw(strings.TrimSuffix(b.String(), "\n"))
+	b := &block{style: t.style}
+	b.foot(story.SocketsEnd(t.sockets, gaps, took))
+	t.out.raw(strings.Join(b.lines, "\n"))
 	return t.out.end()
 }
