@@ -81,8 +81,8 @@ var acceptQueueOverflowProof = Experiment{
 		{Arm: base("nobody accepts", proof.Exactly("failed", 23), proof.Exactly("EINPROGRESS", 23), proof.Exactly("opened", 17)), Seconds: 5, Run: queued(ServeSpec{Close: AcceptNever, Backlog: shortBacklog})},
 		{Arm: remedy("accept", "Let the service accept", "it calls accept()", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: queued(ServeSpec{Close: CloseSecond, Backlog: shortBacklog})},
 		{Arm: remedy("backlog", "A longer queue", "listen(fd, 128)", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: queued(ServeSpec{Close: AcceptNever, Backlog: 128})},
-		{Arm: why(folklore("somaxconn", "net.core.somaxconn alone", "net.core.somaxconn=65535", proof.NoEffect), "The program has asked for 16 in listen(), and the smaller one counts."), Seconds: 5, Run: queued(ServeSpec{Close: AcceptNever, Backlog: shortBacklog}, setting{atServer, "net.core.somaxconn", "65535"})},
-		{Arm: folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), Seconds: 5, Run: queued(ServeSpec{Close: AcceptNever, Backlog: shortBacklog}, setting{atServer, "net.ipv4.tcp_tw_reuse", "1"})},
-		{Arm: folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), Seconds: 5, Run: queued(ServeSpec{Close: AcceptNever, Backlog: shortBacklog}, setting{atServer, "net.ipv4.tcp_fin_timeout", "5"})},
+		{Arm: why(turning("somaxconn", folklore("somaxconn", "net.core.somaxconn alone", "net.core.somaxconn=65535", proof.NoEffect)), "The program has asked for 16 in listen(), and the smaller one counts."), Seconds: 5, Run: queued(ServeSpec{Close: AcceptNever, Backlog: shortBacklog}, setting{atServer, "net.core.somaxconn", "65535"})},
+		{Arm: turning("tcp_tw_reuse", folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect)), Seconds: 5, Run: queued(ServeSpec{Close: AcceptNever, Backlog: shortBacklog}, setting{atServer, "net.ipv4.tcp_tw_reuse", "1"})},
+		{Arm: turning("tcp_fin_timeout", folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect)), Seconds: 5, Run: queued(ServeSpec{Close: AcceptNever, Backlog: shortBacklog}, setting{atServer, "net.ipv4.tcp_fin_timeout", "5"})},
 	},
 }

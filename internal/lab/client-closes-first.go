@@ -96,8 +96,8 @@ var clientClosesFirstProof = Experiment{
 		{Arm: remedy("pool", "Keep a pool of connections", "20 connections, used again and again", proof.Works, proof.Exactly("client_time_wait", 0)), Seconds: 2, Run: churned(clientCloses, DialSpec{}, true)},
 		{Arm: remedy("peer-closes", "Let the service close first", "the client waits for the end of the answer", proof.Works, proof.Exactly("client_time_wait", 0), proof.Exactly("server_time_wait", 1000)), Seconds: 2, Run: churned(serverCloses, untilClosed, false)},
 		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 address of the service", proof.NoEffect, proof.Exactly("client_time_wait", 1000)), Seconds: 2, Run: overIPv6(churned(clientCloses, DialSpec{}, false))},
-		{Arm: folklore("tw-reuse", "tcp_tw_reuse, to have fewer of them", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), Seconds: 2, Run: churned(clientCloses, DialSpec{}, false, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"})},
-		{Arm: folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), Seconds: 2, Run: churned(clientCloses, DialSpec{}, false, setting{atClient, "net.ipv4.tcp_fin_timeout", "5"})},
+		{Arm: turning("tcp_tw_reuse", folklore("tw-reuse", "tcp_tw_reuse, to have fewer of them", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect)), Seconds: 2, Run: churned(clientCloses, DialSpec{}, false, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"})},
+		{Arm: turning("tcp_fin_timeout", folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect)), Seconds: 2, Run: churned(clientCloses, DialSpec{}, false, setting{atClient, "net.ipv4.tcp_fin_timeout", "5"})},
 	},
 }
 
@@ -113,6 +113,6 @@ var lingerZeroProof = Experiment{
 	},
 	Arms: []Arm{
 		{Arm: base("close() as it is", proof.Exactly("bytes_lost", 0), proof.Exactly("peer_resets", 0), proof.Exactly("client_time_wait", 40)), Seconds: 3, Run: sendAndClose(false)},
-		{Arm: why(folklore("so-linger", "SO_LINGER {1, 0}", "setsockopt(SO_LINGER, {1, 0})", proof.Harmful, proof.Exactly("client_time_wait", 0), proof.Exactly("peer_resets", 40)), "What waits in the send buffer is thrown away, and the peer is told ECONNRESET."), Seconds: 3, Run: sendAndClose(true)},
+		{Arm: why(turning("SO_LINGER", folklore("so-linger", "SO_LINGER {1, 0}", "setsockopt(SO_LINGER, {1, 0})", proof.Harmful, proof.Exactly("client_time_wait", 0), proof.Exactly("peer_resets", 40))), "What waits in the send buffer is thrown away, and the peer is told ECONNRESET."), Seconds: 3, Run: sendAndClose(true)},
 	},
 }

@@ -239,6 +239,6 @@ var conntrackFullProof = Experiment{
 		{Arm: remedy("fewer", "A tenth as many entries", "fewer connections, or a limit ten times as large", proof.Works, proof.Exactly("failed", 0)), Seconds: 3, Run: trackedConnects(10, made{}, false)},
 		{Arm: remedy("notrack", "Leave the service untracked", "nft: notrack in raw prerouting and output", proof.Works, proof.Exactly("failed", 0)), Seconds: 12, Run: trackedConnects(100, made{}, true)},
 		{Arm: observe("time-wait-entries", "Filled with the table's own TIME_WAIT", "the kernel drops those above 95 %, at most a minute later", proof.Works, proof.Exactly("failed", 0)), Seconds: 65, Load: Waits, Run: trackedConnects(100, made{waiting: 1}, false)},
-		{Arm: why(folklore("fin-timeout", "A lower tcp_fin_timeout, and tcp_tw_reuse", "net.ipv4.tcp_fin_timeout=5, tcp_tw_reuse=1", proof.NoEffect), "The table has time-outs of its own (nf_conntrack_tcp_timeout_*)."), Seconds: 12, Run: trackedConnects(100, made{}, false, setting{atServer, "net.ipv4.tcp_fin_timeout", "5"}, setting{atServer, "net.ipv4.tcp_tw_reuse", "1"})},
+		{Arm: why(turning("tcp_fin_timeout", folklore("fin-timeout", "A lower tcp_fin_timeout, and tcp_tw_reuse", "net.ipv4.tcp_fin_timeout=5, tcp_tw_reuse=1", proof.NoEffect)), "The table has time-outs of its own (nf_conntrack_tcp_timeout_*)."), Seconds: 12, Run: trackedConnects(100, made{}, false, setting{atServer, "net.ipv4.tcp_fin_timeout", "5"}, setting{atServer, "net.ipv4.tcp_tw_reuse", "1"})},
 	},
 }

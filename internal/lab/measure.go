@@ -127,3 +127,16 @@ func folklore(id, title, how string, expect proof.Verdict, within ...proof.Bound
 func observe(id, title, how string, expect proof.Verdict, within ...proof.Bound) proof.Arm {
 	return proof.Arm{ID: id, Title: title, How: how, Kind: proof.Observation, Expect: expect, Within: within}
 }
+
+// turning says what an arm sets: a sysctl without its directories, an option of a socket, a
+// command.
+func turning(knob string, a proof.Arm) proof.Arm {
+	a.Knob = knob
+	return a
+}
+
+// againOverIPv6 is an arm that repeats another over IPv6.
+func againOverIPv6(a proof.Arm) proof.Arm {
+	a.OverIPv6 = true
+	return a
+}

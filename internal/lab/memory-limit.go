@@ -54,6 +54,6 @@ var memoryLimitProof = Experiment{
 		{Arm: base("32 MiB, of 64 that it takes", proof.Exactly("killed", 1), proof.Between("failed", 490, 750)), Seconds: 2, Run: outgrown(32*mebibyte, 64<<10)},
 		{Arm: remedy("limit", "A limit above what it takes", "memory.max=256M", proof.Works, proof.Exactly("killed", 0), proof.Exactly("failed", 0)), Seconds: 2, Run: outgrown(256*mebibyte, 64<<10)},
 		{Arm: remedy("frugal", "A service that takes less, and has as many TIME_WAIT", "4 KiB for each request", proof.Works, proof.Exactly("killed", 0), proof.Exactly("server_time_wait", 1000)), Seconds: 2, Run: outgrown(32*mebibyte, 4<<10)},
-		{Arm: folklore("max-tw-buckets", "Almost no TIME_WAIT", "net.ipv4.tcp_max_tw_buckets=10", proof.NoEffect, proof.Exactly("killed", 1)), Seconds: 2, Run: outgrown(32*mebibyte, 64<<10, buckets("10"))},
+		{Arm: turning("tcp_max_tw_buckets", folklore("max-tw-buckets", "Almost no TIME_WAIT", "net.ipv4.tcp_max_tw_buckets=10", proof.NoEffect, proof.Exactly("killed", 1))), Seconds: 2, Run: outgrown(32*mebibyte, 64<<10, buckets("10"))},
 	},
 }

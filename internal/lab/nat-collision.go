@@ -225,6 +225,6 @@ var synOnTimeWaitProof = Experiment{
 		{Arm: remedy("nat-remembers", "The NAT remembers", "net.netfilter.nf_conntrack_tcp_timeout_time_wait=120 (default)", proof.Works, proof.Exactly("failed", 0), proof.Exactly("same_ports", 0)), Seconds: 1, Run: collided("the NAT remembers", collisionArm{natRemembers: true})},
 		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 masquerade", proof.NoEffect, proof.Exactly("same_ports", collisions)), Seconds: 1, Run: overIPv6(collided("over IPv6", collisionArm{}))},
 		{Arm: observe("newer-clock", "The second client's clock is the newer one", "uptime", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: collided("its clock is the newer one", collisionArm{secondAhead: true})},
-		{Arm: folklore("rfc1337", "The server ignores resets in TIME_WAIT", "net.ipv4.tcp_rfc1337=1", proof.Harmful, proof.Exactly("failed", collisions)), Seconds: 3, Run: collided("tcp_rfc1337=1", collisionArm{rfc1337: true})},
+		{Arm: turning("tcp_rfc1337", folklore("rfc1337", "The server ignores resets in TIME_WAIT", "net.ipv4.tcp_rfc1337=1", proof.Harmful, proof.Exactly("failed", collisions))), Seconds: 3, Run: collided("tcp_rfc1337=1", collisionArm{rfc1337: true})},
 	},
 }

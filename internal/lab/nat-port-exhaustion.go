@@ -98,7 +98,7 @@ var natPortExhaustionProof = Experiment{
 		{Arm: base("32 ports", proof.Exactly("failed", 32)), Seconds: 6, Run: translated(translation{low: 50000, high: 50031}, 1)},
 		{Arm: remedy("more-ports", "All ports", "snat to ADDRESS:1024-65535", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: translated(translation{low: 1024, high: 65535}, 1)},
 		{Arm: remedy("second-destination", "A second address of the service", "two addresses, in turn", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: translated(translation{low: 50000, high: 50031}, 2)},
-		{Arm: folklore("tw-reuse", "tcp_tw_reuse at the NAT", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), Seconds: 6, Run: translated(translation{low: 50000, high: 50031}, 1, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"})},
-		{Arm: folklore("wider-range", "A wider ip_local_port_range at the NAT", "net.ipv4.ip_local_port_range=\"1024 65535\"", proof.NoEffect), Seconds: 6, Run: translated(translation{low: 50000, high: 50031}, 1, setting{atClient, "net.ipv4.ip_local_port_range", "1024 65535"})},
+		{Arm: turning("tcp_tw_reuse", folklore("tw-reuse", "tcp_tw_reuse at the NAT", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect)), Seconds: 6, Run: translated(translation{low: 50000, high: 50031}, 1, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"})},
+		{Arm: turning("ip_local_port_range", folklore("wider-range", "A wider ip_local_port_range at the NAT", "net.ipv4.ip_local_port_range=\"1024 65535\"", proof.NoEffect)), Seconds: 6, Run: translated(translation{low: 50000, high: 50031}, 1, setting{atClient, "net.ipv4.ip_local_port_range", "1024 65535"})},
 	},
 }

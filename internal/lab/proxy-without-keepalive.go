@@ -243,8 +243,8 @@ func proxyArms(name string, timeWait proof.Bound, proxy func(kept bool) func(lis
 	return []Arm{
 		{Arm: names(base(name+" as "+off, proof.Exactly("failed", 0), proof.Exactly("opened", 4000), timeWait, proof.Exactly("proxy_time_wait", 0)), churn), Seconds: 4, Run: proxied(closed)},
 		{Arm: names(remedy("keep-alive", "Keep the connections to the backend", on, proof.Works, proof.Exactly("failed", 0), proof.Between("opened", 1, 16), proof.Exactly("time_wait", 0))), Seconds: 4, Run: proxied(proxy(true))},
-		{Arm: names(folklore("fin-timeout", "A lower tcp_fin_timeout at both", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect), churn), Seconds: 4, Run: proxied(closed, setting{atClient, "net.ipv4.tcp_fin_timeout", "5"}, setting{atServer, "net.ipv4.tcp_fin_timeout", "5"})},
-		{Arm: names(folklore("tw-reuse", "tcp_tw_reuse at both", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), churn), Seconds: 4, Run: proxied(closed, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"}, setting{atServer, "net.ipv4.tcp_tw_reuse", "1"})},
+		{Arm: names(turning("tcp_fin_timeout", folklore("fin-timeout", "A lower tcp_fin_timeout at both", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect)), churn), Seconds: 4, Run: proxied(closed, setting{atClient, "net.ipv4.tcp_fin_timeout", "5"}, setting{atServer, "net.ipv4.tcp_fin_timeout", "5"})},
+		{Arm: names(turning("tcp_tw_reuse", folklore("tw-reuse", "tcp_tw_reuse at both", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect)), churn), Seconds: 4, Run: proxied(closed, setting{atClient, "net.ipv4.tcp_tw_reuse", "1"}, setting{atServer, "net.ipv4.tcp_tw_reuse", "1"})},
 	}
 }
 

@@ -85,6 +85,6 @@ var resourcePressureProof = Experiment{
 	Arms: []Arm{
 		{Arm: base("2 % of a CPU, 5,000 TIME_WAIT", proof.Between("held_up", 80, 100)), Seconds: 5, Run: throttled(true)},
 		{Arm: remedy("more-cpu", "No quota, and as many TIME_WAIT", "cpu.max=max", proof.Works, proof.Exactly("held_up", 0)), Seconds: 1, Run: throttled(false)},
-		{Arm: folklore("no-time-wait", "The quota, and almost no TIME_WAIT", "net.ipv4.tcp_max_tw_buckets=10", proof.NoEffect, proof.Between("held_up", 80, 100), upTo(10)), Seconds: 5, Run: throttled(true, buckets("10"))},
+		{Arm: turning("tcp_max_tw_buckets", folklore("no-time-wait", "The quota, and almost no TIME_WAIT", "net.ipv4.tcp_max_tw_buckets=10", proof.NoEffect, proof.Between("held_up", 80, 100), upTo(10))), Seconds: 5, Run: throttled(true, buckets("10"))},
 	},
 }

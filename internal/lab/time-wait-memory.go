@@ -113,6 +113,6 @@ var timeWaitMemoryProof = Experiment{
 		{Arm: why(observe("client-closes", "Closed by the client: TIME_WAIT made in its close() is charged to it", "the client closes first", proof.NoEffect, proof.Between("client_bytes", 230, 450)), "close() itself puts the time-wait socket, still in FIN_WAIT2, in the place of a socket of some 3,900 bytes."), Seconds: 4, Run: charged(clientCloses, DialSpec{})},
 		{Arm: observe("open", "Connections that stay open", "keep-alive", proof.Harmful, proof.Between("service_bytes", 800, 8000)), Seconds: 4, Run: charged(ServeSpec{Unread: true}, DialSpec{})},
 		{Arm: observe("unread", "Connections with 16 KiB each that the service does not read", "a slow service", proof.Harmful, proof.Between("service_bytes", 16<<10, 64<<10)), Seconds: 4, Run: charged(ServeSpec{Unread: true}, DialSpec{Send: 16 << 10})},
-		{Arm: folklore("max-tw-buckets", "A lower limit of TIME_WAIT, to save memory", "net.ipv4.tcp_max_tw_buckets=10", proof.NoEffect, upTo(10)), Seconds: 4, Run: charged(serverCloses, untilClosed, buckets("10"))},
+		{Arm: turning("tcp_max_tw_buckets", folklore("max-tw-buckets", "A lower limit of TIME_WAIT, to save memory", "net.ipv4.tcp_max_tw_buckets=10", proof.NoEffect, upTo(10))), Seconds: 4, Run: charged(serverCloses, untilClosed, buckets("10"))},
 	},
 }

@@ -187,8 +187,8 @@ var twRecycleProof = Experiment{
 	},
 	Arms: []Arm{
 		{Arm: base("the emulated rule is on", proof.Exactly("failed", recycleConnects), proof.Exactly("first_opened", recycleConnects)), Seconds: 3, Run: recycled("the rule is on", recycleArm{})},
-		{Arm: remedy("off", "The emulated rule is off", "net.ipv4.tcp_tw_recycle=0", proof.Works, proof.Exactly("failed", 0)), Seconds: 1, Run: recycled("the rule is off", recycleArm{off: true})},
+		{Arm: turning("tcp_tw_recycle", remedy("off", "The emulated rule is off", "net.ipv4.tcp_tw_recycle=0", proof.Works, proof.Exactly("failed", 0))), Seconds: 1, Run: recycled("the rule is off", recycleArm{off: true})},
 		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 masquerade", proof.NoEffect, proof.Exactly("failed", recycleConnects)), Seconds: 3, Run: overIPv6(recycled("over IPv6", recycleArm{}))},
-		{Arm: folklore("no-time-stamps", "The second client sends no time stamps", "net.ipv4.tcp_timestamps=0 at that client", proof.NoEffect), Seconds: 3, Run: recycled("which sends no time stamps", recycleArm{secondWithout: true})},
+		{Arm: turning("tcp_timestamps", folklore("no-time-stamps", "The second client sends no time stamps", "net.ipv4.tcp_timestamps=0 at that client", proof.NoEffect)), Seconds: 3, Run: recycled("which sends no time stamps", recycleArm{secondWithout: true})},
 	},
 }

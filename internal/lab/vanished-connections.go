@@ -71,11 +71,11 @@ var vanishedConnectionsProof = Experiment{
 	},
 	Arms: []Arm{
 		{Arm: base("no keep-alive", proof.Exactly("dead", 20)), Seconds: 7, Run: idled(0, 2)},
-		{Arm: remedy("keep-alive", "Keep-alive below the firewall's time-out", "setsockopt(SO_KEEPALIVE), TCP_KEEPIDLE 1 s", proof.Works, proof.Exactly("dead", 0)), Seconds: 5, Run: idled(1, 2)},
+		{Arm: turning("SO_KEEPALIVE", remedy("keep-alive", "Keep-alive below the firewall's time-out", "setsockopt(SO_KEEPALIVE), TCP_KEEPIDLE 1 s", proof.Works, proof.Exactly("dead", 0))), Seconds: 5, Run: idled(1, 2)},
 		{Arm: remedy("longer", "A longer time-out of the firewall", "net.netfilter.nf_conntrack_tcp_timeout_established=600", proof.Works, proof.Exactly("dead", 0)), Seconds: 5, Run: idled(0, 600)},
 		{Arm: observe("ipv6", "The same over IPv6", "an IPv6 address of the service", proof.NoEffect, proof.Exactly("dead", 20)), Seconds: 7, Run: overIPv6(idled(0, 2))},
-		{Arm: folklore("keepalive-time", "tcp_keepalive_time alone", "net.ipv4.tcp_keepalive_time=1, without SO_KEEPALIVE", proof.NoEffect), Seconds: 7, Run: idled(0, 2, setting{atClient, "net.ipv4.tcp_keepalive_time", "1"}, setting{atServer, "net.ipv4.tcp_keepalive_time", "1"})},
-		{Arm: folklore("fin-timeout", "A higher tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=120", proof.NoEffect), Seconds: 7, Run: idled(0, 2, setting{atServer, "net.ipv4.tcp_fin_timeout", "120"})},
+		{Arm: turning("tcp_keepalive_time", folklore("keepalive-time", "tcp_keepalive_time alone", "net.ipv4.tcp_keepalive_time=1, without SO_KEEPALIVE", proof.NoEffect)), Seconds: 7, Run: idled(0, 2, setting{atClient, "net.ipv4.tcp_keepalive_time", "1"}, setting{atServer, "net.ipv4.tcp_keepalive_time", "1"})},
+		{Arm: turning("tcp_fin_timeout", folklore("fin-timeout", "A higher tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=120", proof.NoEffect)), Seconds: 7, Run: idled(0, 2, setting{atServer, "net.ipv4.tcp_fin_timeout", "120"})},
 	},
 }
 
@@ -138,9 +138,9 @@ var peerResetsProof = Experiment{
 		{Arm: remedy("in-use", "The client asks something every second", "a ping of the application, below the peer's time-out", proof.Works, proof.Exactly("failed", 0), proof.Exactly("resets", 0)), Seconds: 5, Run: pooled(impatient, DialSpec{}, true, false)},
 		{Arm: remedy("longer", "The service waits longer than the client keeps its pool", "a time-out of 60 s at the service", proof.Works, proof.Exactly("failed", 0), proof.Exactly("resets", 0)), Seconds: 5, Run: pooled(ServeSpec{IdleMS: 60_000}, DialSpec{}, false, false)},
 		{Arm: observe("in-order", "The service closes them in order", "FIN in place of RST", proof.NoEffect, proof.Exactly("failed", 20)), Seconds: 5, Run: pooled(ServeSpec{IdleMS: 2500, IdleFIN: true}, DialSpec{}, false, false)},
-		{Arm: why(folklore("keep-alive", "TCP keep-alive every second", "setsockopt(SO_KEEPALIVE), TCP_KEEPIDLE 1 s", proof.NoEffect, proof.Exactly("failed", 20)), "The kernel answers the probes by itself, and the program that counts idle seconds does not see them."), Seconds: 5, Run: pooled(impatient, DialSpec{KeepAliveSeconds: 1}, false, false)},
-		{Arm: folklore("fin-timeout", "A higher tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=120", proof.NoEffect), Seconds: 5, Run: pooled(impatient, DialSpec{}, false, false, setting{atClient, "net.ipv4.tcp_fin_timeout", "120"}, setting{atServer, "net.ipv4.tcp_fin_timeout", "120"})},
-		{Arm: folklore("retries2", "More TCP retransmissions", "net.ipv4.tcp_retries2=30", proof.NoEffect), Seconds: 5, Run: pooled(impatient, DialSpec{}, false, false, setting{atClient, "net.ipv4.tcp_retries2", "30"}, setting{atServer, "net.ipv4.tcp_retries2", "30"})},
-		{Arm: folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), Seconds: 5, Run: pooled(impatient, DialSpec{}, false, false, reuse)},
+		{Arm: why(turning("SO_KEEPALIVE", folklore("keep-alive", "TCP keep-alive every second", "setsockopt(SO_KEEPALIVE), TCP_KEEPIDLE 1 s", proof.NoEffect, proof.Exactly("failed", 20))), "The kernel answers the probes by itself, and the program that counts idle seconds does not see them."), Seconds: 5, Run: pooled(impatient, DialSpec{KeepAliveSeconds: 1}, false, false)},
+		{Arm: turning("tcp_fin_timeout", folklore("fin-timeout", "A higher tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=120", proof.NoEffect)), Seconds: 5, Run: pooled(impatient, DialSpec{}, false, false, setting{atClient, "net.ipv4.tcp_fin_timeout", "120"}, setting{atServer, "net.ipv4.tcp_fin_timeout", "120"})},
+		{Arm: turning("tcp_retries2", folklore("retries2", "More TCP retransmissions", "net.ipv4.tcp_retries2=30", proof.NoEffect)), Seconds: 5, Run: pooled(impatient, DialSpec{}, false, false, setting{atClient, "net.ipv4.tcp_retries2", "30"}, setting{atServer, "net.ipv4.tcp_retries2", "30"})},
+		{Arm: turning("tcp_tw_reuse", folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect)), Seconds: 5, Run: pooled(impatient, DialSpec{}, false, false, reuse)},
 	},
 }

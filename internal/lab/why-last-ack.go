@@ -175,8 +175,8 @@ var whyLastAckProof = Experiment{
 	Arms: []Arm{
 		{Arm: base("TIME_WAIT answers", proof.Exactly("failed_end", 0), proof.Exactly("resets", 0)), Seconds: 1, Run: lastAckLost("The last ACK is lost, and TIME_WAIT answers", withTimeWait)},
 		{Arm: observe("ipv6", "The same over IPv6", "IPv6 addresses", proof.NoEffect, proof.Exactly("failed_end", 0), proof.Exactly("resets", 0)), Seconds: 1, Run: overIPv6(lastAckLost("The last ACK is lost over IPv6, and TIME_WAIT answers", withTimeWait))},
-		{Arm: folklore("kill", "TIME_WAIT is taken away", "ss -K (SOCK_DESTROY)", proof.Harmful, aReset()), Seconds: 1, Run: lastAckLost("The last ACK is lost, and TIME_WAIT was taken away", withoutByDestroy)},
-		{Arm: folklore("max-tw-buckets", "No TIME_WAIT is made", "net.ipv4.tcp_max_tw_buckets=0", proof.Harmful, aReset()), Seconds: 1, Run: lastAckLost("The last ACK is lost, and no TIME_WAIT was made", withoutBuckets)},
-		{Arm: folklore("linger-zero", "The connection ends by a reset", "SO_LINGER with a time-out of zero", proof.Harmful, proof.Exactly("resets", 1)), Seconds: 1, Run: lastAckLost("The connection ends by a reset", withoutByReset)},
+		{Arm: turning("ss -K", folklore("kill", "TIME_WAIT is taken away", "ss -K (SOCK_DESTROY)", proof.Harmful, aReset())), Seconds: 1, Run: lastAckLost("The last ACK is lost, and TIME_WAIT was taken away", withoutByDestroy)},
+		{Arm: turning("tcp_max_tw_buckets", folklore("max-tw-buckets", "No TIME_WAIT is made", "net.ipv4.tcp_max_tw_buckets=0", proof.Harmful, aReset())), Seconds: 1, Run: lastAckLost("The last ACK is lost, and no TIME_WAIT was made", withoutBuckets)},
+		{Arm: turning("SO_LINGER", folklore("linger-zero", "The connection ends by a reset", "SO_LINGER with a time-out of zero", proof.Harmful, proof.Exactly("resets", 1))), Seconds: 1, Run: lastAckLost("The connection ends by a reset", withoutByReset)},
 	},
 }

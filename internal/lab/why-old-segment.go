@@ -335,8 +335,8 @@ var whyOldSegmentProof = Experiment{
 	Arms: []Arm{
 		{Arm: base("all guards out of the way", proof.Exactly("corrupted", 16)), Seconds: 1, Run: oldSegmentArrives(NoGuard)},
 		{Arm: observe("ipv6", "The same over IPv6", "IPv6 addresses", proof.NoEffect, proof.Exactly("corrupted", 16)), Seconds: 1, Run: overIPv6(oldSegmentArrives(NoGuard))},
-		{Arm: observe("time-wait", "TIME_WAIT alone", "net.ipv4.tcp_max_tw_buckets as it is", proof.Works, proof.Exactly("refused", 1)), Seconds: 1, Run: oldSegmentArrives(GuardTimeWait)},
-		{Arm: observe("time-stamps", "Time stamps alone", "net.ipv4.tcp_timestamps=1", proof.Works, proof.Exactly("older_stamps", 1)), Seconds: 1, Run: oldSegmentArrives(GuardTimeStamps)},
+		{Arm: turning("tcp_max_tw_buckets", observe("time-wait", "TIME_WAIT alone", "net.ipv4.tcp_max_tw_buckets as it is", proof.Works, proof.Exactly("refused", 1))), Seconds: 1, Run: oldSegmentArrives(GuardTimeWait)},
+		{Arm: turning("tcp_timestamps", observe("time-stamps", "Time stamps alone", "net.ipv4.tcp_timestamps=1", proof.Works, proof.Exactly("older_stamps", 1))), Seconds: 1, Run: oldSegmentArrives(GuardTimeStamps)},
 		{Arm: observe("clock", "The clock of initial sequence numbers alone", "the left host's number is the kernel's own", proof.Works), Seconds: 1, Run: oldSegmentArrives(GuardClock)},
 		{Arm: observe("ack-beyond", "The check of the acknowledgement number alone", "the old segment acknowledges what was never sent", proof.Works), Seconds: 1, Run: oldSegmentArrives(GuardAckBeyond)},
 		{Arm: observe("ack-too-old", "RFC 5961 alone", "the old segment acknowledges what is long past", proof.Works, proof.Exactly("challenges", 1)), Seconds: 1, Run: oldSegmentArrives(GuardAckTooOld)},
