@@ -179,9 +179,6 @@ func (t *tracing) print(to io.Writer, traced *snapshot.Traced, rows int, total b
 	return table.Print(to, story.Trace(traced, form))
 }
 
-// eraseUp moves up by lines and erases what is below (ECMA-48: CUU, ED).
-const eraseUp = "\x1b[%dA\x1b[J"
-
 // liveRows is how many rows a table that is drawn over has: with its other lines, and that of the
 // cursor, it must fit the screen, of which at least so many rows are taken for granted.
 func liveRows(screen terminal) int {
@@ -200,11 +197,17 @@ func (t *tracing) table(ctx context.Context) error {
 	before := t.trace.Beginning()
 	tick := time.NewTicker(t.options.interval)
 	defer tick.Stop()
-	lines := 0
+	drawn := 0
+	over := func() string {
+		if !live {
+			return ""
+		}
+		return screen.over(drawn)
+	}
 	for {
 		select {
 		case <-ctx.Done():
-			return t.total(before, live && lines > 0, lines)
+			return t.total(before, over())
 		case <-tick.C:
 		}
 		now, err := t.trace.Read(ctx)
@@ -216,10 +219,8 @@ func (t *tracing) table(ctx context.Context) error {
 		if t.options.output == outputLines {
 			err = render.TraceLines{}.Interval(t.streams.Out, interval)
 		} else {
-			if live && lines > 0 {
-				fmt.Fprintf(t.streams.Out, eraseUp, lines)
-			}
-			lines, err = t.print(t.streams.Out, interval, rows, false)
+			fmt.Fprint(t.streams.Out, over())
+			drawn, err = t.print(t.streams.Out, interval, rows, false)
 		}
 		if gone, err := left(err); gone || err != nil {
 			return err
@@ -235,9 +236,9 @@ func left(err error) (bool, error) {
 	return true, quietly(err)
 }
 
-// total writes the sums since the beginning; for programs the rows since the last interval come
+// total writes the sums since the beginning, over what was drawn; for programs the rows since the last interval come
 // first, so that all rows add up to it.
-func (t *tracing) total(before *snapshot.Traced, erase bool, lines int) error {
+func (t *tracing) total(before *snapshot.Traced, over string) error {
 	// The context has ended, and what is there must still be read.
 	all, err := t.trace.Read(context.Background())
 	if err != nil {
@@ -250,9 +251,7 @@ func (t *tracing) total(before *snapshot.Traced, erase bool, lines int) error {
 		}
 		return quietly(errors.Join(err, render.TraceLines{}.Total(t.streams.Out, all)))
 	}
-	if erase {
-		fmt.Fprintf(t.streams.Out, eraseUp, lines)
-	}
+	fmt.Fprint(t.streams.Out, over)
 	_, err = t.print(t.streams.Out, all, 0, true)
 	return quietly(err)
 }
@@ -262,7 +261,7 @@ func (t *tracing) events(ctx context.Context) error {
 	if err := t.ends(ctx); err != nil {
 		return quietly(err)
 	}
-	return t.total(nil, false, 0)
+	return t.total(nil, "")
 }
 
 // ends writes a line for each connection that ends.
