@@ -39,7 +39,9 @@ func TestScoresFollowTheirSchema(t *testing.T) {
 // A miss tells how to build it again; what was drawn cannot move the cursor; no line is
 // wider than the terminal.
 func TestScoresAsText(t *testing.T) {
-	for name, p := range map[string]interface{ PrintExam(io.Writer, *story.Exam) error }{"text": Text{Style: Style{Width: 80}}, "ASCII": Text{Style: Style{Width: 80, ASCII: true}}, "Markdown": Markdown{}} {
+	for name, p := range map[string]interface {
+		PrintExam(io.Writer, *story.Exam) error
+	}{"text": Text{Style: Style{Width: 80}}, "ASCII": Text{Style: Style{Width: 80, ASCII: true}}, "Markdown": Markdown{}} {
 		text := written(t, func(w io.Writer) error { return p.PrintExam(w, story.Score(someScores())) })
 		for _, want := range []string{"named 1 of 2 builds", "missed 1", "1 could not be built", "1 cannot be on this kernel", "kernel 4.12 removed it", "no bridge", "MISS", "right"} {
 			if !strings.Contains(strings.Join(strings.Fields(text), " "), want) {

@@ -64,11 +64,11 @@ func (c *socketsCSV) Begin(time.Time) error {
 func (c *socketsCSV) Socket(s *snapshot.Socket) error {
 	process, pid := "", ""
 	if s.Owner != nil {
-		process, pid = harmless(s.Owner.Process), strconv.Itoa(s.Owner.PID)
+		process, pid = s.Owner.Process, strconv.Itoa(s.Owner.PID)
 	}
 	decimal := func(n uint64) string { return strconv.FormatUint(n, 10) }
-	return c.out.Write([]string{harmless(s.Netns), decimal(s.Inode), s.State, string(s.Role), s.Local.String(), s.Remote.String(), process, pid,
-		strconv.Itoa(s.Shared), s.Timer, decimal(uint64(s.TimerMS)), decimal(uint64(s.ReceiveQueue)), decimal(uint64(s.SendQueue)), decimal(s.Cookie)})
+	return c.out.Write(harmless([]string{s.Netns, decimal(s.Inode), s.State, string(s.Role), s.Local.String(), s.Remote.String(), process, pid,
+		strconv.Itoa(s.Shared), s.Timer, decimal(uint64(s.TimerMS)), decimal(uint64(s.ReceiveQueue)), decimal(uint64(s.SendQueue)), decimal(s.Cookie)}))
 }
 
 func (c *socketsCSV) End([]snapshot.Gap, time.Duration) error {

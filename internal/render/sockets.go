@@ -80,7 +80,7 @@ func SocketsCSV(w io.Writer, d *story.Groups) error {
 	_ = out.Write(header) // kept by the writer, as all its errors
 	for i := range d.Table.Rows {
 		r := &d.Table.Rows[i]
-		row := []string{harmless(r.Key), harmless(r.Netns), string(r.Role), "", "", strconv.Itoa(r.Groups), strconv.Itoa(r.States.Total())}
+		row := []string{r.Key, r.Netns, string(r.Role), "", "", strconv.Itoa(r.Groups), strconv.Itoa(r.States.Total())}
 		if r.Groups == 1 {
 			row[3], row[4] = r.Local.String(), r.Remote.String()
 		}
@@ -91,7 +91,7 @@ func SocketsCSV(w io.Writer, d *story.Groups) error {
 		last := row[len(row)-6:]
 		if len(r.Owners) > 0 {
 			o := r.Owners[0]
-			last[0], last[1], last[2] = harmless(o.Process), strconv.Itoa(o.PID), string(o.How)
+			last[0], last[1], last[2] = o.Process, strconv.Itoa(o.PID), string(o.How)
 		}
 		if r.Budget != nil {
 			last[3], last[4] = strconv.Itoa(r.Budget.Used), strconv.Itoa(r.Budget.Ports)
@@ -99,7 +99,7 @@ func SocketsCSV(w io.Writer, d *story.Groups) error {
 		if r.Closes != nil {
 			last[5] = strconv.Itoa(sockets.Closes(r.Closes))
 		}
-		_ = out.Write(row)
+		_ = out.Write(harmless(row))
 	}
 	out.Flush()
 	return out.Error()
@@ -116,6 +116,10 @@ func statesOf(t sockets.Table) (states []tcp.State) {
 	return states
 }
 
-// harmless is what is shown of a name in a cell: whoever looks at a table with cat(1) sees
-// no more than that.
-func harmless(name string) string { return story.Clean(name).String() }
+// harmless makes cells that do nothing to the terminal of who looks at a table with cat(1).
+func harmless(cells []string) []string {
+	for i, cell := range cells {
+		cells[i] = story.Clean(cell).String()
+	}
+	return cells
+}
