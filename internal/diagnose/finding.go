@@ -44,8 +44,10 @@ type Finding struct {
 	Owners []snapshot.Owner `json:"owners"`
 	Peer   *snapshot.Peer   `json:"peer,omitempty"`
 
-	// Summary is the verdict in one sentence; Why is the mechanism.
+	// Summary is the verdict in one sentence; Brief is what it says where the connections
+	// and the namespace stand above it. Why is the mechanism.
 	Summary  string     `json:"summary"`
+	Brief    string     `json:"-"`
 	Why      string     `json:"why"`
 	Evidence []Evidence `json:"evidence"`
 	// RuledOut are the suspects that the numbers acquit.

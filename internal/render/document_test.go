@@ -151,6 +151,7 @@ func note() diagnose.Finding {
 		Subject:  diagnose.Subject{Role: tcp.Acceptor, Local: endpoint("*:8080")},
 		Owners:   []snapshot.Owner{{Process: "nginx", PID: 991, How: snapshot.Listening}},
 		Summary:  "*:8080: the service closes 41/s connections first; 2,460 TIME_WAIT sockets cost 615 KiB and no port.",
+		Brief:    "the service closes 41/s connections first; 2,460 TIME_WAIT sockets cost 615 KiB and no port.",
 		Why:      "A TIME_WAIT socket of an acceptor shares the service's port.",
 		Evidence: []diagnose.Evidence{}, RuledOut: []diagnose.RuledOut{}, Unsure: []string{}, WillNotHelp: []diagnose.Folklore{},
 	}

@@ -1,6 +1,7 @@
 package story
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -53,15 +54,9 @@ func subject(s diagnose.Subject) string {
 	return ""
 }
 
-// summary is the verdict without the connections and the place that the heading
-// names.
-func summary(f *diagnose.Finding) string {
-	text := strings.TrimPrefix(f.Summary, strings.ReplaceAll(subject(f.Subject), string(NoBreak), " ")+": ")
-	if short, found := strings.CutSuffix(text, " in "+f.Netns.Label); found && f.Netns.Label != "" {
-		return strings.TrimSuffix(short, ",")
-	}
-	return text
-}
+// verdict is what a finding says below its heading, which names the place and the
+// connections.
+func verdict(f *diagnose.Finding) string { return cmp.Or(f.Brief, f.Summary) }
 
 // partOf tells one finding, and what is folded under it; nothing is told above it.
 func partOf(d *Document, f *diagnose.Finding, whole bool) Part {
@@ -83,7 +78,7 @@ func partOf(d *Document, f *diagnose.Finding, whole bool) Part {
 
 // noteOf tells a finding that is only worth knowing in a line or two.
 func noteOf(f *diagnose.Finding) Text {
-	text := summary(f)
+	text := verdict(f)
 	if len(f.Owners) > 0 {
 		text = stop(text) + " By " + owners(f.Owners) + inferred(f.Owners) + "."
 	}
@@ -93,7 +88,7 @@ func noteOf(f *diagnose.Finding) Text {
 // single tells a finding alone, of which something may stand above.
 func single(d *Document, f *diagnose.Finding, remedies []remedy.Remedy, above *told) Part {
 	return Part{
-		Mark: markOf(f.Severity), Title: Clean(heading(f)), Lead: Clean(summary(f)), Brief: noteOf(f),
+		Mark: markOf(f.Severity), Title: Clean(heading(f)), Lead: Clean(verdict(f)), Brief: noteOf(f),
 		Sections: []Section{
 			who(f, above), why(d, f, above), evidence(f, above), not(f, above), do(remedies, above), folklore(f, above), unsure(f, above), also(f),
 		},

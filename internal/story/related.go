@@ -15,7 +15,7 @@ func also(f *diagnose.Finding) Section {
 	for i, r := range f.Related {
 		s.Items = append(s.Items, Item{
 			Rank: rankOf(i, Related, RelatedMore, RelatedMore), Until: Whole, Kind: &Noun{"finding", "findings"},
-			Text: Clean(relatedName(f, r.Problem) + ": " + summary(&r)),
+			Text: Clean(relatedName(f, r.Problem) + ": " + verdict(&r)),
 		})
 	}
 	if len(f.Related) > 0 {
