@@ -29,7 +29,7 @@ func (m *maker) measure() {
 	worlds := map[*snapshot.Namespace]*snapshot.Namespace{}
 	for i := range m.plan.Changes {
 		c := &m.plan.Changes[i]
-		ns := m.find(c.Scope.Cookie, c.Scope.Inode)
+		ns := m.snapshot.Namespace(c.Scope.Cookie, c.Scope.Inode)
 		if ns == nil {
 			continue
 		}

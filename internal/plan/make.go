@@ -82,7 +82,7 @@ func (m *maker) remedies(f diagnose.Finding) {
 				m.note("%s: left out: %s", f.Problem, r.Now)
 				continue
 			}
-			ns := m.find(f.Netns.Cookie, f.Netns.Inode)
+			ns := m.snapshot.Namespace(f.Netns.Cookie, f.Netns.Inode)
 			m.add(k, ns, a, Change{Why: f.Summary, Mechanism: r.Mechanism, Risk: r.Risk, Kernels: r.Kernels})
 		}
 	}
@@ -111,15 +111,6 @@ func (m *maker) set() {
 			}
 		}
 	}
-}
-
-func (m *maker) find(cookie, inode uint64) *snapshot.Namespace {
-	for i := range m.snapshot.Namespaces {
-		if ns := &m.snapshot.Namespaces[i]; ns.Cookie == cookie && ns.Inode == inode {
-			return ns
-		}
-	}
-	return nil
 }
 
 // add completes a change and adds it, unless it changes nothing or its key is
@@ -247,7 +238,7 @@ func (m *maker) reserve() {
 		}
 		old, errOld := tcp.ParsePortRange(c.Old)
 		wide, errNew := tcp.ParsePortRange(c.New)
-		ns := m.find(c.Scope.Cookie, c.Scope.Inode)
+		ns := m.snapshot.Namespace(c.Scope.Cookie, c.Scope.Inode)
 		if errOld != nil || errNew != nil || ns == nil {
 			continue
 		}

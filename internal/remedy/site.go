@@ -29,12 +29,7 @@ type site struct {
 
 func siteOf(f diagnose.Finding, s *snapshot.Snapshot) *site {
 	at := &site{f: f, host: &s.Host, all: s.Namespaces, window: float64(s.WindowMS) / 1000}
-	for i := range s.Namespaces {
-		ns := &s.Namespaces[i]
-		if ns.Cookie == f.Netns.Cookie && ns.Inode == f.Netns.Inode {
-			at.ns = ns
-		}
-	}
+	at.ns = s.Namespace(f.Netns.Cookie, f.Netns.Inode)
 	if at.ns == nil {
 		return at
 	}
