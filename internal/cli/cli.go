@@ -71,9 +71,25 @@ network namespace and names every process.`
 	})
 	root.PersistentPreRun = func(c *cobra.Command, _ []string) { resume(c, streams) }
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newDiagnose(streams, code), newSockets(streams), newTrace(streams, code), newPlan(streams, code), newApply(streams), newConfirm(streams),
-		newRollback(streams), newStatus(streams), newHistory(streams), newDiff(streams), newReap(streams, code), newWatch(),
-		newProve(streams, code), newLab(streams, code), newExplain(streams), newThresholds(streams), newVersion(streams))
+	root.AddCommand(
+		newDiagnose(streams, code),
+		newSockets(streams),
+		newTrace(streams, code),
+		newPlan(streams, code),
+		newApply(streams),
+		newConfirm(streams),
+		newRollback(streams),
+		newStatus(streams),
+		newHistory(streams),
+		newDiff(streams),
+		newReap(streams, code),
+		newWatch(),
+		newProve(streams, code),
+		newLab(streams, code),
+		newExplain(streams),
+		newThresholds(streams),
+		newVersion(streams),
+	)
 	return root
 }
 

@@ -61,9 +61,19 @@ problem, 3 if no chosen namespace could be read, 64 for a wrong command line.`,
 		},
 	}
 	flags := c.Flags()
-	flags.StringArrayVar(&o.netns, "netns", nil, "read this namespace: a `NAME` under /run/netns, a process id, a path, or all; repeatable (default all)")
+	flags.StringArrayVar(
+		&o.netns,
+		"netns",
+		nil,
+		"read this namespace: a `NAME` under /run/netns, a process id, a path, or all; repeatable (default all)",
+	)
 	flags.DurationVar(&o.window, "window", time.Second, "`TIME` between two readings of the counters; 0 reads them once")
-	flags.DurationVar(&o.trace, "trace", 0, "first have the kernel follow connections for this `TIME`: then who closes them is seen, not inferred")
+	flags.DurationVar(
+		&o.trace,
+		"trace",
+		0,
+		"first have the kernel follow connections for this `TIME`: then who closes them is seen, not inferred",
+	)
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON, outputMarkdown)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell everything: what holds, each gap, how to check by hand")

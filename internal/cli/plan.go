@@ -70,12 +70,27 @@ wrong command line. With --detailed-exitcode, 2 if there is something to change.
 		},
 	}
 	flags := c.Flags()
-	flags.StringArrayVar(&o.set, "set", nil, "plan this setting, `KEY=VALUE`, in the namespaces of --netns, or else in linger's own; repeatable")
+	flags.StringArrayVar(
+		&o.set,
+		"set",
+		nil,
+		"plan this setting, `KEY=VALUE`, in the namespaces of --netns, or else in linger's own; repeatable",
+	)
 	flags.StringArrayVar(&o.netns, "netns", nil, "this namespace alone: a `NAME` under /run/netns, a process id, or a path; repeatable")
 	flags.DurationVar(&o.window, "window", time.Second, "`TIME` between two readings of the counters")
 	flags.StringVar(&o.out, "out", "", "also write the plan, as JSON, to this `FILE`")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON)
-	choose(c, &o.emit, "emit", "", "write the settings as a snippet in place of the plan", emitNone, plan.EmitSysctl, plan.EmitK8s, plan.EmitAnsible)
+	choose(
+		c,
+		&o.emit,
+		"emit",
+		"",
+		"write the settings as a snippet in place of the plan",
+		emitNone,
+		plan.EmitSysctl,
+		plan.EmitK8s,
+		plan.EmitAnsible,
+	)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell everything: mechanism, what else is touched, what keeps it")
 	flags.BoolVar(&o.detailed, "detailed-exitcode", false, "exit with 2 if there is something to change")

@@ -56,7 +56,8 @@ something could not be measured, 64 for a wrong command line or plan.`,
 			return err
 		},
 	}
-	c.Flags().StringArrayVar(&o.netns, "netns", nil, "plan for a problem in this namespace alone: a `NAME` under /run/netns, a process id, or a path; repeatable")
+	c.Flags().
+		StringArrayVar(&o.netns, "netns", nil, "plan for a problem in this namespace alone: a `NAME` under /run/netns, a process id, or a path; repeatable")
 	c.Flags().IntVar(&o.repeat, "repeat", 3, "run each arm `N` times")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON, outputMarkdown)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
@@ -155,7 +156,10 @@ func proofsOf(p *plan.Plan) (changes []proof.ProvedChange, experiments []lab.Exp
 		}
 		delete(present, c.Key)
 		changes = append(changes, proved)
-		experiments = append(experiments, lab.Change{Key: c.Key, Old: proved.Old, New: c.New, HostWide: c.Scope.HostWide, Beside: present}.Prove())
+		experiments = append(
+			experiments,
+			lab.Change{Key: c.Key, Old: proved.Old, New: c.New, HostWide: c.Scope.HostWide, Beside: present}.Prove(),
+		)
 	}
 	return changes, experiments
 }

@@ -83,7 +83,11 @@ type scoreOptions struct {
 }
 
 // run scores what is built, and writes it.
-func (o *scoreOptions) run(ctx context.Context, streams Streams, score func(context.Context, func(lab.Progress)) []proof.Score) (int, error) {
+func (o *scoreOptions) run(
+	ctx context.Context,
+	streams Streams,
+	score func(context.Context, func(lab.Progress)) []proof.Score,
+) (int, error) {
 	if !lab.Privileged() {
 		return lab.AsRootOfUserNamespace(streams.Out, streams.Err)
 	}

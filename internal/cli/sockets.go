@@ -27,7 +27,12 @@ type filterOptions struct {
 }
 
 func (f *filterOptions) add(flags *pflag.FlagSet) {
-	flags.StringArrayVar(&f.netns, "netns", nil, "read this namespace: a `NAME` under /run/netns, a process id, a path, or all; repeatable (default all)")
+	flags.StringArrayVar(
+		&f.netns,
+		"netns",
+		nil,
+		"read this namespace: a `NAME` under /run/netns, a process id, a path, or all; repeatable (default all)",
+	)
 	flags.StringSliceVar(&f.states, "state", nil, "in this `STATE`, such as time-wait; repeatable")
 	flags.StringSliceVar(&f.local, "local", nil, "with this local `ADDRESS`, PREFIX, ADDRESS:PORT, [IPV6]:PORT or *:PORT; repeatable")
 	flags.StringSliceVar(&f.remote, "remote", nil, "with this remote `ADDRESS`, PREFIX, ADDRESS:PORT, [IPV6]:PORT or *:PORT; repeatable")
@@ -120,7 +125,17 @@ command line.`,
 	flags.BoolVar(&o.list, "list", false, "show sockets one by one")
 	choose(c, &o.by, "by", "", "what a row gathers", string(sockets.ByGroup), string(sockets.ByDestination), string(sockets.ByService),
 		string(sockets.ByProcess), string(sockets.ByNamespace), string(sockets.ByState))
-	choose(c, &o.sort, "sort", "", "which rows come first", string(sockets.BySockets), string(sockets.ByTimeWait), string(sockets.ByBudget), string(sockets.ByCloses))
+	choose(
+		c,
+		&o.sort,
+		"sort",
+		"",
+		"which rows come first",
+		string(sockets.BySockets),
+		string(sockets.ByTimeWait),
+		string(sockets.ByBudget),
+		string(sockets.ByCloses),
+	)
 	flags.IntVar(&o.top, "top", 0, "show the first `N` rows; 0 shows all")
 	flags.DurationVar(&o.window, "window", time.Second, "`TIME` in which to see who makes connections; 0 takes one look")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON, outputCSV)

@@ -81,7 +81,17 @@ SIGINT ends it with the totals. docs/tracing.md says what each number means.`,
 	flags.StringArrayVar(&o.netns, "netns", nil, "only this namespace: a `NAME` under /run/netns, a process id, or a path; repeatable")
 	flags.DurationVar(&o.interval, "interval", time.Second, "`TIME` between two tables")
 	flags.DurationVar(&o.duration, "for", 0, "end after this `TIME`; 0 goes on until SIGINT")
-	choose(c, &o.by, "by", "", "what a row of the table is about", string(story.ByProcess), string(story.ByContainer), string(story.ByDestination), string(story.ByReason))
+	choose(
+		c,
+		&o.by,
+		"by",
+		"",
+		"what a row of the table is about",
+		string(story.ByProcess),
+		string(story.ByContainer),
+		string(story.ByDestination),
+		string(story.ByReason),
+	)
 	flags.BoolVar(&o.wide, "wide", false, "also how many bytes a connection has sent and received")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputLines)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
@@ -91,7 +101,12 @@ SIGINT ends it with the totals. docs/tracing.md says what each number means.`,
 	flags.Uint16Var(&o.port, "port", 0, "with --events: with this `PORT` at either end")
 	flags.StringVar(&o.remote, "remote", "", "with --events: with this remote `ADDRESS` or prefix")
 	flags.DurationVar(&o.least, "longer-than", 0, "with --events: that lived at least this `TIME`")
-	flags.StringSliceVar(&o.endings, "ended-by", nil, "with --events: that ended by one of these `WORDS`: "+strings.Join(collect.EndingNames(), ", "))
+	flags.StringSliceVar(
+		&o.endings,
+		"ended-by",
+		nil,
+		"with --events: that ended by one of these `WORDS`: "+strings.Join(collect.EndingNames(), ", "),
+	)
 	return c
 }
 

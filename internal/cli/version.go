@@ -25,8 +25,19 @@ type build struct {
 
 func buildOf() build {
 	b := build{
-		Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Schemas: []string{render.Schema, render.SocketsSchema, render.TraceSchema, plan.Schema, change.Schema, change.ListSchema, render.LabSchema, render.ReapSchema},
+		Version:  "unknown",
+		Go:       runtime.Version(),
+		Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		Schemas: []string{
+			render.Schema,
+			render.SocketsSchema,
+			render.TraceSchema,
+			plan.Schema,
+			change.Schema,
+			change.ListSchema,
+			render.LabSchema,
+			render.ReapSchema,
+		},
 	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		b.Version = info.Main.Version

@@ -51,27 +51,42 @@ func busyHost() *snapshot.Snapshot {
 		Host: snapshot.Host{
 			Name: "web-1", Kernel: "6.12.9", BootID: "6c0a2d6e-6d5e-4a3f-9a51-1f2f1e6f7a11", CPUs: 8,
 			Settings: snapshot.Settings{"net.ipv4.tcp_mem": "188319 251092 376638"},
-			Boot: []snapshot.BootSetting{{
-				Key: "net.ipv4.tcp_fin_timeout", Value: "30", File: "/etc/sysctl.d/10-tuning.conf", Line: 4, Loaders: []string{"systemd-sysctl", "procps"},
-			}},
+			Boot: []snapshot.BootSetting{
+				{
+					Key:     "net.ipv4.tcp_fin_timeout",
+					Value:   "30",
+					File:    "/etc/sysctl.d/10-tuning.conf",
+					Line:    4,
+					Loaders: []string{"systemd-sysctl", "procps"},
+				},
+			},
 		},
-		Namespaces: []snapshot.Namespace{{
-			Cookie: 1, Inode: 4026531840, Label: snapshot.Label{Kind: snapshot.LabelHost, Name: "host"}, Own: true, PID: 1,
-			Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.5")},
-			Settings: snapshot.Settings{
-				"net.ipv4.ip_local_port_range": "32768 60999", "net.ipv4.ip_local_reserved_ports": "",
-				"net.ipv4.tcp_tw_reuse": "2", "net.ipv4.tcp_timestamps": "1",
+		Namespaces: []snapshot.Namespace{
+			{
+				Cookie:    1,
+				Inode:     4026531840,
+				Label:     snapshot.Label{Kind: snapshot.LabelHost, Name: "host"},
+				Own:       true,
+				PID:       1,
+				Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.5")},
+				Settings: snapshot.Settings{
+					"net.ipv4.ip_local_port_range": "32768 60999", "net.ipv4.ip_local_reserved_ports": "",
+					"net.ipv4.tcp_tw_reuse": "2", "net.ipv4.tcp_timestamps": "1",
+				},
+				Counters: snapshot.Counters{
+					Total: map[string]uint64{"TcpExtTW": 9_120_411, "TcpExtTWRecycled": 12},
+					Rise:  map[string]uint64{"TcpExtTW": 471},
+				},
+				Sockstat:        &snapshot.Sockstat{InUse4: 883, TimeWait: 27_310},
+				SocketsRead:     true,
+				SocketsComplete: true,
+				States:          all,
+				Listeners: []snapshot.Listener{
+					{Local: endpoint("*:8080"), Backlog: 4096, Owners: []snapshot.Owner{{Process: "api-server", PID: 4242, How: snapshot.Listening}}},
+				},
+				Groups: []snapshot.Group{group},
 			},
-			Counters: snapshot.Counters{
-				Total: map[string]uint64{"TcpExtTW": 9_120_411, "TcpExtTWRecycled": 12},
-				Rise:  map[string]uint64{"TcpExtTW": 471},
-			},
-			Sockstat:    &snapshot.Sockstat{InUse4: 883, TimeWait: 27_310},
-			SocketsRead: true, SocketsComplete: true,
-			States:    all,
-			Listeners: []snapshot.Listener{{Local: endpoint("*:8080"), Backlog: 4096, Owners: []snapshot.Owner{{Process: "api-server", PID: 4242, How: snapshot.Listening}}}},
-			Groups:    []snapshot.Group{group},
-		}},
+		},
 		Gaps: []snapshot.Gap{},
 	}
 }
@@ -79,15 +94,30 @@ func busyHost() *snapshot.Snapshot {
 // exhaustion is the finding of busyHost.
 func exhaustion() diagnose.Finding {
 	return diagnose.Finding{
-		Problem: "port-exhaustion", Severity: diagnose.Critical,
-		Netns:   diagnose.Netns{Cookie: 1, Inode: 4026531840, Label: "host", PID: 1, Own: true},
-		Subject: diagnose.Subject{Role: tcp.Connector, Local: endpoint("10.0.0.5"), Remote: endpoint("10.0.0.9:5432")},
-		Owners:  []snapshot.Owner{{Process: "api-server", PID: 4242, Container: "3f2a9c01d2e4", How: snapshot.Inferred, Sockets: 880}},
-		Summary: "28,190 of 28,232 source ports to 10.0.0.9:5432 are used, 27,310 of them by TIME_WAIT; none is left in 1 s.",
-		Why:     "This host opens short connections to 10.0.0.9:5432 and closes them first, so each keeps its port for 60 s. The closes began 48 s ago.",
+		Problem:  "port-exhaustion",
+		Severity: diagnose.Critical,
+		Netns:    diagnose.Netns{Cookie: 1, Inode: 4026531840, Label: "host", PID: 1, Own: true},
+		Subject:  diagnose.Subject{Role: tcp.Connector, Local: endpoint("10.0.0.5"), Remote: endpoint("10.0.0.9:5432")},
+		Owners:   []snapshot.Owner{{Process: "api-server", PID: 4242, Container: "3f2a9c01d2e4", How: snapshot.Inferred, Sockets: 880}},
+		Summary:  "28,190 of 28,232 source ports to 10.0.0.9:5432 are used, 27,310 of them by TIME_WAIT; none is left in 1 s.",
+		Why:      "This host opens short connections to 10.0.0.9:5432 and closes them first, so each keeps its port for 60 s. The closes began 48 s ago.",
 		Evidence: []diagnose.Evidence{
-			{Name: "ports used", Value: 28_190, Limit: limit(28_232), Unit: "ports", Source: "sock_diag", Check: "ss -Htan src 10.0.0.5 dst 10.0.0.9 dport = :5432 | wc -l"},
-			{Name: "closes a second", Value: 486.4, Limit: limit(455.9), Unit: "closes/s", Source: "remaining time of the TIME_WAIT sockets", Check: "nstat -az TcpExtTW"},
+			{
+				Name:   "ports used",
+				Value:  28_190,
+				Limit:  limit(28_232),
+				Unit:   "ports",
+				Source: "sock_diag",
+				Check:  "ss -Htan src 10.0.0.5 dst 10.0.0.9 dport = :5432 | wc -l",
+			},
+			{
+				Name:   "closes a second",
+				Value:  486.4,
+				Limit:  limit(455.9),
+				Unit:   "closes/s",
+				Source: "remaining time of the TIME_WAIT sockets",
+				Check:  "nstat -az TcpExtTW",
+			},
 			{Name: "memory of TIME_WAIT", Value: 13_982_720, Unit: "bytes", Source: "slab", Check: "grep tw_sock_TCP /proc/slabinfo"},
 		},
 		RuledOut: []diagnose.RuledOut{
@@ -95,18 +125,30 @@ func exhaustion() diagnose.Finding {
 			{Suspect: "accept queue", Because: "ListenOverflows did not rise"},
 			{Suspect: "tcp_tw_recycle", Because: "this kernel does not have it"},
 		},
-		Confidence:  diagnose.Medium,
-		Unsure:      []string{"The kernel forgets the owner of a TIME_WAIT socket; api-server is inferred. How many connections are opened a second is not known without tracing."},
-		WillNotHelp: []diagnose.Folklore{{Advice: "lower tcp_fin_timeout", Why: "it governs FIN_WAIT2 and does not touch TIME_WAIT (net/ipv4/tcp_minisocks.c)"}},
+		Confidence: diagnose.Medium,
+		Unsure: []string{
+			"The kernel forgets the owner of a TIME_WAIT socket; api-server is inferred. How many connections are opened a second is not known without tracing.",
+		},
+		WillNotHelp: []diagnose.Folklore{
+			{Advice: "lower tcp_fin_timeout", Why: "it governs FIN_WAIT2 and does not touch TIME_WAIT (net/ipv4/tcp_minisocks.c)"},
+		},
 		SecondsLeft: limit(1),
 		CausedBy:    "client-closes-first",
-		Related: []diagnose.Finding{{
-			Problem: "client-closes-first", Severity: diagnose.Warning, Confidence: diagnose.High,
-			Netns:   diagnose.Netns{Cookie: 1, Inode: 4026531840, Label: "host", PID: 1, Own: true},
-			Subject: diagnose.Subject{Role: tcp.Connector, Local: endpoint("10.0.0.5"), Remote: endpoint("10.0.0.9:5432")},
-			Summary: "This host closes 486 connections a second to 10.0.0.9:5432 first.",
-			Owners:  []snapshot.Owner{}, Evidence: []diagnose.Evidence{}, RuledOut: []diagnose.RuledOut{}, Unsure: []string{}, WillNotHelp: []diagnose.Folklore{},
-		}},
+		Related: []diagnose.Finding{
+			{
+				Problem:     "client-closes-first",
+				Severity:    diagnose.Warning,
+				Confidence:  diagnose.High,
+				Netns:       diagnose.Netns{Cookie: 1, Inode: 4026531840, Label: "host", PID: 1, Own: true},
+				Subject:     diagnose.Subject{Role: tcp.Connector, Local: endpoint("10.0.0.5"), Remote: endpoint("10.0.0.9:5432")},
+				Summary:     "This host closes 486 connections a second to 10.0.0.9:5432 first.",
+				Owners:      []snapshot.Owner{},
+				Evidence:    []diagnose.Evidence{},
+				RuledOut:    []diagnose.RuledOut{},
+				Unsure:      []string{},
+				WillNotHelp: []diagnose.Folklore{},
+			},
+		},
 	}
 }
 
@@ -114,24 +156,42 @@ func exhaustion() diagnose.Finding {
 func remedies(f diagnose.Finding) []remedy.Remedy {
 	switch {
 	case f.Problem == "close-wait-leak":
-		return []remedy.Remedy{{ID: "close", Kind: remedy.Application, Title: "Close the connection when read() returns 0", Change: "Find the path in billing that forgets to close.", Frees: "412 descriptors"}}
+		return []remedy.Remedy{
+			{
+				ID:     "close",
+				Kind:   remedy.Application,
+				Title:  "Close the connection when read() returns 0",
+				Change: "Find the path in billing that forgets to close.",
+				Frees:  "412 descriptors",
+			},
+		}
 	case f.Problem != "port-exhaustion":
 		return nil
 	}
 	return []remedy.Remedy{
 		{
-			ID: "keep-alive", Kind: remedy.Application, Title: "Keep connections to 10.0.0.9:5432 open and use them again",
-			Change:   "Give api-server a connection pool: as many connections as are busy at once (880 now), none closed while idle for less than a minute.",
-			Examples: []remedy.Example{{Program: "Go", Line: "db.SetMaxIdleConns(880); db.SetConnMaxIdleTime(time.Minute)"}},
-			Frees:    "all 27,310 ports within 60 s", Risk: "the server must allow 880 connections that stay", NotWhen: "the server limits connections below 880",
-			Mechanism: "a connection that is not closed leaves no TIME_WAIT", Kernels: "all",
+			ID:        "keep-alive",
+			Kind:      remedy.Application,
+			Title:     "Keep connections to 10.0.0.9:5432 open and use them again",
+			Change:    "Give api-server a connection pool: as many connections as are busy at once (880 now), none closed while idle for less than a minute.",
+			Examples:  []remedy.Example{{Program: "Go", Line: "db.SetMaxIdleConns(880); db.SetConnMaxIdleTime(time.Minute)"}},
+			Frees:     "all 27,310 ports within 60 s",
+			Risk:      "the server must allow 880 connections that stay",
+			NotWhen:   "the server limits connections below 880",
+			Mechanism: "a connection that is not closed leaves no TIME_WAIT",
+			Kernels:   "all",
 		},
 		{
-			ID: "tw-reuse", Kind: remedy.Setting, Title: "Let connect() take over TIME_WAIT sockets older than a second",
-			Now:     "sysctl -w net.ipv4.tcp_tw_reuse=1",
-			Persist: &remedy.Persist{File: "/etc/sysctl.d/90-local.conf", Line: "net.ipv4.tcp_tw_reuse = 1"},
-			Frees:   "26,824 of 27,310 ports at once", Risk: "none known to one server; behind 10.0.0.9 there must be one time stamp clock", NotWhen: "10.0.0.9 is a balancer of several servers",
-			Mechanism: "the next time stamp tells the connections apart (RFC 6191)", Kernels: "value 1 since 2.6, time stamps needed",
+			ID:        "tw-reuse",
+			Kind:      remedy.Setting,
+			Title:     "Let connect() take over TIME_WAIT sockets older than a second",
+			Now:       "sysctl -w net.ipv4.tcp_tw_reuse=1",
+			Persist:   &remedy.Persist{File: "/etc/sysctl.d/90-local.conf", Line: "net.ipv4.tcp_tw_reuse = 1"},
+			Frees:     "26,824 of 27,310 ports at once",
+			Risk:      "none known to one server; behind 10.0.0.9 there must be one time stamp clock",
+			NotWhen:   "10.0.0.9 is a balancer of several servers",
+			Mechanism: "the next time stamp tells the connections apart (RFC 6191)",
+			Kernels:   "value 1 since 2.6, time stamps needed",
 		},
 		{
 			ID: "port-range", Kind: remedy.Setting, Title: "Widen the ephemeral port range",
@@ -166,7 +226,12 @@ func held() []diagnose.Held {
 }
 
 func document(s *snapshot.Snapshot, findings ...diagnose.Finding) *story.Document {
-	return &story.Document{Snapshot: s, Diagnosis: diagnose.Diagnosis{Findings: findings, Held: held()}, Remedies: remedies, Elapsed: 1240 * time.Millisecond}
+	return &story.Document{
+		Snapshot:  s,
+		Diagnosis: diagnose.Diagnosis{Findings: findings, Held: held()},
+		Remedies:  remedies,
+		Elapsed:   1240 * time.Millisecond,
+	}
 }
 
 // incident is one critical problem.
@@ -191,7 +256,10 @@ func incidentV6() *story.Document {
 func incidentAndNotes() *story.Document {
 	d := incident()
 	d.Diagnosis.Findings = append(d.Diagnosis.Findings, note(), note(), note(), note())
-	d.Snapshot.Gaps = []snapshot.Gap{{What: "owners of sockets", Cause: "permission denied", Needs: "root"}, {What: "pressure", Cause: "no such file", Needs: "CONFIG_PSI"}}
+	d.Snapshot.Gaps = []snapshot.Gap{
+		{What: "owners of sockets", Cause: "permission denied", Needs: "root"},
+		{What: "pressure", Cause: "no such file", Needs: "CONFIG_PSI"},
+	}
 	return d
 }
 
@@ -240,7 +308,10 @@ func stranger() *story.Document {
 		list := remedies(f)
 		list[0].Change = "Let the client keep a pool of connections to " + f.Subject.Remote.String() + " in place of a new one for each request."
 		list[1].Risk = "it protects less against segments of the old connection that are still under way: time stamps tell them apart, the closing handshake no longer does"
-		list[1].Persist = &remedy.Persist{File: "the pod's manifest", Line: "spec.securityContext.sysctls: [{name: net.ipv4.tcp_tw_reuse, value: \"1\"}]"}
+		list[1].Persist = &remedy.Persist{
+			File: "the pod's manifest",
+			Line: "spec.securityContext.sysctls: [{name: net.ipv4.tcp_tw_reuse, value: \"1\"}]",
+		}
 		return list
 	}
 	return d

@@ -38,8 +38,15 @@ var choices = map[reflect.Type][]string{
 	reflect.TypeFor[snapshot.How]():      {string(snapshot.Seen), string(snapshot.Listening), string(snapshot.Inferred), hostile},
 	reflect.TypeFor[diagnose.Severity](): {string(diagnose.Critical), string(diagnose.Info), hostile},
 	reflect.TypeFor[proof.Kind]():        {string(proof.Remedy), string(proof.Folklore), string(proof.Observation), hostile, ""},
-	reflect.TypeFor[proof.Verdict]():     {string(proof.Works), string(proof.Harmful), string(proof.NoEffect), string(proof.NotShown), hostile, ""},
-	reflect.TypeFor[sockets.By]():        {string(sockets.ByGroup), string(sockets.ByProcess), hostile},
+	reflect.TypeFor[proof.Verdict](): {
+		string(proof.Works),
+		string(proof.Harmful),
+		string(proof.NoEffect),
+		string(proof.NotShown),
+		hostile,
+		"",
+	},
+	reflect.TypeFor[sockets.By](): {string(sockets.ByGroup), string(sockets.ByProcess), hostile},
 }
 
 // filler fills every field of a value: each text is hostile, each list has an item, each

@@ -163,7 +163,7 @@ func resample(c *story.Curve, n int) []float64 {
 
 // PrintReport writes a table for each experiment, or one of all changes of a plan.
 func (Markdown) PrintReport(w io.Writer, r *story.Report) error {
-	m := newMarkdown(w)
+	m := newTicket(w)
 	m.line("# %s\n\n%s", r.Verdict.Text, escape(r.Where))
 	if r.Changes != nil {
 		m.tried(r.Changes)
@@ -174,7 +174,7 @@ func (Markdown) PrintReport(w io.Writer, r *story.Report) error {
 	return m.out.Flush()
 }
 
-func (m *markdown) tried(changes []story.Tried) {
+func (m *ticket) tried(changes []story.Tried) {
 	m.line("\n| verdict | where | key | old | new | measured |\n|---|---|---|---|---|---|")
 	for _, c := range changes {
 		m.line("| %s | %s | %s | %s | %s | %s |", word(c.Mark), escape(c.Scope), inCell(c.Key), inCell(c.Old), inCell(c.New), escape(c.Because))
@@ -197,7 +197,7 @@ func word(m story.Mark) string { return string(m.Sign) + " " + escape(m.Word) }
 // inCell is a code span in a table.
 func inCell(t story.Text) string { return cell(code(story.Command{t})) }
 
-func (m *markdown) experiment(e *story.Experiment) {
+func (m *ticket) experiment(e *story.Experiment) {
 	m.line("\n## %s: %s\n\n%s", escape(e.Name), escape(e.Title), escape(e.Question))
 	if !e.Cannot.IsZero() {
 		m.line("\nCannot run here: %s", escape(e.Cannot))

@@ -87,14 +87,19 @@ func plotsOf(e story.Experiment) (all []plot) {
 			if !known {
 				at = len(all)
 				byName[c.Name] = at
-				all = append(all, plot{Name: c.Name, XUnit: c.XUnit, YUnit: c.YUnit, XMost: proof.Number(xMost[c.Name]), YMost: proof.Number(yMost[c.Name])})
+				all = append(all, plot{
+					Name: c.Name, XUnit: c.XUnit, YUnit: c.YUnit, XMost: proof.Number(xMost[c.Name]), YMost: proof.Number(yMost[c.Name]),
+				})
 			}
 			var points strings.Builder
 			for i := range c.X {
-				fmt.Fprintf(&points, "%.1f,%.1f ", plotWidth*c.X[i]/max(xMost[c.Name], 1e-9), plotHeight-plotHeight*c.Y[i]/max(yMost[c.Name], 1e-9))
+				x, y := c.X[i]/max(xMost[c.Name], 1e-9), c.Y[i]/max(yMost[c.Name], 1e-9)
+				fmt.Fprintf(&points, "%.1f,%.1f ", plotWidth*x, plotHeight-plotHeight*y)
 			}
 			n := len(all[at].Lines)
-			all[at].Lines = append(all[at].Lines, plotLine{Label: a.Title, Points: points.String(), Hue: (210 + 67*n) % 360, Dash: dashes[n%len(dashes)]})
+			all[at].Lines = append(all[at].Lines, plotLine{
+				Label: a.Title, Points: points.String(), Hue: (210 + 67*n) % 360, Dash: dashes[n%len(dashes)],
+			})
 		}
 	}
 	return all

@@ -35,12 +35,30 @@ func aRun() *proof.Lab {
 		{Label: "FIN", FromLeft: true}, {Seconds: 0.2, Label: "ACK", Lost: true, Note: "dropped"},
 	}}}
 	p := proof.Proof{
-		Experiment: "fin-timeout", Problem: "fin-timeout", Title: "A title", Question: "A question?",
-		Quantities: []proof.Quantity{{Name: "left", Title: "what is left", Unit: "sockets", Better: proof.Less, Margin: proof.Margin{Absolute: 2}}},
-		Base:       arm("base", "", 100, 101, 99), Variants: []proof.Result{arm("pool", proof.Remedy, 0), arm("lower", proof.Folklore, 180), absent, wrong, drawn},
+		Experiment: "fin-timeout",
+		Problem:    "fin-timeout",
+		Title:      "A title",
+		Question:   "A question?",
+		Quantities: []proof.Quantity{
+			{Name: "left", Title: "what is left", Unit: "sockets", Better: proof.Less, Margin: proof.Margin{Absolute: 2}},
+		},
+		Base: arm(
+			"base",
+			"",
+			100,
+			101,
+			99,
+		),
+		Variants: []proof.Result{arm("pool", proof.Remedy, 0), arm("lower", proof.Folklore, 180), absent, wrong, drawn},
 	}
 	p.Judge()
-	none := proof.Proof{Experiment: "tw-recycle", Cannot: "not on this kernel", Quantities: []proof.Quantity{}, Variants: []proof.Result{}, Base: proof.Result{Runs: []proof.Run{}, Spreads: []proof.Spread{}, Unexpected: []string{}}}
+	none := proof.Proof{
+		Experiment: "tw-recycle",
+		Cannot:     "not on this kernel",
+		Quantities: []proof.Quantity{},
+		Variants:   []proof.Result{},
+		Base:       proof.Result{Runs: []proof.Run{}, Spreads: []proof.Spread{}, Unexpected: []string{}},
+	}
 	return &proof.Lab{Measured: measuredAs(LabSchema), Proofs: []proof.Proof{p, none}}
 }
 

@@ -16,13 +16,14 @@ type Markdown struct{}
 
 // Print writes the story.
 func (Markdown) Print(w io.Writer, s *story.Story) error {
-	m := newMarkdown(w)
+	m := newTicket(w)
 	m.line("# linger: %s", escape(s.Title))
 	counts := make([]string, len(s.Head.Counts))
 	for i, count := range s.Head.Counts {
 		counts[i] = count.String()
 	}
-	m.line("\n%s, kernel %s, %s: %s.", escape(s.Head.Host), escape(s.Head.Kernel), s.Head.At.UTC().Format("2006-01-02 15:04:05 UTC"), strings.Join(counts, ", "))
+	m.line("\n%s, kernel %s, %s: %s.", escape(s.Head.Host), escape(s.Head.Kernel),
+		s.Head.At.UTC().Format("2006-01-02 15:04:05 UTC"), strings.Join(counts, ", "))
 	for _, parts := range [][]story.Part{s.Parts.Parts, s.Notes.Parts} {
 		for i := range parts {
 			m.part(&parts[i], "##")
@@ -37,21 +38,21 @@ func (Markdown) Print(w io.Writer, s *story.Story) error {
 	return m.out.Flush()
 }
 
-// markdown keeps the first error in its writer, which Flush returns.
-type markdown struct {
+// ticket keeps the first error in its writer, which Flush returns.
+type ticket struct {
 	out  *bufio.Writer
 	much ranks
 }
 
-func newMarkdown(w io.Writer) *markdown {
-	return &markdown{out: bufio.NewWriter(w), much: upTo(story.Whole)}
+func newTicket(w io.Writer) *ticket {
+	return &ticket{out: bufio.NewWriter(w), much: upTo(story.Whole)}
 }
 
-func (m *markdown) line(format string, args ...any) { fmt.Fprintf(m.out, format+"\n", args...) }
+func (m *ticket) line(format string, args ...any) { fmt.Fprintf(m.out, format+"\n", args...) }
 
 // told are the items of a section that a page tells; what stands above a part is told
 // again, for a reader may begin anywhere.
-func (m *markdown) told(s *story.Section) []story.Item {
+func (m *ticket) told(s *story.Section) []story.Item {
 	var items []story.Item
 	for _, it := range s.Items {
 		it.Again = false
@@ -63,7 +64,7 @@ func (m *markdown) told(s *story.Section) []story.Item {
 }
 
 // part tells a part: its reason first, which needs no title.
-func (m *markdown) part(p *story.Part, level string) {
+func (m *ticket) part(p *story.Part, level string) {
 	m.line("\n%s %s: %s\n", level, escape(p.Mark.Word), escape(p.Title))
 	m.line("**%s**\n", escape(p.Lead))
 	var reason []string
@@ -86,7 +87,7 @@ func (m *markdown) part(p *story.Part, level string) {
 	}
 }
 
-func (m *markdown) section(s *story.Section) {
+func (m *ticket) section(s *story.Section) {
 	items := m.told(s)
 	switch {
 	case len(items) == 0:
@@ -111,7 +112,7 @@ func fullOf(it *story.Item) story.Text {
 	return it.Full
 }
 
-func (m *markdown) list(items []story.Item) {
+func (m *ticket) list(items []story.Item) {
 	for i := range items {
 		it := &items[i]
 		if it.Name.IsZero() {
@@ -123,7 +124,7 @@ func (m *markdown) list(items []story.Item) {
 }
 
 // numbers are the items that have one.
-func (m *markdown) numbers(items []story.Item) {
+func (m *ticket) numbers(items []story.Item) {
 	begun := false
 	for i := range items {
 		q := items[i].Quantity
@@ -146,7 +147,7 @@ func (m *markdown) numbers(items []story.Item) {
 // as well.
 func cell(markdown string) string { return strings.ReplaceAll(markdown, "|", `\|`) }
 
-func (m *markdown) way(w *story.Way) {
+func (m *ticket) way(w *story.Way) {
 	lead := fmt.Sprintf("%d. ", w.Number)
 	indent := strings.Repeat(" ", len(lead))
 	m.line("\n%s**%s**", lead, escape(w.Title))

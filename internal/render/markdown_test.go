@@ -26,7 +26,16 @@ func FuzzEscape(f *testing.F) {
 		document := goldmark.New(goldmark.WithExtensions(extension.GFM)).Parser().Parse(source.NewReader(text))
 		err := ast.Walk(document, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
 			switch n.Kind() {
-			case ast.KindEmphasis, ast.KindLink, ast.KindImage, ast.KindRawHTML, ast.KindHTMLBlock, ast.KindCodeSpan, ast.KindHeading, ast.KindFencedCodeBlock, ast.KindBlockquote, ast.KindThematicBreak:
+			case ast.KindEmphasis,
+				ast.KindLink,
+				ast.KindImage,
+				ast.KindRawHTML,
+				ast.KindHTMLBlock,
+				ast.KindCodeSpan,
+				ast.KindHeading,
+				ast.KindFencedCodeBlock,
+				ast.KindBlockquote,
+				ast.KindThematicBreak:
 				t.Errorf("%q is read as %s", name, n.Kind())
 			}
 			if n.Kind() == ast.KindList && n.Parent().Kind() != ast.KindDocument {

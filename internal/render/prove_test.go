@@ -14,7 +14,15 @@ func aProof() *proof.Proved {
 	l := aRun()
 	p := &proof.Proved{Measured: measuredAs(ProveSchema)}
 	for _, verdict := range []proof.Verdict{proof.Works, proof.NoEffect, ""} {
-		c := proof.ProvedChange{Scope: "netns shop\x1b[2J", Key: "net.ipv4.tcp_tw_reuse", Old: "", New: "1", Verdict: verdict, Notes: []string{"a note"}, Proof: l.Proofs[0]}
+		c := proof.ProvedChange{
+			Scope:   "netns shop\x1b[2J",
+			Key:     "net.ipv4.tcp_tw_reuse",
+			Old:     "",
+			New:     "1",
+			Verdict: verdict,
+			Notes:   []string{"a note"},
+			Proof:   l.Proofs[0],
+		}
 		if verdict == "" {
 			c.Cannot, c.Proof = "kept once for the host", l.Proofs[1]
 		}

@@ -81,7 +81,7 @@ func ReapPlanned(w io.Writer, s Style, r *Reap) error {
 			say(story.Faint, "and "+figure.Of(len(r.Groups)-i, "group", "groups")+" more of "+figure.Of(rest, "socket", "sockets")+": -v tells each")
 			break
 		}
-		say(story.Plain, reapedGroup(g))
+		say(story.Plain, groupLine(g))
 	}
 	b.section("HAZARD")
 	for _, h := range r.Hazards {
@@ -90,7 +90,7 @@ func ReapPlanned(w io.Writer, s Style, r *Reap) error {
 	return b.print(w)
 }
 
-func reapedGroup(g ReapedGroup) string {
+func groupLine(g ReapedGroup) string {
 	text := figure.Count(g.Sockets) + " " + g.State + "  " + g.Local
 	if g.Remote != "" {
 		text += " → " + g.Remote

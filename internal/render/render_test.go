@@ -40,7 +40,7 @@ func TestTextGolden(t *testing.T) {
 	for name, document := range documents {
 		for form, style := range styles {
 			t.Run(name+"-"+form, func(t *testing.T) {
-				golden(t, name+"-"+form+".txt", text(t, document(), style))
+				golden(t, name+"-"+form+".txt", laidOut(t, document(), style))
 			})
 		}
 	}
@@ -64,11 +64,17 @@ func TestMarkdownGolden(t *testing.T) {
 
 // TestOneProblemFitsAPage: an incident's terminal shows one problem whole.
 func TestOneProblemFitsAPage(t *testing.T) {
-	documents := map[string]func() *story.Document{"incident": incident, "incident-v6": incidentV6, "notes": incidentAndNotes, "judged": judged, "stranger": stranger}
+	documents := map[string]func() *story.Document{
+		"incident":    incident,
+		"incident-v6": incidentV6,
+		"notes":       incidentAndNotes,
+		"judged":      judged,
+		"stranger":    stranger,
+	}
 	for name := range documents {
 		for _, width := range []int{80, 100, 120} {
-			if n := strings.Count(text(t, documents[name](), Style{Width: width}), "\n"); n > page {
-				t.Errorf("%s at %d columns has %d lines, want at most %d", name, width, n, page)
+			if n := strings.Count(laidOut(t, documents[name](), Style{Width: width}), "\n"); n > pageLines {
+				t.Errorf("%s at %d columns has %d lines, want at most %d", name, width, n, pageLines)
 			}
 		}
 	}
@@ -80,11 +86,14 @@ func TestVerboseTellsNothingTwice(t *testing.T) {
 	d := incident()
 	related := exhaustion()
 	related.Problem, related.Related = "client-closes-first", nil
-	related.Evidence = append(related.Evidence, diagnose.Evidence{Name: "began", Value: 48, Unit: "s ago", Source: "sock_diag", Check: "ss -Htano"})
+	related.Evidence = append(
+		related.Evidence,
+		diagnose.Evidence{Name: "began", Value: 48, Unit: "s ago", Source: "sock_diag", Check: "ss -Htano"},
+	)
 	d.Diagnosis.Findings[0].Related = []diagnose.Finding{related}
 	d.Remedies = func(diagnose.Finding) []remedy.Remedy { return remedies(exhaustion()) }
 
-	out := text(t, d, Style{Width: 80, Verbose: true})
+	out := laidOut(t, d, Style{Width: 80, Verbose: true})
 	for _, once := range []string{
 		"api-server (pid 4242", "60 s ago", "memory of TIME_WAIT", "accept queue", "now       sysctl -w net.ipv4.tcp_tw_reuse=1", "lower tcp_fin_timeout",
 		"The kernel forgets", "ss -Htano", "3. Widen the ephemeral port range: as above",
@@ -102,7 +111,7 @@ func TestMissingInALine(t *testing.T) {
 		80: "owners of sockets, pressure: `linger -v`",
 		40: "2 things were not read: `linger -v`",
 	} {
-		if got := text(t, d, Style{Width: width}); !strings.Contains(strings.Join(strings.Fields(got), " "), "GAPS "+want) {
+		if got := laidOut(t, d, Style{Width: width}); !strings.Contains(strings.Join(strings.Fields(got), " "), "GAPS "+want) {
 			t.Errorf("at %d columns no %q:\n%s", width, want, got)
 		}
 	}
@@ -115,7 +124,7 @@ func TestACommandStandsBeforeItsWords(t *testing.T) {
 	d.Remedies = func(diagnose.Finding) []remedy.Remedy {
 		return []remedy.Remedy{{Title: "Restart the program", Now: "systemctl restart unit", Change: "Where no unit runs it, restart it."}}
 	}
-	out := text(t, d, Style{Width: 80})
+	out := laidOut(t, d, Style{Width: 80})
 	if now, words := strings.Index(out, "now "), strings.Index(out, "Where no unit"); now < 0 || words < now {
 		t.Errorf("the command does not stand first:\n%s", out)
 	}
@@ -126,7 +135,7 @@ func TestACommandStandsBeforeItsWords(t *testing.T) {
 func TestNothingIsCut(t *testing.T) {
 	d := incidentV6()
 	for _, width := range []int{40, 60, 80, 100} {
-		out := text(t, d, Style{Width: width, Verbose: true})
+		out := laidOut(t, d, Style{Width: width, Verbose: true})
 		for _, whole := range []string{
 			d.Diagnosis.Findings[0].Subject.Local.String(),
 			d.Diagnosis.Findings[0].Subject.Remote.String(),
@@ -140,7 +149,7 @@ func TestNothingIsCut(t *testing.T) {
 			}
 		}
 	}
-	for line := range strings.Lines(text(t, incident(), Style{Width: 80})) {
+	for line := range strings.Lines(laidOut(t, incident(), Style{Width: 80})) {
 		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
 			t.Errorf("a line has %d columns: %s", n, line)
 		}
@@ -151,8 +160,8 @@ func TestNothingIsCut(t *testing.T) {
 func TestColourAddsNothing(t *testing.T) {
 	escape := regexp.MustCompile("\x1b\\[[0-9;]*m")
 	for name, document := range documents {
-		plain := text(t, document(), Style{Width: 80})
-		coloured := text(t, document(), Style{Width: 80, Colour: true})
+		plain := laidOut(t, document(), Style{Width: 80})
+		coloured := laidOut(t, document(), Style{Width: 80, Colour: true})
 		if plain == coloured {
 			t.Errorf("%s has no colour", name)
 		}
@@ -164,7 +173,7 @@ func TestColourAddsNothing(t *testing.T) {
 
 func TestHostileNamesDoNotReachTheTerminal(t *testing.T) {
 	for _, verbose := range []bool{false, true} {
-		out := text(t, trouble(), Style{Width: 80, Verbose: verbose})
+		out := laidOut(t, trouble(), Style{Width: 80, Verbose: verbose})
 		if strings.Contains(out, "\x1b") || !strings.Contains(out, `bill\x1b[2Jing`) {
 			t.Errorf("verbose %v: the name of a process reaches the terminal unchanged", verbose)
 		}
@@ -173,14 +182,14 @@ func TestHostileNamesDoNotReachTheTerminal(t *testing.T) {
 
 func TestASCIIIsASCII(t *testing.T) {
 	for name, document := range documents {
-		out := text(t, document(), Style{Width: 80, ASCII: true, Verbose: true})
+		out := laidOut(t, document(), Style{Width: 80, ASCII: true, Verbose: true})
 		if i := strings.IndexFunc(out, func(r rune) bool { return r >= utf8.RuneSelf }); i >= 0 {
 			t.Errorf("%s holds %q", name, out[i:min(len(out), i+8)])
 		}
 	}
 }
 
-func text(t *testing.T, d *story.Document, style Style) string {
+func laidOut(t *testing.T, d *story.Document, style Style) string {
 	t.Helper()
 	return written(t, func(w io.Writer) error { return Text{Style: style}.Print(w, story.Diagnosis(d, style.Verbose)) })
 }

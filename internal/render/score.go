@@ -47,7 +47,7 @@ func (t Text) PrintExam(w io.Writer, e *story.Exam) error {
 
 // PrintExam writes a table.
 func (Markdown) PrintExam(w io.Writer, e *story.Exam) error {
-	m := newMarkdown(w)
+	m := newTicket(w)
 	m.line("# %s\n\n%s\n\n| | seed | built | named | cured | |\n|---|---:|---|---|---|---|", e.Verdict.Text, escape(e.Where))
 	for _, b := range e.Builds {
 		m.line("| %s | %s | %s | %s | %s | %s |", word(b.Mark), escape(b.Seed), escape(b.Built), escape(b.Named), escape(b.Cured), escape(b.Told))

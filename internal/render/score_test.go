@@ -19,7 +19,13 @@ func someScores() *proof.Scores {
 		Scores: []proof.Score{
 			{Built: "tw-reuse", Named: []diagnose.Slug{"tw-reuse", "client-closes-first"}},
 			{Built: "tw-recycle", Named: []diagnose.Slug{}, Absent: "kernel 4.12 removed it"},
-			{Seed: seed(7), Drawn: "2 hosts → a\x1b[2J switch", Built: proof.Healthy, Named: []diagnose.Slug{"tw-reuse"}, Miss: "tw-reuse is named where nothing is wrong"},
+			{
+				Seed:  seed(7),
+				Drawn: "2 hosts → a\x1b[2J switch",
+				Built: proof.Healthy,
+				Named: []diagnose.Slug{"tw-reuse"},
+				Miss:  "tw-reuse is named where nothing is wrong",
+			},
 			{Seed: seed(8), Drawn: "3 hosts", Built: "fin-timeout", Named: []diagnose.Slug{}, Cannot: "no bridge"},
 		},
 	}
@@ -55,7 +61,10 @@ func TestScoresAsText(t *testing.T) {
 			t.Errorf("%s:\n%q", name, text)
 		}
 		for line := range strings.Lines(text) {
-			if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 80 && !strings.HasPrefix(line, "✖ MISSED") && !strings.HasPrefix(line, "X MISSED") {
+			if n := len(
+				[]rune(strings.TrimSuffix(line, "\n")),
+			); n > 80 && !strings.HasPrefix(line, "✖ MISSED") &&
+				!strings.HasPrefix(line, "X MISSED") {
 				t.Errorf("%s: %d columns: %q", name, n, line)
 			}
 		}

@@ -18,9 +18,9 @@ type Text struct {
 }
 
 const (
-	// page is how many lines a report on one problem may have: an incident's
+	// pageLines is how many lines a report on one problem may have: an incident's
 	// terminal is 80 columns by 24 lines.
-	page = 24
+	pageLines = 24
 	// proofLines is how many lines of a page are kept for what proves a problem and
 	// acquits others, before anything else is told.
 	proofLines = 6
@@ -82,10 +82,10 @@ func (t Text) one(b *block, s *story.Story) {
 	much := upTo(story.Doubt)
 	told := t.part(part, much)
 	rest := slices.Concat(t.notes(s.Notes), t.end(s, much))
-	if len(told)+len(rest) > page-proofLines {
+	if len(told)+len(rest) > pageLines-proofLines {
 		rest = slices.Concat(t.noteNames(s.Notes), t.end(s, much.with(story.Counted)))
 	}
-	if len(told)+len(rest) > page {
+	if len(told)+len(rest) > pageLines {
 		much = much.without(story.Doubt)
 		told = t.part(part, much)
 	}
@@ -94,7 +94,7 @@ func (t Text) one(b *block, s *story.Story) {
 		if !much.has(rank.Needs()) {
 			continue
 		}
-		if with := t.part(part, next); len(with)+len(rest) <= page {
+		if with := t.part(part, next); len(with)+len(rest) <= pageLines {
 			much, told = next, with
 		}
 	}

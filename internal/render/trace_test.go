@@ -20,8 +20,21 @@ func traced() *snapshot.Traced {
 			TracedCounts: snapshot.TracedCounts{Opens: 900, ClosedThere: 900, Lives: snapshot.Histogram{{Least: 2000, N: 900}}},
 		},
 		{
-			TracedKey: snapshot.TracedKey{Process: "check\x1bout", Role: tcp.Connector, Remote: service}, Container: "0123456789ab", Netns: "netns shop",
-			TracedCounts: snapshot.TracedCounts{Opens: 901, ClosedHere: 899, AbortedHere: 1, Live: 1, Failed: map[string]uint64{"no-port": 7}, Lives: snapshot.Histogram{{Least: 2000, N: 900}}},
+			TracedKey: snapshot.TracedKey{
+				Process: "check\x1bout",
+				Role:    tcp.Connector,
+				Remote:  service,
+			},
+			Container: "0123456789ab",
+			Netns:     "netns shop",
+			TracedCounts: snapshot.TracedCounts{
+				Opens:       901,
+				ClosedHere:  899,
+				AbortedHere: 1,
+				Live:        1,
+				Failed:      map[string]uint64{"no-port": 7},
+				Lives:       snapshot.Histogram{{Least: 2000, N: 900}},
+			},
 		},
 		{
 			TracedKey: snapshot.TracedKey{Process: "other", Role: tcp.Connector, Remote: service}, Container: "0123456789ab", Netns: "netns shop",
@@ -114,7 +127,10 @@ all        1,802  899   900    1     1      7    1 2 ms 2 ms
 `,
 	} {
 		var out bytes.Buffer
-		if _, err := (Table{Cut: width}).Print(&out, story.Trace(traced(), story.TraceForm{By: story.ByProcess, Rows: 1, Total: true})); err != nil {
+		if _, err := (Table{Cut: width}).Print(
+			&out,
+			story.Trace(traced(), story.TraceForm{By: story.ByProcess, Rows: 1, Total: true}),
+		); err != nil {
 			t.Fatal(err)
 		}
 		if out.String() != want {

@@ -115,7 +115,7 @@ func who(f *diagnose.Finding, above *told) Section {
 		})
 	}
 	if f.Peer != nil && (f.Subject.Role != "" || len(f.Owners) > 0) {
-		s.Items = append(s.Items, Item{Rank: OtherEnd, Text: Clean("other end: " + otherEnd(f.Peer))})
+		s.Items = append(s.Items, Item{Rank: FarEnd, Text: Clean("other end: " + otherEnd(f.Peer))})
 	}
 	return s
 }
@@ -178,7 +178,14 @@ func seen(o snapshot.Owner) string {
 	t := o.Traced
 	var parts []string
 	if ended := t.Ended(); ended > 0 {
-		parts = append(parts, fmt.Sprintf("closes %s of %s first", figure.Percent(100*float64(t.ClosedHere)/float64(ended)), figure.Of(int(ended), "connection", "connections")))
+		parts = append(
+			parts,
+			fmt.Sprintf(
+				"closes %s of %s first",
+				figure.Percent(100*float64(t.ClosedHere)/float64(ended)),
+				figure.Of(int(ended), "connection", "connections"),
+			),
+		)
 		if ms := t.LifeMS.P50; ms != nil {
 			parts = append(parts, "which live "+figure.Elapsed(time.Duration(*ms*float64(time.Millisecond)))+" (median)")
 		}

@@ -89,7 +89,7 @@ type Rung struct {
 
 // Lab tells each experiment with all of its arms.
 func Lab(l *proof.Lab) *Report {
-	r := report(&l.Measured, l.Proofs, l.Quick)
+	r := newReport(&l.Measured, l.Proofs, l.Quick)
 	r.Verdict = labVerdict(l.Proofs)
 	for i := range l.Proofs {
 		r.Experiments = append(r.Experiments, experimentOf(&l.Proofs[i]))
@@ -98,7 +98,7 @@ func Lab(l *proof.Lab) *Report {
 	return r
 }
 
-func report(m *proof.Measured, proofs []proof.Proof, quick bool) *Report {
+func newReport(m *proof.Measured, proofs []proof.Proof, quick bool) *Report {
 	runs := 0
 	for _, p := range proofs {
 		runs = max(runs, len(p.Base.Runs))

@@ -12,7 +12,8 @@ import (
 func Plan(p *plan.Plan) *Story {
 	s := &Story{Verdict: Headline{markOK, Clean("nothing to change on " + p.Host.Name)}}
 	if len(p.Changes) > 0 {
-		s.Verdict = Headline{signed('●', "PLAN", Info), Clean(figure.Of(len(p.Changes), "change", "changes") + " on " + p.Host.Name + "; nothing is changed yet")}
+		changes := figure.Of(len(p.Changes), "change", "changes")
+		s.Verdict = Headline{signed('●', "PLAN", Info), Clean(changes + " on " + p.Host.Name + "; nothing is changed yet")}
 	}
 	for i := range p.Changes {
 		s.Parts.Parts = append(s.Parts.Parts, planned(i+1, &p.Changes[i]))

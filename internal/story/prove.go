@@ -24,7 +24,7 @@ func Prove(p *proof.Proved) *Report {
 	for i := range p.Changes {
 		proofs[i] = p.Changes[i].Proof
 	}
-	r := report(&p.Measured, proofs, false)
+	r := newReport(&p.Measured, proofs, false)
 	r.Verdict = provedVerdict(p)
 	for i := range p.Changes {
 		c := &p.Changes[i]

@@ -33,7 +33,8 @@ type Build struct {
 func Score(s *proof.Scores) *Exam {
 	e := &Exam{
 		Verdict: examVerdict(s.Scores),
-		Where:   Clean(fmt.Sprintf("Linux %s · %s · %s", s.Kernel, figure.Of(s.CPUs, "CPU", "CPUs"), figure.Elapsed(time.Duration(s.ElapsedMS)*time.Millisecond))),
+		Where: Clean(fmt.Sprintf("Linux %s · %s · %s", s.Kernel, figure.Of(s.CPUs, "CPU", "CPUs"),
+			figure.Elapsed(time.Duration(s.ElapsedMS)*time.Millisecond))),
 	}
 	for i := range s.Scores {
 		e.Builds = append(e.Builds, buildOf(&s.Scores[i]))
@@ -76,7 +77,9 @@ func examVerdict(scores []proof.Score) Headline {
 }
 
 func buildOf(s *proof.Score) Build {
-	b := Build{Mark: signed('✔', "right", Fine), Built: Clean(s.Built), Named: Clean(slugs(s.Named)), Cured: Clean(slugs(s.Cured)), Told: Clean(s.Miss)}
+	b := Build{
+		Mark: signed('✔', "right", Fine), Built: Clean(s.Built), Named: Clean(slugs(s.Named)), Cured: Clean(slugs(s.Cured)), Told: Clean(s.Miss),
+	}
 	if s.Seed != nil {
 		b.Seed = Clean(fmt.Sprint(*s.Seed))
 	}

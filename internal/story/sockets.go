@@ -26,7 +26,9 @@ const tableBars = 20
 // Sockets tells a table of groups.
 func Sockets(g *Groups) *Table {
 	from := &g.Table
-	t := &Table{Columns: words(strings.ToUpper(string(from.By)), "GROUPS", "SOCKETS", "STATES", "FULLEST PORTS", "CLOSES/S, LAST 60 S", "OWNER OF MOST")}
+	t := &Table{
+		Columns: words(strings.ToUpper(string(from.By)), "GROUPS", "SOCKETS", "STATES", "FULLEST PORTS", "CLOSES/S, LAST 60 S", "OWNER OF MOST"),
+	}
 	if from.By == sockets.ByGroup {
 		t.Columns = words("ROLE", "CONNECTIONS", "NETNS", "SOCKETS", "STATES", "PORTS USED", "CLOSES/S, LAST 60 S", "OWNER")
 	}
@@ -73,7 +75,8 @@ func SocketRow(s *snapshot.Socket) []Text {
 		timer = fmt.Sprintf("%s %.1f s", s.Timer, float64(s.TimerMS)/1000)
 	}
 	return cleanAll([]string{
-		s.State, s.Local.String(), s.Remote.String(), process, fmt.Sprint(s.ReceiveQueue), fmt.Sprint(s.SendQueue), timer, fmt.Sprint(s.Cookie), s.Netns,
+		s.State, s.Local.String(), s.Remote.String(), process, fmt.Sprint(s.ReceiveQueue), fmt.Sprint(s.SendQueue), timer,
+		fmt.Sprint(s.Cookie), s.Netns,
 	})
 }
 

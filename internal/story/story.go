@@ -204,7 +204,7 @@ const (
 	Heeding   // what else to heed where a setting is kept
 	Acquitted // one suspect that the numbers acquit
 	Frees     // what a way frees; its risk is always told with a command
-	OtherEnd
+	FarEnd
 	History
 	NotWhen // when to leave a way
 	Named   // the names of the related parts
