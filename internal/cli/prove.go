@@ -57,7 +57,8 @@ something could not be measured, 64 for a wrong command line or plan.`,
 		},
 	}
 	c.Flags().
-		StringArrayVar(&o.netns, "netns", nil, "plan for a problem in this namespace alone: a `NAME` under /run/netns, a process id, or a path; repeatable")
+		StringArrayVar(&o.netns, "netns", nil, "plan for a problem in this namespace alone: a `NAME` under /run/netns, a process "+
+			"id, or a path; repeatable")
 	c.Flags().IntVar(&o.repeat, "repeat", 3, "run each arm `N` times")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON, outputMarkdown)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)

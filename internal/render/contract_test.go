@@ -70,7 +70,8 @@ func TestUnknownIsNoZero(t *testing.T) {
 	if err := json.Unmarshal([]byte(jsonOf(t, d)), &told); err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range []any{told.Namespaces[0]["cookie"], told.Namespaces[0]["pid"], told.Namespaces[0]["path"], told.Findings[0].Netns["cookie"]} {
+	for _, v := range []any{told.Namespaces[0]["cookie"], told.Namespaces[0]["pid"], told.Namespaces[0]["path"],
+		told.Findings[0].Netns["cookie"]} {
 		if v != nil {
 			t.Errorf("unknown is %v, want null", v)
 		}

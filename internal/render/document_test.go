@@ -100,7 +100,8 @@ func exhaustion() diagnose.Finding {
 		Subject:  diagnose.Subject{Role: tcp.Connector, Local: endpoint("10.0.0.5"), Remote: endpoint("10.0.0.9:5432")},
 		Owners:   []snapshot.Owner{{Process: "api-server", PID: 4242, Container: "3f2a9c01d2e4", How: snapshot.Inferred, Sockets: 880}},
 		Summary:  "28,190 of 28,232 source ports to 10.0.0.9:5432 are used, 27,310 of them by TIME_WAIT; none is left in 1 s.",
-		Why:      "This host opens short connections to 10.0.0.9:5432 and closes them first, so each keeps its port for 60 s. The closes began 48 s ago.",
+		Why: "This host opens short connections to 10.0.0.9:5432 and closes them first, so each keeps its port for 60 s. The " +
+			"closes began 48 s ago.",
 		Evidence: []diagnose.Evidence{
 			{
 				Name:   "ports used",
@@ -127,7 +128,8 @@ func exhaustion() diagnose.Finding {
 		},
 		Confidence: diagnose.Medium,
 		Unsure: []string{
-			"The kernel forgets the owner of a TIME_WAIT socket; api-server is inferred. How many connections are opened a second is not known without tracing.",
+			"The kernel forgets the owner of a TIME_WAIT socket; api-server is inferred. How many connections are opened a second is " +
+				"not known without tracing.",
 		},
 		WillNotHelp: []diagnose.Folklore{
 			{Advice: "lower tcp_fin_timeout", Why: "it governs FIN_WAIT2 and does not touch TIME_WAIT (net/ipv4/tcp_minisocks.c)"},
@@ -170,10 +172,11 @@ func remedies(f diagnose.Finding) []remedy.Remedy {
 	}
 	return []remedy.Remedy{
 		{
-			ID:        "keep-alive",
-			Kind:      remedy.Application,
-			Title:     "Keep connections to 10.0.0.9:5432 open and use them again",
-			Change:    "Give api-server a connection pool: as many connections as are busy at once (880 now), none closed while idle for less than a minute.",
+			ID:    "keep-alive",
+			Kind:  remedy.Application,
+			Title: "Keep connections to 10.0.0.9:5432 open and use them again",
+			Change: "Give api-server a connection pool: as many connections as are busy at once (880 now), none closed while idle " +
+				"for less than a minute.",
 			Examples:  []remedy.Example{{Program: "Go", Line: "db.SetMaxIdleConns(880); db.SetConnMaxIdleTime(time.Minute)"}},
 			Frees:     "all 27,310 ports within 60 s",
 			Risk:      "the server must allow 880 connections that stay",
@@ -245,7 +248,8 @@ func incidentV6() *story.Document {
 	f.Subject.Local = endpoint("2001:db8:ffff:ffff:ffff:ffff:ffff:fff5")
 	f.Subject.Remote = endpoint("[2001:db8:ffff:ffff:ffff:ffff:ffff:fff9]:65535")
 	f.Netns = diagnose.Netns{Cookie: 1, Inode: 4026531840, Label: "pod 0c7e5a9e-7c57-4d0e-9a8a-5b1f3a2f1c11", PID: 31337}
-	f.Summary = "28,190 of 28,232 source ports to " + f.Subject.Remote.String() + " are used, 27,310 of them by TIME_WAIT; none is left in 1 s."
+	f.Summary = "28,190 of 28,232 source ports to " + f.Subject.Remote.String() + " are used, 27,310 of them by TIME_WAIT; none " +
+		"is left in 1 s."
 	f.Owners[0].Pod = "0c7e5a9e-7c57-4d0e-9a8a-5b1f3a2f1c11"
 	s := busyHost()
 	s.Namespaces[0].Groups[0].Local, s.Namespaces[0].Groups[0].Remote = f.Subject.Local, f.Subject.Remote
@@ -307,7 +311,8 @@ func stranger() *story.Document {
 	d.Remedies = func(f diagnose.Finding) []remedy.Remedy {
 		list := remedies(f)
 		list[0].Change = "Let the client keep a pool of connections to " + f.Subject.Remote.String() + " in place of a new one for each request."
-		list[1].Risk = "it protects less against segments of the old connection that are still under way: time stamps tell them apart, the closing handshake no longer does"
+		list[1].Risk = "it protects less against segments of the old connection that are still under way: time stamps tell them " +
+			"apart, the closing handshake no longer does"
 		list[1].Persist = &remedy.Persist{
 			File: "the pod's manifest",
 			Line: "spec.securityContext.sysctls: [{name: net.ipv4.tcp_tw_reuse, value: \"1\"}]",

@@ -193,7 +193,8 @@ func TestNothingHostileIsShown(t *testing.T) {
 		tell("the end of a connection", end, map[string]func(io.Writer) error{
 			"text": func(w io.Writer) error { return Text{}.Lines(w, end) },
 		})
-		for name, r := range map[string]*story.Report{"lab": story.Lab(filled[proof.Lab](seed)), "prove": story.Prove(filled[proof.Proved](seed))} {
+		for name, r := range map[string]*story.Report{"lab": story.Lab(filled[proof.Lab](seed)),
+			"prove": story.Prove(filled[proof.Proved](seed))} {
 			tell(name, r, map[string]func(io.Writer) error{
 				"text":     func(w io.Writer) error { return Text{Style{Width: 80}}.PrintReport(w, r) },
 				"ASCII":    func(w io.Writer) error { return Text{Style{Width: 80, ASCII: true}}.PrintReport(w, r) },

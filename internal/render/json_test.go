@@ -78,7 +78,8 @@ func TestSchemaRefuses(t *testing.T) {
 func TestNewDocumentHasNoNullArrays(t *testing.T) {
 	d := story.NewDocument(busyHost(), diagnose.Diagnosis{Findings: []diagnose.Finding{{Related: []diagnose.Finding{{}}}}}, 0)
 	out := jsonOf(t, d)
-	for _, name := range []string{"owners", "evidence", "ruled_out", "unsure", "remedies", "will_not_help", "related", "held", "unknown", "gaps", "clients"} {
+	for _, name := range []string{"owners", "evidence", "ruled_out", "unsure", "remedies", "will_not_help", "related", "held",
+		"unknown", "gaps", "clients"} {
 		if strings.Contains(out, `"`+name+`":null`) {
 			t.Errorf("%s is null", name)
 		}

@@ -95,7 +95,8 @@ func TestLabPageStandsAlone(t *testing.T) {
 	if found := regexp.MustCompile(`(?i)(src=|href="[^#]|url\(|@import|<script|https?:)`).FindString(page); found != "" {
 		t.Errorf("the page reaches for %q", found)
 	}
-	for _, want := range []string{"works", "harmful", "no effect", "base line", "Not as expected", "no such key", "not on this kernel", "<polyline", "the last ACK", "&lt;b&gt;pool&lt;/b&gt;", "linger says"} {
+	for _, want := range []string{"works", "harmful", "no effect", "base line", "Not as expected", "no such key",
+		"not on this kernel", "<polyline", "the last ACK", "&lt;b&gt;pool&lt;/b&gt;", "linger says"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
 		}
@@ -106,9 +107,11 @@ func TestLabPageStandsAlone(t *testing.T) {
 }
 
 func TestLabTextAndMarkdown(t *testing.T) {
-	for name, p := range map[string]reporter{"text": Text{Style: Style{Width: 80}}, "ASCII": Text{Style: Style{Width: 80, ASCII: true}}, "Markdown": Markdown{}} {
+	for name, p := range map[string]reporter{"text": Text{Style: Style{Width: 80}},
+		"ASCII": Text{Style: Style{Width: 80, ASCII: true}}, "Markdown": Markdown{}} {
 		text := reported(t, p, story.Lab(aRun()))
-		for _, want := range []string{"works", "harmful", "no effect", "base line", "no such key", "not on this kernel", "2 experiments and 5 variants measured, 1 not as expected, 2 could not run"} {
+		for _, want := range []string{"works", "harmful", "no effect", "base line", "no such key", "not on this kernel",
+			"2 experiments and 5 variants measured, 1 not as expected, 2 could not run"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s lacks %q:\n%s", name, want, text)
 			}

@@ -14,7 +14,8 @@ import (
 
 // Whatever a process calls itself, it is read as those very words, on one line.
 func FuzzEscape(f *testing.F) {
-	for _, name := range []string{"nginx", "a|b", "<script>", "*bold*", "`x`", "[a](b)", "# h", "1. x", "- x", "a\nb", "&lt;", "\\", "https://x.y", "a_b_c", "~~x~~", "=", "---", "@me"} {
+	for _, name := range []string{"nginx", "a|b", "<script>", "*bold*", "`x`", "[a](b)", "# h", "1. x", "- x", "a\nb", "&lt;", "\\",
+		"https://x.y", "a_b_c", "~~x~~", "=", "---", "@me"} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {

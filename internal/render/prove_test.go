@@ -39,9 +39,11 @@ func TestProvedFollowsItsSchema(t *testing.T) {
 }
 
 func TestProvedAsTextAndMarkdown(t *testing.T) {
-	for name, p := range map[string]reporter{"text": Text{Style: Style{Width: 80}}, "ASCII": Text{Style: Style{Width: 80, ASCII: true}}, "Markdown": Markdown{}} {
+	for name, p := range map[string]reporter{"text": Text{Style: Style{Width: 80}},
+		"ASCII": Text{Style: Style{Width: 80, ASCII: true}}, "Markdown": Markdown{}} {
 		text := reported(t, p, story.Prove(aProof()))
-		for _, want := range []string{"1 of 2 changes measured work as the plan promises; 1 could not be", "a note", "kept once for the host", "works", "no effect"} {
+		for _, want := range []string{"1 of 2 changes measured work as the plan promises; 1 " +
+			"could not be", "a note", "kept once for the host", "works", "no effect"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s lacks %q:\n%s", name, want, text)
 			}

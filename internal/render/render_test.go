@@ -95,7 +95,8 @@ func TestVerboseTellsNothingTwice(t *testing.T) {
 
 	out := laidOut(t, d, Style{Width: 80, Verbose: true})
 	for _, once := range []string{
-		"api-server (pid 4242", "60 s ago", "memory of TIME_WAIT", "accept queue", "now       sysctl -w net.ipv4.tcp_tw_reuse=1", "lower tcp_fin_timeout",
+		"api-server (pid 4242", "60 s ago", "memory of TIME_WAIT", "accept queue", "now       sysctl -w net.ipv4.tcp_tw_reuse=1",
+		"lower tcp_fin_timeout",
 		"The kernel forgets", "ss -Htano", "3. Widen the ephemeral port range: as above",
 	} {
 		if n := strings.Count(out, once); n != 1 {

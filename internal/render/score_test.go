@@ -49,7 +49,8 @@ func TestScoresAsText(t *testing.T) {
 		PrintExam(io.Writer, *story.Exam) error
 	}{"text": Text{Style: Style{Width: 80}}, "ASCII": Text{Style: Style{Width: 80, ASCII: true}}, "Markdown": Markdown{}} {
 		text := written(t, func(w io.Writer) error { return p.PrintExam(w, story.Score(someScores())) })
-		for _, want := range []string{"named 1 of 2 builds", "missed 1", "1 could not be built", "1 cannot be on this kernel", "kernel 4.12 removed it", "no bridge", "MISS", "right"} {
+		for _, want := range []string{"named 1 of 2 builds", "missed 1", "1 could not be built", "1 cannot be on this kernel",
+			"kernel 4.12 removed it", "no bridge", "MISS", "right"} {
 			if !strings.Contains(strings.Join(strings.Fields(text), " "), want) {
 				t.Errorf("%s lacks %q:\n%s", name, want, text)
 			}
