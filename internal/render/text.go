@@ -1,3 +1,6 @@
+// Package render lays out, for people and for programs, what was read, judged and measured:
+// stories as text, Markdown and one page of HTML, plain data as JSON and CSV. It decides no
+// sentence and judges nothing: it decides what stands where, and what there is room for.
 package render
 
 import (
