@@ -5,11 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -86,6 +88,49 @@ func (s *tty) await(pattern string) {
 			s.t.Fatalf("no %s on the terminal, but:\n%q", pattern, s.text())
 		}
 	}
+}
+
+// control is a sequence of ECMA-48: CUU, ED, SGR.
+var control = regexp.MustCompile("^\x1b\\[([0-9;]*)([A-Za-z])")
+
+// screen is what a person sees, of lines that do not wrap.
+func (s *tty) screen() []string {
+	lines, row, column := [][]rune{{}}, 0, 0
+	for text := s.text(); text != ""; {
+		if c := control.FindStringSubmatch(text); c != nil {
+			text = text[len(c[0]):]
+			switch c[2] {
+			case "A":
+				up, _ := strconv.Atoi(c[1])
+				row = max(0, row-up)
+			case "J":
+				lines = lines[:row+1]
+				lines[row] = lines[row][:min(column, len(lines[row]))]
+			}
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(text)
+		text = text[size:]
+		switch r {
+		case '\r':
+			column = 0
+		case '\n':
+			if row++; row == len(lines) {
+				lines = append(lines, nil)
+			}
+		default:
+			for len(lines[row]) <= column {
+				lines[row] = append(lines[row], ' ')
+			}
+			lines[row][column] = r
+			column++
+		}
+	}
+	out := make([]string, len(lines))
+	for i, line := range lines {
+		out[i] = string(line)
+	}
+	return out
 }
 
 func (s *tty) write(text string) {

@@ -67,6 +67,11 @@ func TestTraceAtATerminal(t *testing.T) {
 	if code := s.exitCode(); code != 0 {
 		t.Errorf("interrupted: exit code %d", code)
 	}
+	// The terminal shows ^C where the cursor stands; the totals stand in lines of their own.
+	screen := s.screen()
+	if !strings.HasPrefix(screen[0], "TOTAL  ") || strings.Contains(strings.Join(screen, "\n"), "per second") {
+		t.Errorf("in the end the terminal shows\n%s", strings.Join(screen, "\n"))
+	}
 	for line := range strings.Lines(s.text()) {
 		if _, drawn, erased := strings.Cut(line, "\x1b[J"); erased {
 			line = drawn

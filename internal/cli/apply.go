@@ -43,7 +43,7 @@ func (o *changeOptions) tell(streams Streams, e *change.Entry, kept *change.Keep
 	if o.output == outputJSON {
 		return quietly(encodeJSON(streams, r))
 	}
-	return quietly(render.Changes(streams.Out, o.style(streams), []render.Change{told(&r, false)}, ""))
+	return quietly(render.Changes(streams.Out, o.style(streams), []render.Account{told(&r, false)}, ""))
 }
 
 func (o *changeOptions) style(streams Streams) render.Style {

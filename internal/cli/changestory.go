@@ -30,8 +30,8 @@ func waiting(left time.Duration) string {
 	return fmt.Sprintf("waiting %d s more, for the guard's base line", int(left.Seconds())+1)
 }
 
-func toldAll(reports []deed.Report, measured bool) []render.Change {
-	all := make([]render.Change, len(reports))
+func toldAll(reports []deed.Report, measured bool) []render.Account {
+	all := make([]render.Account, len(reports))
 	for i := range reports {
 		all[i] = told(&reports[i], measured)
 	}
@@ -40,13 +40,13 @@ func toldAll(reports []deed.Report, measured bool) []render.Change {
 
 // told is one change for a person: its state first, then what to do. What was measured is
 // told of what is pending.
-func told(r *deed.Report, measured bool) render.Change {
-	c := render.Change{
+func told(r *deed.Report, measured bool) render.Account {
+	c := render.Account{
 		State: string(r.State), Done: r.State == deed.Confirmed, Title: "change " + r.ID, Manifest: r.Manifest,
 		Waits: r.State == deed.Pending || r.State == deed.Applying || r.State == deed.Undoing,
 	}
-	say := func(label, format string, args ...any) *render.ChangeLine {
-		c.Lines = append(c.Lines, render.ChangeLine{Label: label, Text: fmt.Sprintf(format, args...)})
+	say := func(label, format string, args ...any) *render.AccountLine {
+		c.Lines = append(c.Lines, render.AccountLine{Label: label, Text: fmt.Sprintf(format, args...)})
 		return &c.Lines[len(c.Lines)-1]
 	}
 	switch {

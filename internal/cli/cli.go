@@ -15,7 +15,7 @@ import (
 
 	"linger/internal/change"
 	"linger/internal/journal"
-	"linger/internal/render"
+	"linger/internal/story"
 )
 
 // Run runs one command line, without the program's name, and returns the exit
@@ -43,7 +43,7 @@ func complain(w io.Writer, err error) {
 	if errors.As(err, &usage) && usage.hint != "" {
 		text += "; " + usage.hint
 	}
-	fmt.Fprintln(w, render.Clean(text))
+	fmt.Fprintln(w, story.Clean(text))
 }
 
 // newRoot is linger itself, which does what linger diagnose does. A command that
@@ -72,9 +72,25 @@ network namespace and names every process.`
 	})
 	root.PersistentPreRun = func(c *cobra.Command, _ []string) { resume(c, streams) }
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newDiagnose(streams, code), newSockets(streams), newTrace(streams, code), newPlan(streams, code), newApply(streams), newConfirm(streams),
-		newRollback(streams), newStatus(streams), newHistory(streams), newDiff(streams), newReap(streams, code), newWatch(),
-		newProve(streams, code), newLab(streams, code), newExplain(streams), newThresholds(streams), newVersion(streams))
+	root.AddCommand(
+		newDiagnose(streams, code),
+		newSockets(streams),
+		newTrace(streams, code),
+		newPlan(streams, code),
+		newApply(streams),
+		newConfirm(streams),
+		newRollback(streams),
+		newStatus(streams),
+		newHistory(streams),
+		newDiff(streams),
+		newReap(streams, code),
+		newWatch(),
+		newProve(streams, code),
+		newLab(streams, code),
+		newExplain(streams),
+		newThresholds(streams),
+		newVersion(streams),
+	)
 	return root
 }
 
@@ -90,10 +106,10 @@ func resume(c *cobra.Command, streams Streams) {
 	}
 	left, err := change.Resume(dir)
 	for _, e := range left {
-		fmt.Fprintln(streams.Err, render.Clean("linger: "+settled(e.ID, e.State, e.Reason)))
+		fmt.Fprintln(streams.Err, story.Clean("linger: "+settled(e.ID, e.State, e.Reason)))
 	}
 	if err != nil {
-		fmt.Fprintln(streams.Err, render.Clean("linger: "+err.Error()))
+		fmt.Fprintln(streams.Err, story.Clean("linger: "+err.Error()))
 	}
 }
 

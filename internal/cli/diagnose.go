@@ -11,6 +11,7 @@ import (
 	"linger/internal/collect"
 	"linger/internal/diagnose"
 	"linger/internal/render"
+	"linger/internal/story"
 	"linger/internal/tcp"
 )
 
@@ -59,9 +60,19 @@ causes it, and what to do about it. Nothing is changed.
 		},
 	}
 	flags := c.Flags()
-	flags.StringArrayVar(&o.netns, "netns", nil, "read this namespace: a `NAME` under /run/netns, a process id, a path, or all; repeatable (default all)")
+	flags.StringArrayVar(
+		&o.netns,
+		"netns",
+		nil,
+		"read this namespace: a `NAME` under /run/netns, a process id, a path, or all; repeatable (default all)",
+	)
 	flags.DurationVar(&o.window, "window", time.Second, "`TIME` between two readings of the counters; 0 reads them once")
-	flags.DurationVar(&o.trace, "trace", 0, "first have the kernel follow connections for this `TIME`: then who closes them is seen, not inferred")
+	flags.DurationVar(
+		&o.trace,
+		"trace",
+		0,
+		"first have the kernel follow connections for this `TIME`: then who closes them is seen, not inferred",
+	)
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON, outputMarkdown)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell everything: what holds, each gap, how to check by hand")
@@ -106,8 +117,7 @@ func (o *diagnoseOptions) run(ctx context.Context, streams Streams) (int, error)
 	}
 	diagnosis := diagnose.Judge(snapshot, thresholds)
 
-	document := render.NewDocument(snapshot, diagnosis, time.Since(started))
-	if err := quietly(o.printer(streams).Print(streams.Out, document)); err != nil {
+	if err := quietly(o.print(streams, story.NewDocument(snapshot, diagnosis, time.Since(started)))); err != nil {
 		return 0, err
 	}
 	return codeFor(diagnosis.Findings, o.failOn), nil
@@ -130,12 +140,13 @@ func parseServices(texts []string) ([]tcp.Endpoint, error) {
 	return services, nil
 }
 
-func (o *diagnoseOptions) printer(streams Streams) render.Printer {
+func (o *diagnoseOptions) print(streams Streams, d *story.Document) error {
 	switch o.output {
 	case outputJSON:
-		return render.JSON{}
+		return render.JSON{}.Print(streams.Out, d)
 	case outputMarkdown:
-		return render.Markdown{}
+		return render.Markdown{}.Print(streams.Out, story.Diagnosis(d, true))
 	}
-	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, o.verbose)}
+	style := styleFor(terminalOf(streams.Out), streams.Getenv, o.color, o.verbose)
+	return render.Text{Style: style}.Print(streams.Out, story.Diagnosis(d, o.verbose))
 }

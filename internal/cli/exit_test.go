@@ -11,7 +11,6 @@ import (
 	"linger/internal/collect"
 	"linger/internal/diagnose"
 	"linger/internal/proof"
-	"linger/internal/render"
 )
 
 func TestCodeFor(t *testing.T) {
@@ -72,9 +71,9 @@ func TestCodesOfTheLaboratory(t *testing.T) {
 			}
 		}
 	}
-	works, other := render.ProvedChange{Verdict: proof.Works}, render.ProvedChange{Verdict: proof.NotShown}
-	unproved := render.ProvedChange{Cannot: "kept once for the host"}
-	for want, changes := range map[int][][]render.ProvedChange{
+	works, other := proof.ProvedChange{Verdict: proof.Works}, proof.ProvedChange{Verdict: proof.NotShown}
+	unproved := proof.ProvedChange{Cannot: "kept once for the host"}
+	for want, changes := range map[int][][]proof.ProvedChange{
 		0: {{}, {works, works}}, 1: {{works, other}, {unproved, other}, {other, unproved}}, 3: {{works, unproved}},
 	} {
 		for _, c := range changes {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"io"
 	"strings"
 
@@ -64,14 +63,14 @@ func (o *explainOptions) run(streams Streams, args []string) error {
 // page is what is asked for, in Markdown.
 func (o *explainOptions) page(args []string) (string, error) {
 	if o.claims {
-		return claims(strings.Join(args, " "))
+		return claimsPage(strings.Join(args, " "))
 	}
 	topics, err := explain.Topics(docs.Pages)
 	if err != nil {
 		return "", err
 	}
 	if len(args) == 0 {
-		return index(topics), nil
+		return explain.Index(topics), nil
 	}
 	name := strings.Join(args, " ")
 	topic, found := explain.Find(topics, name)
@@ -81,43 +80,15 @@ func (o *explainOptions) page(args []string) (string, error) {
 	return topic.Text, nil
 }
 
-// index lists the topics.
-func index(topics []explain.Topic) string {
-	var b strings.Builder
-	b.WriteString("# What linger explains: `linger explain TOPIC`\n")
-	for _, part := range []struct {
-		kind  explain.Kind
-		title string
-	}{{explain.State, "The states in which connections end"}, {explain.Problem, "The problems"}} {
-		fmt.Fprintf(&b, "\n## %s\n\n| topic | |\n|---|---|\n", part.title)
-		for _, t := range topics {
-			if t.Kind == part.kind {
-				fmt.Fprintf(&b, "| %s | %s |\n", t.Name, t.Title)
-			}
-		}
-	}
-	b.WriteString("\nWhat people say about them, and what is true of it: `linger explain --claims`\n")
-	return b.String()
-}
-
-// claims lists the claims that hold the words.
-func claims(words string) (string, error) {
+// claimsPage lists the claims that hold the words.
+func claimsPage(words string) (string, error) {
 	all, err := explain.Claims(docs.Pages)
 	if err != nil {
 		return "", err
 	}
-	var b strings.Builder
-	b.WriteString("# What people say about TIME_WAIT\n")
-	found := false
-	for _, c := range all {
-		if !strings.Contains(strings.ToLower(c.Claim+c.Why), strings.ToLower(words)) {
-			continue
-		}
-		found = true
-		fmt.Fprintf(&b, "\n- \"%s\"\n\n  **%s.** %s\n", c.Claim, strings.ToUpper(c.Verdict), c.Why)
-	}
-	if !found {
+	some := explain.ClaimsOf(all, words)
+	if len(some) == 0 {
 		return "", usagef("`linger explain --claims` lists all", "no claim speaks of %q", words)
 	}
-	return b.String(), nil
+	return explain.ClaimsPage(some), nil
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -19,6 +18,7 @@ import (
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
 	"linger/internal/render"
+	"linger/internal/story"
 )
 
 // labOptions are the flags of linger lab run and linger lab all.
@@ -61,15 +61,16 @@ func newLabList(streams Streams) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the experiments and their variants", Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			var b strings.Builder
+			var all []proof.Proof
 			for _, e := range cases.Experiments() {
-				fmt.Fprintf(&b, "%s\n    %s\n", e.Name, e.Question)
+				p := proof.Proof{Experiment: e.Name, Title: e.Title, Question: e.Question}
 				for _, a := range e.Arms[1:] {
-					fmt.Fprintf(&b, "    %-20s %-12s %s\n", a.ID, a.Kind, a.Title)
+					p.Variants = append(p.Variants, proof.Result{Arm: a.Arm})
 				}
+				all = append(all, p)
 			}
-			_, err := streams.Out.Write([]byte(b.String()))
-			return quietly(err)
+			// The answer is the same whatever the stream is: scripts read it.
+			return quietly(render.Text{}.PrintExperiments(streams.Out, story.Experiments(all)))
 		},
 	}
 }
@@ -197,7 +198,7 @@ func (o *labOptions) run(ctx context.Context, streams Streams, chosen []lab.Expe
 	if err != nil {
 		return 0, err
 	}
-	result := render.Lab{
+	result := &proof.Lab{
 		Measured: measured(render.LabSchema, started), Quick: o.quick, Proofs: proofs,
 	}
 	if o.report != "" {
@@ -205,7 +206,12 @@ func (o *labOptions) run(ctx context.Context, streams Streams, chosen []lab.Expe
 			return 0, &outputError{err}
 		}
 	}
-	if err := quietly(labPrinterFor(streams, o.output, o.color).PrintLab(streams.Out, result)); err != nil {
+	if o.output == outputJSON {
+		err = render.JSON{}.Lab(streams.Out, result)
+	} else {
+		err = printReport(streams, o.output, o.color, story.Lab(result))
+	}
+	if err := quietly(err); err != nil {
 		return 0, err
 	}
 	return codeOfProofs(proofs), nil
@@ -222,12 +228,12 @@ func wired() (names []string) {
 }
 
 // writeReport writes the page.
-func writeReport(path string, l render.Lab) error {
+func writeReport(path string, l *proof.Lab) error {
 	file, err := os.Create(path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(render.HTML{}.PrintLab(file, l), file.Close())
+	return errors.Join(render.HTML{}.PrintReport(file, story.Lab(l)), file.Close())
 }
 
 // codeOfProofs is 1 where a verdict differs, else 3 where something could not run.
@@ -253,26 +259,17 @@ func labProgress(streams Streams, what string) (tell func(lab.Progress), stop fu
 	return func(now lab.Progress) { p.reportLeft(now.Done, now.Total, what, now.Left) }, p.stop
 }
 
-// labPrinter writes all that the laboratory finds.
-type labPrinter interface {
-	render.LabPrinter
-	render.ScorePrinter
-	render.ProvePrinter
-}
-
-func labPrinterFor(streams Streams, output, color string) labPrinter {
-	switch output {
-	case outputJSON:
-		return render.JSON{}
-	case outputMarkdown:
-		return render.Markdown{}
+// printReport writes what the laboratory measured, for people.
+func printReport(streams Streams, output, color string, r *story.Report) error {
+	if output == outputMarkdown {
+		return render.Markdown{}.PrintReport(streams.Out, r)
 	}
-	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, color, false)}
+	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, color, false)}.PrintReport(streams.Out, r)
 }
 
 // measured begins a document of what the laboratory has measured until now.
-func measured(schema string, started time.Time) render.Measured {
-	return render.Measured{
+func measured(schema string, started time.Time) proof.Measured {
+	return proof.Measured{
 		Schema: schema, TakenAt: started.UTC(), ElapsedMS: time.Since(started).Milliseconds(),
 		Kernel: kernelRelease(), CPUs: runtime.NumCPU(),
 	}

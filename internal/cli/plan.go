@@ -21,6 +21,7 @@ import (
 	"linger/internal/render"
 	"linger/internal/setting"
 	"linger/internal/snapshot"
+	"linger/internal/story"
 )
 
 // emitNone is the value of --emit for the plan itself.
@@ -69,12 +70,27 @@ and as root follows them in the kernel: the base line of the guard of
 		},
 	}
 	flags := c.Flags()
-	flags.StringArrayVar(&o.set, "set", nil, "plan this setting, `KEY=VALUE`, in the namespaces of --netns, or else in linger's own; repeatable")
+	flags.StringArrayVar(
+		&o.set,
+		"set",
+		nil,
+		"plan this setting, `KEY=VALUE`, in the namespaces of --netns, or else in linger's own; repeatable",
+	)
 	flags.StringArrayVar(&o.netns, "netns", nil, "this namespace alone: a `NAME` under /run/netns, a process id, or a path; repeatable")
 	flags.DurationVar(&o.window, "window", time.Second, "`TIME` between two readings of the counters")
 	flags.StringVar(&o.out, "out", "", "also write the plan, as JSON, to this `FILE`")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON)
-	choose(c, &o.emit, "emit", "", "write the settings as a snippet in place of the plan", emitNone, plan.EmitSysctl, plan.EmitK8s, plan.EmitAnsible)
+	choose(
+		c,
+		&o.emit,
+		"emit",
+		"",
+		"write the settings as a snippet in place of the plan",
+		emitNone,
+		plan.EmitSysctl,
+		plan.EmitK8s,
+		plan.EmitAnsible,
+	)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell everything: mechanism, what else is touched, what keeps it")
 	flags.BoolVar(&o.detailed, "detailed-exitcode", false, "exit with 2 if there is something to change")
@@ -108,9 +124,10 @@ func (o *planOptions) run(ctx context.Context, streams Streams) (int, error) {
 		}
 		_, err = io.WriteString(streams.Out, snippet)
 	case o.output == outputJSON:
-		err = render.PlanJSON(streams.Out, p)
+		err = render.JSON{}.Plan(streams.Out, p)
 	default:
-		err = render.Plan(streams.Out, styleFor(terminalOf(streams.Out), streams.Getenv, o.color, o.verbose), p)
+		style := styleFor(terminalOf(streams.Out), streams.Getenv, o.color, o.verbose)
+		err = render.Text{Style: style}.Print(streams.Out, story.Plan(p))
 	}
 	if err := quietly(err); err != nil {
 		return 0, err
@@ -182,7 +199,7 @@ func look(ctx context.Context, streams Streams, netns []string, window time.Dura
 // writePlan replaces the file as a whole, so that no half of a plan can be applied.
 func writePlan(path string, p *plan.Plan) error {
 	var text bytes.Buffer
-	if err := render.PlanJSON(&text, p); err != nil {
+	if err := (render.JSON{}).Plan(&text, p); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".linger-plan-*")

@@ -18,6 +18,7 @@ import (
 	"linger/internal/proof"
 	"linger/internal/render"
 	"linger/internal/setting"
+	"linger/internal/story"
 )
 
 // proveOptions are the flags of linger prove.
@@ -57,7 +58,9 @@ values are divided by the same one, and that is told.
 			return err
 		},
 	}
-	c.Flags().StringArrayVar(&o.netns, "netns", nil, "plan for a problem in this namespace alone: a `NAME` under /run/netns, a process id, or a path; repeatable")
+	c.Flags().
+		StringArrayVar(&o.netns, "netns", nil, "plan for a problem in this namespace alone: a `NAME` under /run/netns, a process "+
+			"id, or a path; repeatable")
 	c.Flags().IntVar(&o.repeat, "repeat", 3, "run each arm `N` times")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON, outputMarkdown)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
@@ -92,8 +95,13 @@ func (o *proveOptions) run(ctx context.Context, streams Streams, what string) (i
 	for i := range changes {
 		take(&changes[i], proofs[i])
 	}
-	result := render.Proved{Measured: measured(render.ProveSchema, started), Changes: changes}
-	return codeOfProved(result.Changes), quietly(labPrinterFor(streams, o.output, o.color).PrintProved(streams.Out, result))
+	result := &proof.Proved{Measured: measured(render.ProveSchema, started), Changes: changes}
+	if o.output == outputJSON {
+		err = render.JSON{}.Proved(streams.Out, result)
+	} else {
+		err = printReport(streams, o.output, o.color, story.Prove(result))
+	}
+	return codeOfProved(result.Changes), quietly(err)
 }
 
 // load reads the plan, or makes one. What is no plan is a wrong command line.
@@ -111,7 +119,7 @@ func (o *proveOptions) load(ctx context.Context, streams Streams, what string) (
 }
 
 // take keeps the proof of a change.
-func take(c *render.ProvedChange, p proof.Proof) {
+func take(c *proof.ProvedChange, p proof.Proof) {
 	c.Proof, c.Cannot = p, p.Cannot
 	if c.Cannot != "" {
 		return
@@ -127,11 +135,11 @@ func take(c *render.ProvedChange, p proof.Proof) {
 
 // proofsOf makes an experiment of each change, with the present values of its place as
 // the base line and the changes before it made.
-func proofsOf(p *plan.Plan) (changes []render.ProvedChange, experiments []lab.Experiment) {
-	changes = []render.ProvedChange{} // and no null in JSON
+func proofsOf(p *plan.Plan) (changes []proof.ProvedChange, experiments []lab.Experiment) {
+	changes = []proof.ProvedChange{} // and no null in JSON
 	for i, c := range p.Changes {
 		present, note := presentOf(c.Scope)
-		proved := render.ProvedChange{Scope: c.Scope.String(), Key: c.Key, Old: c.Old, New: c.New, Notes: []string{}}
+		proved := proof.ProvedChange{Scope: c.Scope.String(), Key: c.Key, Old: c.Old, New: c.New, Notes: []string{}}
 		if note != "" {
 			proved.Notes = append(proved.Notes, note)
 		}
@@ -151,7 +159,8 @@ func proofsOf(p *plan.Plan) (changes []render.ProvedChange, experiments []lab.Ex
 		}
 		delete(present, c.Key)
 		changes = append(changes, proved)
-		experiments = append(experiments, prove.Proposal{Key: c.Key, Old: proved.Old, New: c.New, HostWide: c.Scope.HostWide, Beside: present}.Experiment())
+		proposal := prove.Proposal{Key: c.Key, Old: proved.Old, New: c.New, HostWide: c.Scope.HostWide, Beside: present}
+		experiments = append(experiments, proposal.Experiment())
 	}
 	return changes, experiments
 }
@@ -176,7 +185,7 @@ func presentOf(s plan.Scope) (present map[string]string, note string) {
 
 // codeOfProved is 1 where a change does not work, else 3 where one could not be
 // measured.
-func codeOfProved(changes []render.ProvedChange) int {
+func codeOfProved(changes []proof.ProvedChange) int {
 	code := exitOK
 	for _, c := range changes {
 		switch {

@@ -12,6 +12,7 @@ import (
 	"linger/internal/lab/stage"
 	"linger/internal/proof"
 	"linger/internal/render"
+	"linger/internal/story"
 )
 
 // mostSeeds bounds linger lab random: an hour or two.
@@ -66,8 +67,8 @@ func (o *randomOptions) run(ctx context.Context, streams Streams) (int, error) {
 		worlds[i] = score.Draw(o.seed + uint64(i))
 	}
 	if o.count == 1 && o.output == outputText {
-		style := styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)
-		if err := quietly(render.Drawn(streams.Out, style, o.seed, worlds[0].String())); err != nil {
+		text := render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)}
+		if err := quietly(text.Paragraph(streams.Out, story.Drawn(o.seed, worlds[0].String()))); err != nil {
 			return 0, err
 		}
 	}
@@ -83,7 +84,11 @@ type scoreOptions struct {
 }
 
 // run scores what is built, and writes it.
-func (o *scoreOptions) run(ctx context.Context, streams Streams, score func(context.Context, func(lab.Progress)) []proof.Score) (int, error) {
+func (o *scoreOptions) run(
+	ctx context.Context,
+	streams Streams,
+	score func(context.Context, func(lab.Progress)) []proof.Score,
+) (int, error) {
 	if !stage.Privileged() {
 		return stage.AsRootOfUserNamespace(streams.Out, streams.Err)
 	}
@@ -97,11 +102,21 @@ func (o *scoreOptions) run(ctx context.Context, streams Streams, score func(cont
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	result := render.Scores{Measured: measured(render.ScoreSchema, started), Scores: scores}
-	if err := quietly(labPrinterFor(streams, o.output, o.color).PrintScores(streams.Out, result)); err != nil {
+	result := &proof.Scores{Measured: measured(render.ScoreSchema, started), Scores: scores}
+	if err := quietly(o.print(streams, result)); err != nil {
 		return 0, err
 	}
 	return codeOfScores(scores), nil
+}
+
+func (o *scoreOptions) print(streams Streams, s *proof.Scores) error {
+	switch o.output {
+	case outputJSON:
+		return render.JSON{}.Scores(streams.Out, s)
+	case outputMarkdown:
+		return render.Markdown{}.PrintExam(streams.Out, story.Score(s))
+	}
+	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)}.PrintExam(streams.Out, story.Score(s))
 }
 
 // codeOfScores is 1 where a name differs, else 3 where something could not be built.

@@ -15,6 +15,7 @@ import (
 	"linger/internal/render"
 	"linger/internal/snapshot"
 	"linger/internal/sockets"
+	"linger/internal/story"
 	"linger/internal/tcp"
 )
 
@@ -26,7 +27,12 @@ type filterOptions struct {
 }
 
 func (f *filterOptions) add(flags *pflag.FlagSet) {
-	flags.StringArrayVar(&f.netns, "netns", nil, "read this namespace: a `NAME` under /run/netns, a process id, a path, or all; repeatable (default all)")
+	flags.StringArrayVar(
+		&f.netns,
+		"netns",
+		nil,
+		"read this namespace: a `NAME` under /run/netns, a process id, a path, or all; repeatable (default all)",
+	)
 	flags.StringSliceVar(&f.states, "state", nil, "in this `STATE`, such as time-wait; repeatable")
 	flags.StringSliceVar(&f.local, "local", nil, "with this local `ADDRESS`, PREFIX, ADDRESS:PORT, [IPV6]:PORT or *:PORT; repeatable")
 	flags.StringSliceVar(&f.remote, "remote", nil, "with this remote `ADDRESS`, PREFIX, ADDRESS:PORT, [IPV6]:PORT or *:PORT; repeatable")
@@ -118,7 +124,17 @@ in no order.
 	flags.BoolVar(&o.list, "list", false, "show sockets one by one")
 	choose(c, &o.by, "by", "", "what a row gathers", string(sockets.ByGroup), string(sockets.ByDestination), string(sockets.ByService),
 		string(sockets.ByProcess), string(sockets.ByNamespace), string(sockets.ByState))
-	choose(c, &o.sort, "sort", "", "which rows come first", string(sockets.BySockets), string(sockets.ByTimeWait), string(sockets.ByBudget), string(sockets.ByCloses))
+	choose(
+		c,
+		&o.sort,
+		"sort",
+		"",
+		"which rows come first",
+		string(sockets.BySockets),
+		string(sockets.ByTimeWait),
+		string(sockets.ByBudget),
+		string(sockets.ByCloses),
+	)
 	flags.IntVar(&o.top, "top", 0, "show the first `N` rows; 0 shows all")
 	flags.DurationVar(&o.window, "window", time.Second, "`TIME` in which to see who makes connections; 0 takes one look")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputJSON, outputCSV)
@@ -171,7 +187,7 @@ func (o *socketsOptions) showTable(ctx context.Context, streams Streams, f filte
 	if err != nil {
 		return unknownNamespace(err)
 	}
-	told := render.Sockets{
+	told := &story.Groups{
 		Snapshot: read,
 		Table: sockets.NewTable(read, sockets.Query{
 			States: f.states, Local: f.local, Remote: f.remote, Ports: f.ports, Roles: roles,
@@ -181,16 +197,17 @@ func (o *socketsOptions) showTable(ctx context.Context, streams Streams, f filte
 	}
 	switch o.output {
 	case outputJSON:
-		err = told.JSON(streams.Out)
+		err = render.JSON{}.Sockets(streams.Out, told)
 	case outputCSV:
-		if err = told.CSV(streams.Out); err == nil {
+		if err = render.SocketsCSV(streams.Out, told); err == nil {
 			for _, note := range told.Table.Notes {
 				complain(streams.Err, errors.New(note))
 			}
 			complainOf(streams.Err, read.Gaps)
 		}
 	default:
-		err = told.Text(streams.Out, styleFor(terminalOf(streams.Out), streams.Getenv, colorNever, false))
+		style := styleFor(terminalOf(streams.Out), streams.Getenv, colorNever, false)
+		_, err = render.Table{Style: style}.Print(streams.Out, story.Sockets(told))
 	}
 	return quietly(err)
 }

@@ -16,6 +16,7 @@ import (
 	"linger/internal/plan"
 	"linger/internal/reap"
 	"linger/internal/render"
+	"linger/internal/story"
 )
 
 // list is several changes as JSON.
@@ -164,7 +165,7 @@ func (o *changeOptions) tellHistory(streams Streams, reports []deed.Report, reap
 		}
 	}
 	for _, r := range reaps {
-		fmt.Fprintln(&text, render.Clean(reaped(r)))
+		fmt.Fprintln(&text, story.Clean(reaped(r)))
 	}
 	_, err := streams.Out.Write(text.Bytes())
 	return quietly(err)

@@ -99,7 +99,8 @@ func canErase(t terminal, getenv func(string) string) bool {
 }
 
 // over leads back to the begin of what was drawn, and erases it: so many rows, or the
-// whole screen where they do not fit (ECMA-48: CUU, CUP, ED).
+// whole screen where they do not fit (ECMA-48: CR, CUU, CUP, ED). The cursor may stand
+// anywhere in its line: the terminal has shown what was typed meanwhile, such as ^C.
 func (t terminal) over(drawn int) string {
 	switch {
 	case drawn == 0:
@@ -107,7 +108,7 @@ func (t terminal) over(drawn int) string {
 	case t.rows > 0 && drawn >= t.rows:
 		return "\x1b[H\x1b[2J"
 	default:
-		return fmt.Sprintf("\x1b[%dA\x1b[J", drawn)
+		return fmt.Sprintf("\r\x1b[%dA\x1b[J", drawn)
 	}
 }
 

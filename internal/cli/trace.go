@@ -19,6 +19,7 @@ import (
 	"linger/internal/collect"
 	"linger/internal/render"
 	"linger/internal/snapshot"
+	"linger/internal/story"
 	"linger/internal/tcp"
 )
 
@@ -80,7 +81,17 @@ SIGINT ends it with the totals. docs/tracing.md says what each number means.`,
 	flags.StringArrayVar(&o.netns, "netns", nil, "only this namespace: a `NAME` under /run/netns, a process id, or a path; repeatable")
 	flags.DurationVar(&o.interval, "interval", time.Second, "`TIME` between two tables")
 	flags.DurationVar(&o.duration, "for", 0, "end after this `TIME`; 0 goes on until SIGINT")
-	choose(c, &o.by, "by", "", "what a row of the table is about", string(render.ByProcess), string(render.ByContainer), string(render.ByDestination), string(render.ByReason))
+	choose(
+		c,
+		&o.by,
+		"by",
+		"",
+		"what a row of the table is about",
+		string(story.ByProcess),
+		string(story.ByContainer),
+		string(story.ByDestination),
+		string(story.ByReason),
+	)
 	flags.BoolVar(&o.wide, "wide", false, "also how many bytes a connection has sent and received")
 	choose(c, &o.output, "output", "o", "form of the answer", outputText, outputLines)
 	choose(c, &o.color, "color", "", "when to colour text", colorAuto, colorAlways, colorNever)
@@ -90,7 +101,12 @@ SIGINT ends it with the totals. docs/tracing.md says what each number means.`,
 	flags.Uint16Var(&o.port, "port", 0, "with --events: with this `PORT` at either end")
 	flags.StringVar(&o.remote, "remote", "", "with --events: with this remote `ADDRESS` or prefix")
 	flags.DurationVar(&o.least, "longer-than", 0, "with --events: that lived at least this `TIME`")
-	flags.StringSliceVar(&o.endings, "ended-by", nil, "with --events: that ended by one of these `WORDS`: "+strings.Join(collect.EndingNames(), ", "))
+	flags.StringSliceVar(
+		&o.endings,
+		"ended-by",
+		nil,
+		"with --events: that ended by one of these `WORDS`: "+strings.Join(collect.EndingNames(), ", "),
+	)
 	return c
 }
 
@@ -167,21 +183,16 @@ type tracing struct {
 	trace   *collect.Trace
 }
 
-func (t *tracing) style() render.Style {
-	return styleFor(terminalOf(t.streams.Out), t.streams.Getenv, t.options.color, false)
-}
-
-func (t *tracing) printer(to io.Writer) render.TraceTable {
+// print writes a table of at most so many rows, 0 for all. It returns how many lines it wrote.
+func (t *tracing) print(to io.Writer, traced *snapshot.Traced, rows int, total bool) (lines int, err error) {
 	out := terminalOf(to)
-	table := render.TraceTable{Style: styleFor(out, t.streams.Getenv, t.options.color, false), By: render.TraceBy(t.options.by), Wide: t.options.wide}
+	table := render.Table{Style: styleFor(out, t.streams.Getenv, t.options.color, false)}
 	if out.is {
 		table.Cut = table.Style.Width
 	}
-	return table
+	form := story.TraceForm{By: story.TraceBy(t.options.by), Wide: t.options.wide, Rows: rows, Total: total}
+	return table.Print(to, story.Trace(traced, form))
 }
-
-// eraseUp moves up by lines and erases what is below (ECMA-48: CUU, ED).
-const eraseUp = "\x1b[%dA\x1b[J"
 
 // liveRows is how many rows a table that is drawn over has: with its other lines, and that of the
 // cursor, it must fit the screen, of which at least so many rows are taken for granted.
@@ -194,18 +205,24 @@ func liveRows(screen terminal) int {
 func (t *tracing) table(ctx context.Context) error {
 	screen := terminalOf(t.streams.Out)
 	live := canErase(screen, t.streams.Getenv)
-	printer := t.printer(t.streams.Out)
+	rows := 0
 	if live {
-		printer.Rows = liveRows(screen)
+		rows = liveRows(screen)
 	}
 	before := t.trace.Beginning()
 	tick := time.NewTicker(t.options.interval)
 	defer tick.Stop()
-	lines := 0
+	drawn := 0
+	over := func() string {
+		if !live {
+			return ""
+		}
+		return screen.over(drawn)
+	}
 	for {
 		select {
 		case <-ctx.Done():
-			return t.total(before, live && lines > 0, lines)
+			return t.total(before, over())
 		case <-tick.C:
 		}
 		now, err := t.trace.Read(ctx)
@@ -217,10 +234,8 @@ func (t *tracing) table(ctx context.Context) error {
 		if t.options.output == outputLines {
 			err = render.TraceLines{}.Interval(t.streams.Out, interval)
 		} else {
-			if live && lines > 0 {
-				fmt.Fprintf(t.streams.Out, eraseUp, lines)
-			}
-			lines, err = printer.Print(t.streams.Out, interval, false)
+			fmt.Fprint(t.streams.Out, over())
+			drawn, err = t.print(t.streams.Out, interval, rows, false)
 		}
 		if gone, err := left(err); gone || err != nil {
 			return err
@@ -236,9 +251,9 @@ func left(err error) (bool, error) {
 	return true, quietly(err)
 }
 
-// total writes the sums since the beginning; for programs the rows since the last interval come
+// total writes the sums since the beginning, over what was drawn; for programs the rows since the last interval come
 // first, so that all rows add up to it.
-func (t *tracing) total(before *snapshot.Traced, erase bool, lines int) error {
+func (t *tracing) total(before *snapshot.Traced, over string) error {
 	// The context has ended, and what is there must still be read.
 	all, err := t.trace.Read(context.Background())
 	if err != nil {
@@ -251,10 +266,8 @@ func (t *tracing) total(before *snapshot.Traced, erase bool, lines int) error {
 		}
 		return quietly(errors.Join(err, render.TraceLines{}.Total(t.streams.Out, all)))
 	}
-	if erase {
-		fmt.Fprintf(t.streams.Out, eraseUp, lines)
-	}
-	_, err = t.printer(t.streams.Out).Print(t.streams.Out, all, true)
+	fmt.Fprint(t.streams.Out, over)
+	_, err = t.print(t.streams.Out, all, 0, true)
 	return quietly(err)
 }
 
@@ -263,7 +276,7 @@ func (t *tracing) events(ctx context.Context) error {
 	if err := t.ends(ctx); err != nil {
 		return quietly(err)
 	}
-	return t.total(nil, false, 0)
+	return t.total(nil, "")
 }
 
 // ends writes a line for each connection that ends.
@@ -273,14 +286,14 @@ func (t *tracing) ends(ctx context.Context) error {
 	reading.Go(func() { t.keepReading(ctx) })
 	defer reading.Wait()
 	defer stop()
-	style := t.style()
+	text := render.Text{Style: styleFor(terminalOf(t.streams.Out), t.streams.Getenv, t.options.color, false)}
 	var failed error // the first failure to write
 	untold, err := t.trace.Events(ctx, func(e *snapshot.EndedConnection) {
 		var err error
 		if t.options.output == outputLines {
 			err = render.TraceLines{}.End(t.streams.Out, e)
 		} else {
-			_, err = io.WriteString(t.streams.Out, render.TraceEnd(style, e)+"\n")
+			err = text.Lines(t.streams.Out, []story.Text{story.TraceEnd(e)})
 		}
 		if err != nil && failed == nil {
 			failed = err
@@ -353,7 +366,7 @@ func (t *tracing) command(ctx context.Context, args []string) (int, error) {
 	if t.options.output == outputLines {
 		return code, quietly(errors.Join(render.TraceLines{}.Interval(t.streams.Out, all), render.TraceLines{}.Total(t.streams.Out, all)))
 	}
-	_, err = t.printer(t.streams.Err).Print(t.streams.Err, all, true)
+	_, err = t.print(t.streams.Err, all, 0, true)
 	return code, quietly(err)
 }
 

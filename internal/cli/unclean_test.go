@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -20,6 +21,7 @@ import (
 	"linger/internal/proof"
 	"linger/internal/render"
 	"linger/internal/setting"
+	"linger/internal/story"
 )
 
 // unclean is what nobody wants on a terminal: an escape sequence, a new line with
@@ -103,17 +105,15 @@ func TestAPlanIsMadeClean(t *testing.T) {
 	p := soiled[plan.Plan]()
 	for _, style := range []render.Style{{Width: 120, Verbose: true}, {Width: 120, ASCII: true}} {
 		var b bytes.Buffer
-		if err := render.Plan(&b, style, &p); err != nil {
+		if err := (render.Text{Style: style}).Print(&b, story.Plan(&p)); err != nil {
 			t.Fatal(err)
 		}
 		wantTold(t, "plan", b.String())
 	}
 
 	changes, experiments := proofsOf(&p)
-	proved := soiled[render.Proved]()
+	proved := soiled[proof.Proved]()
 	measured := &proved.Changes[0]
-	// The kernel, and what is measured, come from no file.
-	proved.Measured, measured.Proof.Quantities = render.Measured{}, []proof.Quantity{{Name: "ports"}}
 	measured.Proof.Base.Runs, measured.Proof.Variants[0].Runs = nil, nil
 	for i := range changes {
 		take(&changes[i], proof.Proof{Title: experiments[i].Title, Cannot: experiments[i].Cannot})
@@ -122,12 +122,14 @@ func TestAPlanIsMadeClean(t *testing.T) {
 	could.Cannot, could.Proof.Base.Cannot, could.Proof.Variants = "", "", slices.Clone(could.Proof.Variants)
 	could.Proof.Variants[0].Cannot, could.Proof.Variants[0].Verdict = "", proof.Harmful
 	proved.Changes = append(append(proved.Changes, changes...), could)
-	for name, printer := range map[string]render.ProvePrinter{
-		"prove": render.Text{Style: render.Style{Width: 120}}, "prove, ASCII": render.Text{Style: render.Style{Width: 120, ASCII: true}},
-		"prove, Markdown": render.Markdown{},
+	told := story.Prove(&proved)
+	for name, print := range map[string]func(io.Writer, *story.Report) error{
+		"prove":           render.Text{Style: render.Style{Width: 120}}.PrintReport,
+		"prove, ASCII":    render.Text{Style: render.Style{Width: 120, ASCII: true}}.PrintReport,
+		"prove, Markdown": render.Markdown{}.PrintReport,
 	} {
 		var b bytes.Buffer
-		if err := printer.PrintProved(&b, proved); err != nil {
+		if err := print(&b, told); err != nil {
 			t.Fatal(err)
 		}
 		wantTold(t, name, b.String())

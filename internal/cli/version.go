@@ -2,16 +2,15 @@ package cli
 
 import (
 	"encoding/json"
-	"fmt"
 	"runtime"
 	"runtime/debug"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"linger/internal/deed"
 	"linger/internal/plan"
 	"linger/internal/render"
+	"linger/internal/story"
 )
 
 // build is what this program is.
@@ -52,8 +51,7 @@ func newVersion(streams Streams) *cobra.Command {
 			if output == outputJSON {
 				return quietly(json.NewEncoder(streams.Out).Encode(b))
 			}
-			_, err := fmt.Fprintf(streams.Out, "linger %s, %s, %s\nJSON: %s\n", b.Version, b.Go, b.Platform, strings.Join(b.Schemas, ", "))
-			return quietly(err)
+			return quietly(render.Text{}.Lines(streams.Out, story.Version(b.Version, b.Go, b.Platform, b.Schemas)))
 		},
 	}
 	choose(c, &output, "output", "o", "form of the answer", outputText, outputJSON)

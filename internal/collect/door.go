@@ -39,8 +39,8 @@ type door struct {
 	labelPID int
 }
 
-// open opens a namespace that is new.
-func (s *Session) open(f netns.Found) (*door, error) {
+// openDoor opens a namespace that is new.
+func (s *Session) openDoor(f netns.Found) (*door, error) {
 	d := &door{own: f.Inode == s.ownInode}
 	var err error
 	if d.own {
@@ -51,7 +51,7 @@ func (s *Session) open(f netns.Found) (*door, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.opened++
+	s.openings++
 	return d, nil
 }
 
@@ -95,7 +95,7 @@ func (d *door) openFiles(proc string, now time.Time) {
 	d.cookie, err = d.handle.Cookie()
 	problem("the namespace's cookie", "kernel 5.14", err)
 	d.files = procnet.Open(proc)
-	d.settings, err = sysctl.Tree(proc).ReadAll(sysctl.PerNamespace)
+	d.settings, err = sysctl.Proc(proc).ReadAll(sysctl.PerNamespace)
 	problem("some sysctls", "a mounted and readable /proc/sys", err)
 	d.tracked, err = conntrack.Open(proc)
 	problem("connection tracking", "a mounted and readable /proc/sys", err)
@@ -104,8 +104,12 @@ func (d *door) openFiles(proc string, now time.Time) {
 // dump asks for sockets of the namespace, by a connection that stays open.
 func (d *door) dump(ctx context.Context, request sockdiag.Request, visit func(*tcp.Socket)) error {
 	if d.sockets == nil {
-		var err error
-		if d.sockets, err = sockdiag.Dial(d.handle.FD()); err != nil {
+		// To enter a namespace from within takes no rights, as Dial would want for a descriptor.
+		err := d.handle.Do(func() (err error) {
+			d.sockets, err = sockdiag.Dial(0)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}

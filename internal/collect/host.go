@@ -32,7 +32,7 @@ func (r *reading) readHost() {
 	}
 	// A key of the whole host is absent in every namespace but the first, so that
 	// this reads less where linger itself runs in another one.
-	settings, err := sysctl.Tree(r.roots.Proc).ReadAll(sysctl.HostWide)
+	settings, err := sysctl.Proc(r.roots.Proc).ReadAll(sysctl.HostWide)
 	if err != nil {
 		r.gap("", "some sysctls of the whole host", "a mounted and readable /proc/sys", err)
 	}

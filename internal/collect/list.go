@@ -44,7 +44,7 @@ func List(ctx context.Context, o ListOptions, visit func(*snapshot.Socket) error
 		return nil, err
 	}
 
-	l := list{reading: r, options: o, visit: visit}
+	l := listing{reading: r, options: o, visit: visit}
 	l.request = sockdiag.Request{
 		States: o.States,
 		Filter: sockdiag.Filter{Local: o.Local, Remote: o.Remote, Ports: o.Ports},
@@ -69,8 +69,8 @@ func List(ctx context.Context, o ListOptions, visit func(*snapshot.Socket) error
 	return r.snapshot.Gaps, nil
 }
 
-// list is one run of List.
-type list struct {
+// listing is one run of List.
+type listing struct {
 	reading *reading
 	options ListOptions
 	request sockdiag.Request
@@ -84,12 +84,12 @@ type list struct {
 
 // empty tells whether a namespace has nothing that is listed: to look for sockets in
 // the table that all namespaces share takes long beside a busy one.
-func (l *list) empty(ns *namespace) bool {
+func (l *listing) empty(ns *namespace) bool {
 	s := ns.facts.Sockstat
 	return s != nil && s.InUse4+s.InUse6+s.TimeWait == 0 && !slices.Contains(l.request.States, tcp.BoundInactive)
 }
 
-func (l *list) namespace(ctx context.Context, ns *namespace) error {
+func (l *listing) namespace(ctx context.Context, ns *namespace) error {
 	if l.empty(ns) || ctx.Err() != nil {
 		return nil
 	}
@@ -107,7 +107,7 @@ func (l *list) namespace(ctx context.Context, ns *namespace) error {
 // stoppedError is what visit returned.
 type stoppedError struct{ error }
 
-func (l *list) dump(ctx context.Context, ns *namespace) error {
+func (l *listing) dump(ctx context.Context, ns *namespace) error {
 	within, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	tell := func() {
@@ -129,14 +129,14 @@ func (l *list) dump(ctx context.Context, ns *namespace) error {
 	return cmp.Or(context.Cause(within), err)
 }
 
-func (l *list) wants(ns *namespace, s *tcp.Socket) bool {
+func (l *listing) wants(ns *namespace, s *tcp.Socket) bool {
 	return (s.State != tcp.FinWait2 && s.State != tcp.FinWait2TimeWait || slices.Contains(l.request.States, s.State)) &&
 		l.request.Filter.Chooses(s) &&
 		(len(l.options.Roles) == 0 || slices.Contains(l.options.Roles, l.role(ns, s)))
 }
 
 // role is told by listeners alone: to tell it by fan-out takes all connections.
-func (l *list) role(ns *namespace, s *tcp.Socket) tcp.Role {
+func (l *listing) role(ns *namespace, s *tcp.Socket) tcp.Role {
 	switch {
 	case s.State == tcp.Listen || s.State == tcp.Close || s.State == tcp.BoundInactive:
 		return ""
@@ -150,7 +150,7 @@ func (l *list) role(ns *namespace, s *tcp.Socket) tcp.Role {
 }
 
 // tell visits the sockets of the batch, with their owners.
-func (l *list) tell(ctx context.Context, ns *namespace) error {
+func (l *listing) tell(ctx context.Context, ns *namespace) error {
 	defer func() { l.batch = l.batch[:0] }()
 	inodes := map[uint64]struct{}{}
 	for _, s := range l.batch {

@@ -43,7 +43,7 @@ type Session struct {
 
 	ownInode, hostInode uint64 // hostInode is 0 if unknown
 	doors               []*door
-	opened              int
+	openings            int // of namespaces
 	// keepFiles is false where the files of all namespaces would come near to the limit of open
 	// files: then they are opened for each reading.
 	keepFiles bool
@@ -114,7 +114,7 @@ func (s *Session) letGo() {
 }
 
 // Opened is how many namespaces were opened since the session began.
-func (s *Session) Opened() int { return s.opened }
+func (s *Session) Opened() int { return s.openings }
 
 // find looks for the namespaces that there are now, opens those that are new and closes those
 // that are gone. It tells which names mean none, and fails where no namespace is left.
@@ -129,7 +129,7 @@ func (s *Session) find() (missing, err error) {
 	for _, f := range chosen {
 		d := known[f.Inode]
 		if d == nil {
-			switch d, err = s.open(f); {
+			switch d, err = s.openDoor(f); {
 			case errors.Is(err, fs.ErrNotExist): // gone again
 				problems = append(problems, err)
 				continue

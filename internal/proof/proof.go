@@ -71,6 +71,10 @@ type Arm struct {
 	Names []Name `json:"names,omitempty"`
 	// Note says what the numbers alone do not: the mechanism.
 	Note string `json:"note,omitempty"`
+	// Knob is what the arm sets: a sysctl without its directories, an option of a socket,
+	// a command; empty for what is no setting. OverIPv6: it is another arm again, over IPv6.
+	Knob     string `json:"-"`
+	OverIPv6 bool   `json:"-"`
 }
 
 // Bound holds a quantity's every value between two numbers, both included.

@@ -1,15 +1,18 @@
 package render
 
 import (
+	"bufio"
+	"io"
 	"strings"
 	"unicode/utf8"
+
+	"linger/internal/story"
 )
 
 // margin is the width of the column that holds WHO, WHY and the like.
 const margin = 8
 
 // block is text being laid out: labels in the margin, paragraphs beside them.
-// All that goes in is made clean here, so nothing reaches a terminal otherwise.
 type block struct {
 	style Style
 	lines []string
@@ -28,61 +31,61 @@ func (b *block) blank() {
 }
 
 // paragraph adds text beside the margin, with what leads it hanging.
-func (b *block) paragraph(lead string, t tone, text string) {
+func (b *block) paragraph(lead string, t story.Tone, text string) {
 	indent := margin + utf8.RuneCountInString(lead)
-	for i, line := range wrap(clean(text, b.style.ASCII), b.style.width()-indent) {
+	for i, line := range wrap(text, b.style.width()-indent) {
 		b.beside(lead, i == 0, t, line)
 	}
 }
 
 // verbatim adds lines that must stay as they are, to be copied.
-func (b *block) verbatim(lead string, t tone, text string) {
-	for i, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
-		line = strings.NewReplacer("\t", "    ", string(noBreak), " ").Replace(line)
-		b.beside(lead, i == 0, t, clean(line, b.style.ASCII))
+func (b *block) verbatim(lead string, c story.Command) {
+	for i, line := range c {
+		b.beside(lead, i == 0, story.ToCopy, b.style.show(line))
 	}
 }
 
 // beside adds one line right of the margin and of the lead, which only the first
 // line of a paragraph shows.
-func (b *block) beside(lead string, first bool, t tone, line string) {
+func (b *block) beside(lead string, first bool, t story.Tone, line string) {
 	if !first {
 		lead = strings.Repeat(" ", utf8.RuneCountInString(lead))
 	}
 	gap := strings.Repeat(" ", margin-len(b.label))
-	b.lines = append(b.lines, b.style.paint(strong, b.label)+gap+lead+b.style.paint(t, line))
+	b.lines = append(b.lines, b.style.paint(story.Strong, b.label)+gap+lead+b.style.paint(t, line))
 	b.label = ""
 }
 
 // headline adds a verdict: a mark, and text that hangs behind it.
-func (b *block) headline(m mark, text string) {
-	lead := m.String(b.style.ASCII) + "  "
+func (b *block) headline(m story.Mark, text story.Text) {
+	lead := b.style.mark(m) + "  "
 	indent := utf8.RuneCountInString(lead)
-	for i, line := range wrap(clean(text, b.style.ASCII), b.style.width()-indent) {
+	for i, line := range wrap(b.style.show(text), b.style.width()-indent) {
 		if i == 0 {
-			b.lines = append(b.lines, b.style.paint(m.tone, strings.TrimRight(lead, " "))+"  "+b.style.paint(strong, line))
+			b.lines = append(b.lines, b.style.paint(m.Tone, strings.TrimRight(lead, " "))+"  "+b.style.paint(story.Strong, line))
 			continue
 		}
-		b.lines = append(b.lines, strings.Repeat(" ", indent)+b.style.paint(strong, line))
+		b.lines = append(b.lines, strings.Repeat(" ", indent)+b.style.paint(story.Strong, line))
 	}
 }
 
 // full adds text over the whole width.
-func (b *block) full(t tone, text string) {
-	for _, line := range wrap(clean(text, b.style.ASCII), b.style.width()) {
+func (b *block) full(t story.Tone, text string) {
+	for _, line := range wrap(text, b.style.width()) {
 		b.lines = append(b.lines, b.style.paint(t, line))
 	}
 }
 
-func pad(text string, columns int) string {
-	return text + strings.Repeat(" ", max(0, columns-utf8.RuneCountInString(text)))
+// print writes the block's lines.
+func (b *block) print(w io.Writer) error {
+	out := bufio.NewWriter(w)
+	for _, line := range b.lines {
+		out.WriteString(line)
+		out.WriteByte('\n')
+	}
+	return out.Flush()
 }
 
-// Indented is text in lines that begin with so many spaces.
-func (s Style) Indented(indent int, text string) string {
-	var b strings.Builder
-	for _, line := range wrap(clean(text, s.ASCII), s.width()-indent) {
-		b.WriteString(strings.Repeat(" ", indent) + line + "\n")
-	}
-	return b.String()
+func pad(text string, columns int) string {
+	return text + strings.Repeat(" ", max(0, columns-utf8.RuneCountInString(text)))
 }

@@ -6,7 +6,12 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"linger/internal/story"
 )
+
+// clean is what a terminal shows of a text.
+func clean(text string, ascii bool) string { return Style{ASCII: ascii}.show(story.Clean(text)) }
 
 func TestCleanMakesEscapeSequencesVisible(t *testing.T) {
 	for _, c := range []struct{ name, text, want, ascii string }{
@@ -43,7 +48,7 @@ func FuzzClean(f *testing.F) {
 			t.Fatalf("clean(%q) is no UTF-8: %q", text, got)
 		}
 		for _, r := range got {
-			if unicode.IsControl(r) || ascii && r >= utf8.RuneSelf && r != noBreak {
+			if unicode.IsControl(r) || ascii && r >= utf8.RuneSelf && r != story.NoBreak {
 				t.Fatalf("clean(%q) = %q, which holds %U", text, got, r)
 			}
 		}
@@ -59,7 +64,7 @@ func FuzzWrap(f *testing.F) {
 	f.Add("[2001:db8::1]:443 → [2001:db8::2]:443", 5)
 	f.Fuzz(func(t *testing.T, text string, width int) {
 		lines := wrap(text, width)
-		got, want := strings.Fields(strings.Join(lines, " ")), strings.Fields(strings.ReplaceAll(text, string(noBreak), " "))
+		got, want := strings.Fields(strings.Join(lines, " ")), strings.Fields(strings.ReplaceAll(text, string(story.NoBreak), " "))
 		if !slices.Equal(got, want) {
 			t.Fatalf("wrap(%q, %d) changed the words: %q", text, width, lines)
 		}

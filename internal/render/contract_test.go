@@ -67,28 +67,13 @@ func TestUnknownIsNoZero(t *testing.T) {
 		Namespaces []map[string]any
 		Findings   []struct{ Netns map[string]any }
 	}
-	if err := json.Unmarshal([]byte(printed(t, JSON{}, d)), &told); err != nil {
+	if err := json.Unmarshal([]byte(jsonOf(t, d)), &told); err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range []any{told.Namespaces[0]["cookie"], told.Namespaces[0]["pid"], told.Namespaces[0]["path"], told.Findings[0].Netns["cookie"]} {
+	for _, v := range []any{told.Namespaces[0]["cookie"], told.Namespaces[0]["pid"], told.Namespaces[0]["path"],
+		told.Findings[0].Netns["cookie"]} {
 		if v != nil {
 			t.Errorf("unknown is %v, want null", v)
-		}
-	}
-}
-
-// TestSummaryDoesNotRepeatItsHeading: the place and the connections stand above it.
-func TestSummaryDoesNotRepeatItsHeading(t *testing.T) {
-	f := exhaustion()
-	for full, want := range map[string]string{
-		"10.0.0.5 → 10.0.0.9:5432: no port is left": "no port is left",
-		"the limit is 61 s, in host":                "the limit is 61 s",
-		"900 of 900 sockets in host":                "900 of 900 sockets",
-		"the limit is 61 s, in host and 2 others":   "the limit is 61 s, in host and 2 others",
-	} {
-		f.Summary = full
-		if got := summary(&f); got != want {
-			t.Errorf("%q is told as %q, want %q", full, got, want)
 		}
 	}
 }

@@ -5,8 +5,11 @@ import (
 
 	"linger/internal/capacity"
 	"linger/internal/diagnose"
+	"linger/internal/plan"
+	"linger/internal/proof"
 	"linger/internal/remedy"
 	"linger/internal/snapshot"
+	"linger/internal/story"
 )
 
 // Schema names the form of the JSON document (docs/diagnosis.schema.json).
@@ -18,7 +21,7 @@ const Schema = "linger.diagnosis/1"
 type JSON struct{}
 
 // Print writes the document.
-func (JSON) Print(w io.Writer, d *Document) error {
+func (JSON) Print(w io.Writer, d *story.Document) error {
 	s := newStream(w)
 	s.object(func() {
 		s.member("schema", Schema)
@@ -37,7 +40,7 @@ func (JSON) Print(w io.Writer, d *Document) error {
 		s.name("findings")
 		s.array(func() {
 			for _, f := range d.Diagnosis.Findings {
-				s.element(d.tell(f))
+				s.element(tell(d, f))
 			}
 		})
 		elements(s, "held", d.Diagnosis.Absent)
@@ -124,7 +127,7 @@ type netns struct {
 }
 
 // tell makes a finding and what is folded under it ready to be written.
-func (d *Document) tell(f diagnose.Finding) finding {
+func tell(d *story.Document, f diagnose.Finding) finding {
 	told := finding{Finding: f, Remedies: some(d.Remedies(f)), Related: make([]finding, len(f.Related))}
 	told.Netns = netns{f.Netns, orNull(f.Netns.Cookie), orNull(f.Netns.Inode)}
 	told.Owners = some(f.Owners)
@@ -133,7 +136,7 @@ func (d *Document) tell(f diagnose.Finding) finding {
 	told.Unsure = some(f.Unsure)
 	told.WillNotHelp = some(f.WillNotHelp)
 	for i, related := range f.Related {
-		told.Related[i] = d.tell(related)
+		told.Related[i] = tell(d, related)
 	}
 	return told
 }
@@ -155,3 +158,19 @@ func some[T any](items []T) []T {
 	}
 	return items
 }
+
+// Plan writes a plan for a person to read, and for linger apply (docs/plan.schema.json).
+func (JSON) Plan(w io.Writer, p *plan.Plan) error {
+	e := newEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(p)
+}
+
+// Lab writes one object (docs/lab.schema.json).
+func (JSON) Lab(w io.Writer, l *proof.Lab) error { return newEncoder(w).Encode(l) }
+
+// Scores writes one object (docs/score.schema.json).
+func (JSON) Scores(w io.Writer, s *proof.Scores) error { return newEncoder(w).Encode(s) }
+
+// Proved writes one object (docs/prove.schema.json).
+func (JSON) Proved(w io.Writer, p *proof.Proved) error { return newEncoder(w).Encode(p) }

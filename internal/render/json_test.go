@@ -15,6 +15,7 @@ import (
 
 	"linger/internal/diagnose"
 	"linger/internal/snapshot"
+	"linger/internal/story"
 	"linger/internal/tcp"
 )
 
@@ -33,12 +34,12 @@ func follows(t *testing.T, name, document string) error {
 }
 
 func TestJSONKeepsItsSchema(t *testing.T) {
-	empty := func() *Document { return NewDocument(&snapshot.Snapshot{}, diagnose.Diagnosis{}, 0) }
-	for name, document := range map[string]func() *Document{
+	empty := func() *story.Document { return story.NewDocument(&snapshot.Snapshot{}, diagnose.Diagnosis{}, 0) }
+	for name, document := range map[string]func() *story.Document{
 		"incident": incident, "incident-v6": incidentV6, "trouble": trouble, "calm": calm, "empty": empty, "judged": judged,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := follows(t, "diagnosis", printed(t, JSON{}, document())); err != nil {
+			if err := follows(t, "diagnosis", jsonOf(t, document())); err != nil {
 				t.Error(err)
 			}
 		})
@@ -46,9 +47,9 @@ func TestJSONKeepsItsSchema(t *testing.T) {
 }
 
 // judged is what the rules make of busyHost: real findings and remedies.
-func judged() *Document {
+func judged() *story.Document {
 	s := busyHost()
-	return NewDocument(s, diagnose.Judge(s, diagnose.DefaultThresholds()), time.Second)
+	return story.NewDocument(s, diagnose.Judge(s, diagnose.DefaultThresholds()), time.Second)
 }
 
 // TestSchemaRefuses: a schema that takes anything would prove nothing.
@@ -61,7 +62,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"an unknown member", `"elapsed_ms"`, `"elapsed"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			out := printed(t, JSON{}, incident())
+			out := jsonOf(t, incident())
 			spoilt := strings.Replace(out, c.old, c.new, 1)
 			if spoilt == out {
 				t.Fatalf("the document has no %s", c.old)
@@ -75,9 +76,10 @@ func TestSchemaRefuses(t *testing.T) {
 
 // TestNewDocumentHasNoNullArrays walks the JSON of a bare finding.
 func TestNewDocumentHasNoNullArrays(t *testing.T) {
-	d := NewDocument(busyHost(), diagnose.Diagnosis{Findings: []diagnose.Finding{{Related: []diagnose.Finding{{}}}}}, 0)
-	out := printed(t, JSON{}, d)
-	for _, name := range []string{"owners", "evidence", "ruled_out", "unsure", "remedies", "will_not_help", "related", "held", "unknown", "gaps", "clients"} {
+	d := story.NewDocument(busyHost(), diagnose.Diagnosis{Findings: []diagnose.Finding{{Related: []diagnose.Finding{{}}}}}, 0)
+	out := jsonOf(t, d)
+	for _, name := range []string{"owners", "evidence", "ruled_out", "unsure", "remedies", "will_not_help", "related", "held",
+		"unknown", "gaps", "clients"} {
 		if strings.Contains(out, `"`+name+`":null`) {
 			t.Errorf("%s is null", name)
 		}
@@ -95,7 +97,7 @@ func TestJSONIsWrittenInPieces(t *testing.T) {
 		g.Remote.Port = uint16(i + 1)
 		s.Namespaces[0].Groups[i] = g
 	}
-	d := &Document{Snapshot: s}
+	d := &story.Document{Snapshot: s}
 
 	peak := &peakWriter{}
 	if err := (JSON{}).Print(peak, d); err != nil {
@@ -181,10 +183,15 @@ func (w *full) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-func TestAFailureToWriteIsToldByBothPrinters(t *testing.T) {
-	for _, p := range []Printer{JSON{}, Text{Style: Style{Width: 80}}} {
-		if err := p.Print(&full{}, incident()); !errors.Is(err, errFull) {
-			t.Errorf("%T: got %v, want %v", p, err, errFull)
+func TestAFailureToWriteIsToldByEachPrinter(t *testing.T) {
+	d := incident()
+	for name, err := range map[string]error{
+		"JSON":     JSON{}.Print(&full{}, d),
+		"text":     Text{Style: Style{Width: 80}}.Print(&full{}, story.Diagnosis(d, false)),
+		"Markdown": Markdown{}.Print(&full{}, story.Diagnosis(d, true)),
+	} {
+		if !errors.Is(err, errFull) {
+			t.Errorf("%s: got %v, want %v", name, err, errFull)
 		}
 	}
 }
@@ -209,7 +216,7 @@ func TestBudgetStandsBesideItsGroup(t *testing.T) {
 	}
 	s := busyHost()
 	s.Namespaces[0].Groups = append(s.Namespaces[0].Groups, snapshot.Group{Role: tcp.Acceptor, Local: endpoint("*:8080")})
-	if err := json.Unmarshal([]byte(printed(t, JSON{}, &Document{Snapshot: s})), &got); err != nil {
+	if err := json.Unmarshal([]byte(jsonOf(t, &story.Document{Snapshot: s})), &got); err != nil {
 		t.Fatal(err)
 	}
 	groups := got.Namespaces[0].Groups

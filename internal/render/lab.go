@@ -5,136 +5,18 @@ import (
 	"io"
 	"math"
 	"strings"
-	"time"
 
-	"linger/internal/figure"
-	"linger/internal/proof"
+	"linger/internal/story"
 )
 
-// LabSchema names the form of the laboratory's JSON.
-const LabSchema = "linger.lab/1"
-
-// Measured says where and when a laboratory measured; it begins each of its documents.
-type Measured struct {
-	Schema    string    `json:"schema"`
-	TakenAt   time.Time `json:"taken_at"`
-	ElapsedMS int64     `json:"elapsed_ms"`
-	Kernel    string    `json:"kernel"`
-	CPUs      int       `json:"cpus"`
-}
-
-// Lab is what a run of the laboratory measured.
-type Lab struct {
-	Measured
-	Quick  bool          `json:"quick"`
-	Proofs []proof.Proof `json:"proofs"`
-}
-
-// LabPrinter writes what a laboratory measured, in one form.
-type LabPrinter interface {
-	PrintLab(w io.Writer, l Lab) error
-}
-
-// PrintLab writes one object, described by docs/lab.schema.json.
-func (JSON) PrintLab(w io.Writer, l Lab) error {
-	return newEncoder(w).Encode(l)
-}
-
-// labTally counts verdicts and what was not as expected.
-type labTally struct {
-	variants, unexpected, cannot int
-}
-
-func (l Lab) tally() (t labTally) {
-	for _, p := range l.Proofs {
-		if p.Cannot != "" {
-			t.cannot++
-			continue
-		}
-		for i, r := range p.All() {
-			if i > 0 {
-				t.variants++
-			}
-			if r.Cannot != "" {
-				t.cannot++
-			}
-			if len(r.Unexpected) > 0 {
-				t.unexpected++
-			}
-		}
-	}
-	return t
-}
-
-// headline says in one sentence how it came out.
-func (l Lab) headline() string {
-	t := l.tally()
-	text := fmt.Sprintf("%s and %s measured", figure.Of(len(l.Proofs), "experiment", "experiments"), figure.Of(t.variants, "variant", "variants"))
-	if t.unexpected == 0 {
-		text += ", all as expected"
-	} else {
-		text += fmt.Sprintf(", %d not as expected", t.unexpected)
-	}
-	if t.cannot > 0 {
-		text += fmt.Sprintf(", %d could not run", t.cannot)
-	}
-	return text
-}
-
-// where says on what it was measured.
-func (l Lab) where() string {
-	runs := 0
-	for _, p := range l.Proofs {
-		runs = max(runs, len(p.Base.Runs))
-	}
-	text := fmt.Sprintf("Linux %s · %s · %s of each arm · %s", l.Kernel, figure.Of(l.CPUs, "CPU", "CPUs"), figure.Of(runs, "run", "runs"), figure.Elapsed(time.Duration(l.ElapsedMS)*time.Millisecond))
-	if l.Quick {
-		text += " · quick"
-	}
-	return text
-}
-
-// markOfResult is that of its verdict, where there can be one.
-func markOfResult(r proof.Result) mark {
-	if r.Cannot != "" || r.Kind != "" && r.Verdict == "" {
-		return mark{icon: "?", asciiIcon: "?", word: "unknown", tone: toneWarning}
-	}
-	return verdictMark(r.Verdict)
-}
-
-// verdictMark is the sign and tone of a verdict.
-func verdictMark(v proof.Verdict) mark {
-	switch v {
-	case proof.Works:
-		return mark{icon: "✔", asciiIcon: "+", word: string(v), tone: toneOK}
-	case proof.Harmful:
-		return mark{icon: "✖", asciiIcon: "X", word: string(v), tone: toneCritical}
-	case proof.NoEffect:
-		return mark{icon: "○", asciiIcon: "o", word: string(v), tone: faint}
-	case proof.NotShown:
-		return mark{icon: "?", asciiIcon: "?", word: string(v), tone: toneWarning}
-	}
-	return mark{icon: "·", asciiIcon: ".", word: "base line", tone: strong}
-}
-
-// goal is the spread of what a proof is about, in one of its arms.
-func goal(p proof.Proof, r proof.Result) (proof.Interval, bool) {
-	if len(p.Quantities) == 0 {
-		return proof.Interval{}, false
-	}
-	return r.Spread(p.Quantities[0].Name)
-}
-
-// scale is the largest value of the goal in any arm.
-func scale(p proof.Proof) float64 {
-	most := 0.0
-	for _, r := range p.All() {
-		if g, ok := goal(p, r); ok {
-			most = max(most, g.High)
-		}
-	}
-	return most
-}
+// LabSchema names the form of the laboratory's JSON (docs/lab.schema.json), ProveSchema
+// that of what it measured of a plan (docs/prove.schema.json), ScoreSchema that of scores
+// (docs/score.schema.json).
+const (
+	LabSchema   = "linger.lab/1"
+	ProveSchema = "linger.prove/1"
+	ScoreSchema = "linger.score/1"
+)
 
 // labBar is how wide the largest bar is, in columns.
 const labBar = 20
@@ -154,95 +36,115 @@ func (s Style) bar(value, most float64) string {
 	return strings.Repeat(full, n) + strings.Repeat(empty, labBar-n)
 }
 
-// PrintLab writes each experiment with a bar for each of its arms.
-func (t Text) PrintLab(w io.Writer, l Lab) error {
-	var b strings.Builder
-	s := t.Style
-	verdict := markOK
-	if sums := l.tally(); sums.unexpected > 0 {
-		verdict = mark{icon: "✖", asciiIcon: "X", word: "UNEXPECTED", tone: toneCritical}
-	} else if sums.cannot > 0 {
-		verdict = mark{icon: "?", asciiIcon: "?", word: "INCOMPLETE", tone: toneWarning}
+// lines is text being written line by line.
+type lines struct {
+	style Style
+	strings.Builder
+}
+
+func (l *lines) line(text string) { l.WriteString(text + "\n") }
+
+// beneath writes text below another, as wide as the terminal is.
+func (l *lines) beneath(indent int, tone story.Tone, text string) {
+	for _, line := range wrap(text, l.style.width()-indent) {
+		l.line(strings.Repeat(" ", indent) + l.style.paint(tone, line))
 	}
-	fmt.Fprintf(&b, "%s  %s\n%s\n", s.paint(verdict.tone, verdict.String(s.ASCII)), l.headline(), l.where())
-	for _, p := range l.Proofs {
-		fmt.Fprintf(&b, "\n%s  %s\n%s\n", s.paint(strong, p.Experiment), p.Title, strings.Join(wrap(p.Question, s.width()), "\n"))
-		if p.Cannot != "" {
-			fmt.Fprintf(&b, "  cannot run here: %s\n", p.Cannot)
+}
+
+// verdict writes the first two lines.
+func (l *lines) verdict(v story.Headline, where story.Text) {
+	l.line(l.style.paint(v.Mark.Tone, l.style.mark(v.Mark)) + "  " + l.style.show(v.Text))
+	l.line(l.style.show(where))
+}
+
+// PrintReport writes each experiment, or each change of a plan, with a bar for each of its
+// arms.
+func (t Text) PrintReport(w io.Writer, r *story.Report) error {
+	l := &lines{style: t.Style}
+	show := t.Style.show
+	l.verdict(r.Verdict, r.Where)
+	for i := range r.Experiments {
+		e := &r.Experiments[i]
+		l.line("\n" + t.Style.paint(story.Strong, show(e.Name)) + "  " + show(e.Title))
+		l.beneath(0, story.Plain, show(e.Question))
+		if !e.Cannot.IsZero() {
+			l.line("  cannot run here: " + show(e.Cannot))
 			continue
 		}
-		for _, line := range wrap(p.Setup, s.width()-2) {
-			fmt.Fprintf(&b, "  %s\n", s.paint(faint, line))
-		}
-		t.arms(&b, p)
+		l.beneath(2, story.Faint, show(e.Setup))
+		t.arms(l, e)
 	}
-	_, err := io.WriteString(w, s.plain(b.String()))
+	for i := range r.Changes {
+		t.tried(l, &r.Changes[i])
+	}
+	_, err := io.WriteString(w, l.String())
 	return err
 }
 
-// arms writes each arm with its verdict and a bar.
-func (t Text) arms(b *strings.Builder, p proof.Proof) {
-	s := t.Style
-	q, most := p.Quantities[0], scale(p)
-	told := "  bars: " + q.Title
-	if q.Better != "" {
-		told += fmt.Sprintf(" (%s is better)", q.Better)
+// tried writes a change of a plan.
+func (t Text) tried(l *lines, c *story.Tried) {
+	show := t.Style.show
+	l.line("\n" + t.Style.paint(story.Strong, fmt.Sprintf("%d. %s%s%s", c.Number, show(c.Key), t.Style.ascii(" · "), show(c.Scope))))
+	l.line("  " + show(c.Old) + t.Style.ascii(" → ") + show(c.New))
+	for _, note := range c.Notes {
+		l.beneath(2, story.Faint, show(note))
 	}
-	fmt.Fprintf(b, "%s\n", s.paint(faint, told))
-	for _, r := range p.All() {
-		m := markOfResult(r)
-		fmt.Fprintf(b, "  %s", s.paint(m.tone, fmt.Sprintf("%-11s", m.String(s.ASCII))))
-		if r.Cannot != "" {
-			fmt.Fprintf(b, "  %s\n               cannot run here: %s\n", Clean(r.Title), Clean(r.Cannot))
+	if !c.Cannot.IsZero() {
+		l.beneath(2, story.Warning, show(c.Cannot))
+		return
+	}
+	l.line("  " + show(c.Experiment.Question))
+	l.beneath(2, story.Faint, show(c.Experiment.Setup))
+	t.arms(l, &c.Experiment)
+}
+
+// arms writes each arm with its verdict and a bar.
+func (t Text) arms(l *lines, e *story.Experiment) {
+	const indent = 15
+	s := t.Style
+	q := e.Measures[0]
+	told := "  bars: " + s.show(q.Title)
+	if !q.Better.IsZero() {
+		told += " (" + s.show(q.Better) + " is better)"
+	}
+	l.line(s.paint(story.Faint, told))
+	for i := range e.Arms {
+		a := &e.Arms[i]
+		l.WriteString("  " + s.paint(a.Mark.Tone, pad(s.mark(a.Mark), 11)))
+		if !a.Cannot.IsZero() {
+			l.line("  " + s.show(a.Title))
+			l.line(strings.Repeat(" ", indent) + "cannot run here: " + s.show(a.Cannot))
 			continue
 		}
-		if g, ok := goal(p, r); ok {
-			fmt.Fprintf(b, "  %s %s %s", s.bar(g.Median, most), g, q.Unit)
+		if a.Goal != nil {
+			l.WriteString("  " + s.bar(a.Goal.Median, a.Goal.Most) + " " + s.show(a.Goal.Text) + " " + s.show(q.Unit))
 		}
-		b.WriteByte('\n')
-		what := r.Title
-		if r.Kind != "" {
-			what += fmt.Sprintf(" (%s: %s)", r.Kind, r.How)
+		l.line("")
+		what := s.show(a.Title)
+		if a.Variant {
+			what += " (" + s.show(a.Kind) + ": " + s.show(a.How) + ")"
 		}
-		t.below(b, plain, what)
-		if len(r.Runs) > 0 {
-			for _, c := range r.Runs[0].Series {
-				fmt.Fprintf(b, "               %s %s\n", s.sparkline(resample(c, 40)), c.Name)
-			}
+		l.beneath(indent, story.Plain, what)
+		for _, c := range a.Curves {
+			l.line(strings.Repeat(" ", indent) + s.sparkline(resample(&c, 2*labBar)) + " " + s.show(c.Name))
 		}
-		if says := said(r); says != "" {
-			t.below(b, plain, "linger says: "+says)
+		if !a.Says.IsZero() {
+			l.beneath(indent, story.Plain, "linger says: "+s.show(a.Says))
 		}
-		if r.Verdict == proof.Harmful {
-			t.below(b, plain, r.Because)
+		if a.Harmful {
+			l.beneath(indent, story.Plain, s.show(a.Because))
 		}
-		if r.Note != "" {
-			t.below(b, faint, r.Note)
+		if !a.Note.IsZero() {
+			l.beneath(indent, story.Faint, s.show(a.Note))
 		}
-		for _, u := range r.Unexpected {
-			t.below(b, toneCritical, "NOT AS EXPECTED: "+u)
+		for _, u := range a.Unexpected {
+			l.beneath(indent, story.Critical, "NOT AS EXPECTED: "+s.show(u))
 		}
 	}
-}
-
-// below writes text under the bar of an arm, as wide as the terminal is.
-func (t Text) below(b *strings.Builder, tone tone, text string) {
-	const indent = 15
-	for _, line := range wrap(Clean(text), t.Style.width()-indent) {
-		fmt.Fprintf(b, "%*s%s\n", indent, "", t.Style.paint(tone, line))
-	}
-}
-
-// plain writes for a locale that is not UTF-8 what a terminal of it shows.
-func (s Style) plain(text string) string {
-	if !s.ASCII {
-		return text
-	}
-	return strings.NewReplacer("→", "->", "–", "-", "·", "-", "µ", "u").Replace(text)
 }
 
 // resample is a curve at n equal steps of its x, each the last value before it.
-func resample(c proof.Series, n int) []float64 {
+func resample(c *story.Curve, n int) []float64 {
 	if len(c.X) == 0 {
 		return nil
 	}
@@ -259,44 +161,69 @@ func resample(c proof.Series, n int) []float64 {
 	return out
 }
 
-// PrintLab writes a table for each experiment.
-func (Markdown) PrintLab(w io.Writer, l Lab) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# %s\n\n%s\n", l.headline(), escape(l.where()))
-	for _, p := range l.Proofs {
-		fmt.Fprintf(&b, "\n## %s: %s\n\n%s\n", p.Experiment, escape(p.Title), escape(p.Question))
-		if p.Cannot != "" {
-			fmt.Fprintf(&b, "\nCannot run here: %s\n", escape(p.Cannot))
+// PrintReport writes a table for each experiment, or one of all changes of a plan.
+func (Markdown) PrintReport(w io.Writer, r *story.Report) error {
+	m := newTicket(w)
+	m.line("# %s\n\n%s", r.Verdict.Text, escape(r.Where))
+	if r.Changes != nil {
+		m.tried(r.Changes)
+	}
+	for i := range r.Experiments {
+		m.experiment(&r.Experiments[i])
+	}
+	return m.out.Flush()
+}
+
+func (m *ticket) tried(changes []story.Tried) {
+	m.line("\n| verdict | where | key | old | new | measured |\n|---|---|---|---|---|---|")
+	for _, c := range changes {
+		m.line("| %s | %s | %s | %s | %s | %s |", word(c.Mark), escape(c.Scope), inCell(c.Key), inCell(c.Old), inCell(c.New), escape(c.Because))
+	}
+	for _, c := range changes {
+		if len(c.Notes) == 0 {
 			continue
 		}
-		fmt.Fprintf(&b, "\n%s\n\n| verdict | what | how |", escape(p.Setup))
-		for _, q := range p.Quantities {
-			fmt.Fprintf(&b, " %s (%s) |", escape(q.Title), escape(q.Unit))
+		notes := make([]string, len(c.Notes))
+		for i, note := range c.Notes {
+			notes[i] = escape(note)
 		}
-		b.WriteString("\n|---|---|---|" + strings.Repeat("---:|", len(p.Quantities)) + "\n")
-		for _, r := range p.All() {
-			fmt.Fprintf(&b, "| %s | %s | %s |", markOfResult(r).String(false), escape(r.Title), code(r.How))
-			for _, q := range p.Quantities {
-				value := "" // not measured
-				if i, ok := r.Spread(q.Name); ok {
-					value = i.String()
-				}
-				fmt.Fprintf(&b, " %s |", value)
-			}
-			b.WriteByte('\n')
+		m.line("\n%s: %s", code(story.Command{c.Key}), strings.Join(notes, "; "))
+	}
+}
+
+// word is a mark in a table.
+func word(m story.Mark) string { return string(m.Sign) + " " + escape(m.Word) }
+
+// inCell is a code span in a table.
+func inCell(t story.Text) string { return cell(code(story.Command{t})) }
+
+func (m *ticket) experiment(e *story.Experiment) {
+	m.line("\n## %s: %s\n\n%s", escape(e.Name), escape(e.Title), escape(e.Question))
+	if !e.Cannot.IsZero() {
+		m.line("\nCannot run here: %s", escape(e.Cannot))
+		return
+	}
+	head := "| verdict | what | how |"
+	for _, q := range e.Measures {
+		head += fmt.Sprintf(" %s (%s) |", escape(q.Title), escape(q.Unit))
+	}
+	m.line("\n%s\n\n%s\n|---|---|---|%s", escape(e.Setup), head, strings.Repeat("---:|", len(e.Measures)))
+	for _, a := range e.Arms {
+		row := fmt.Sprintf("| %s | %s | %s |", word(a.Mark), escape(a.Title), inCell(a.How))
+		for _, value := range a.Values {
+			row += fmt.Sprintf(" %s |", escape(value))
 		}
-		for _, r := range p.All() {
-			if says := said(r); says != "" {
-				fmt.Fprintf(&b, "\n%s: linger says: %s\n", escape(r.Title), escape(says))
-			}
-			for _, u := range r.Unexpected {
-				fmt.Fprintf(&b, "\n**Not as expected:** %s: %s\n", r.ID, escape(u))
-			}
-			if r.Cannot != "" {
-				fmt.Fprintf(&b, "\n**Could not run:** %s: %s\n", r.ID, escape(r.Cannot))
-			}
+		m.line("%s", row)
+	}
+	for _, a := range e.Arms {
+		if !a.Says.IsZero() {
+			m.line("\n%s: linger says: %s", escape(a.Title), escape(a.Says))
+		}
+		for _, u := range a.Unexpected {
+			m.line("\n**Not as expected:** %s: %s", escape(a.ID), escape(u))
+		}
+		if !a.Cannot.IsZero() {
+			m.line("\n**Could not run:** %s: %s", escape(a.ID), escape(a.Cannot))
 		}
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }

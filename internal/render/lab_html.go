@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"linger/internal/proof"
+	"linger/internal/story"
 )
 
 //go:embed lab.html
@@ -16,51 +17,34 @@ var labPage embed.FS
 // HTML writes one file that needs no other: no script, no link to the outside.
 type HTML struct{}
 
-// PrintLab writes the page.
-func (HTML) PrintLab(w io.Writer, l Lab) error {
+// PrintReport writes the page.
+func (HTML) PrintReport(w io.Writer, r *story.Report) error {
 	t, err := template.New("lab.html").Funcs(template.FuncMap{
-		"class":    func(v proof.Verdict) string { return strings.ReplaceAll(string(v), " ", "-") },
-		"icon":     func(v proof.Verdict) string { return verdictMark(v).icon },
-		"tiles":    tilesOf,
-		"knobs":    knobsOf,
-		"cures":    curesOf,
-		"answers":  answersOf,
-		"bars":     bars,
-		"plots":    plots,
-		"folklore": folkloreOf,
-		"ladders":  laddersOf,
-		"said":     said,
-		"spread": func(r proof.Result, q proof.Quantity) string {
-			if i, ok := r.Spread(q.Name); ok {
-				return i.String()
-			}
-			return "–"
-		},
+		"class": func(m story.Mark) string { return strings.ReplaceAll(m.Word.String(), " ", "-") },
+		"sign":  func(m story.Mark) string { return string(m.Sign) },
+		"bars":  barsOf,
+		"plots": plotsOf,
 	}).ParseFS(labPage, "lab.html")
 	if err != nil {
 		return err
 	}
-	return t.Execute(w, map[string]any{"Lab": l, "Headline": l.headline(), "Where": l.where(), "Day": l.TakenAt.UTC().Format("2 January 2006")})
+	return t.Execute(w, r)
 }
 
 // bar is one arm's goal in percent of the largest, beside that of the base line.
 type bar struct {
-	proof.Result
+	story.Arm
 	Width, Low, Span, Base float64
-	Value                  string
 }
 
-func bars(p proof.Proof) (all []bar) {
-	most := scale(p)
-	before, _ := goal(p, p.Base)
-	for _, r := range p.All() {
-		g, ok := goal(p, r)
-		if !ok {
+func barsOf(e story.Experiment) (all []bar) {
+	for _, a := range e.Arms {
+		if a.Goal == nil {
 			continue
 		}
-		b := bar{Result: r, Value: g.String()}
-		if most > 0 {
-			b.Width, b.Low, b.Span, b.Base = 100*g.Median/most, 100*g.Low/most, 100*(g.High-g.Low)/most, 100*before.Median/most
+		b := bar{Arm: a}
+		if g := a.Goal; g.Most > 0 {
+			b.Width, b.Low, b.Span, b.Base = 100*g.Median/g.Most, 100*g.Low/g.Most, 100*(g.High-g.Low)/g.Most, 100*g.Base/g.Most
 		}
 		all = append(all, b)
 	}
@@ -69,13 +53,13 @@ func bars(p proof.Proof) (all []bar) {
 
 // plot is a chart of the same curve in several arms.
 type plot struct {
-	Name, XUnit, YUnit string
+	Name, XUnit, YUnit story.Text
 	XMost, YMost       string
-	Lines              []line
+	Lines              []plotLine
 }
 
-type line struct {
-	Label  string
+type plotLine struct {
+	Label  story.Text
 	Points string
 	Hue    int
 	// Dash tells it from others without colour.
@@ -87,42 +71,36 @@ var dashes = []string{"none", "9 5", "3 4", "14 4 3 4"}
 // The inside of a plot, in its own units.
 const plotWidth, plotHeight = 640.0, 150.0
 
-func plots(p proof.Proof) (all []plot) {
-	byName := map[string]int{}
-	xMost, yMost := map[string]float64{}, map[string]float64{}
-	for _, pass := range []bool{true, false} {
-		for _, r := range p.All() {
-			if len(r.Runs) == 0 {
-				continue
-			}
-			for _, c := range r.Runs[0].Series {
-				if pass {
-					for i := range c.X {
-						xMost[c.Name], yMost[c.Name] = max(xMost[c.Name], c.X[i]), max(yMost[c.Name], c.Y[i])
-					}
-					continue
-				}
-				at, known := byName[c.Name]
-				if !known {
-					at = len(all)
-					byName[c.Name] = at
-					all = append(all, plot{Name: c.Name, XUnit: c.XUnit, YUnit: c.YUnit, XMost: proof.Number(xMost[c.Name]), YMost: proof.Number(yMost[c.Name])})
-				}
-				var points strings.Builder
-				for i := range c.X {
-					fmt.Fprintf(&points, "%.1f,%.1f ", plotWidth*c.X[i]/max(xMost[c.Name], 1e-9), plotHeight-plotHeight*c.Y[i]/max(yMost[c.Name], 1e-9))
-				}
-				n := len(all[at].Lines)
-				all[at].Lines = append(all[at].Lines, line{Label: r.Title, Points: points.String(), Hue: (210 + 67*n) % 360, Dash: dashes[n%len(dashes)]})
+func plotsOf(e story.Experiment) (all []plot) {
+	byName := map[story.Text]int{}
+	xMost, yMost := map[story.Text]float64{}, map[story.Text]float64{}
+	for _, a := range e.Arms {
+		for _, c := range a.Curves {
+			for i := range c.X {
+				xMost[c.Name], yMost[c.Name] = max(xMost[c.Name], c.X[i]), max(yMost[c.Name], c.Y[i])
 			}
 		}
 	}
-	return all
-}
-
-func laddersOf(r proof.Result) []proof.Ladder {
-	if len(r.Runs) == 0 {
-		return nil
+	for _, a := range e.Arms {
+		for _, c := range a.Curves {
+			at, known := byName[c.Name]
+			if !known {
+				at = len(all)
+				byName[c.Name] = at
+				all = append(all, plot{
+					Name: c.Name, XUnit: c.XUnit, YUnit: c.YUnit, XMost: proof.Number(xMost[c.Name]), YMost: proof.Number(yMost[c.Name]),
+				})
+			}
+			var points strings.Builder
+			for i := range c.X {
+				x, y := c.X[i]/max(xMost[c.Name], 1e-9), c.Y[i]/max(yMost[c.Name], 1e-9)
+				fmt.Fprintf(&points, "%.1f,%.1f ", plotWidth*x, plotHeight-plotHeight*y)
+			}
+			n := len(all[at].Lines)
+			all[at].Lines = append(all[at].Lines, plotLine{
+				Label: a.Title, Points: points.String(), Hue: (210 + 67*n) % 360, Dash: dashes[n%len(dashes)],
+			})
+		}
 	}
-	return r.Runs[0].Ladders
+	return all
 }

@@ -1,19 +1,20 @@
 package render
 
 import (
-	"bytes"
 	"encoding/json"
+	"io"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"linger/internal/proof"
+	"linger/internal/story"
 )
 
 // aRun is a run with everything that can be in one: a variant that works, one that
 // harms, one that could not run, a curve, a ladder, names that try to be markup.
-func aRun() Lab {
+func aRun() *proof.Lab {
 	arm := func(id string, kind proof.Kind, values ...float64) proof.Result {
 		r := proof.Result{Arm: proof.Arm{ID: id, Title: "<b>" + id + "</b>", Kind: kind, How: "a=`1`"}, Runs: []proof.Run{}}
 		for _, v := range values {
@@ -34,31 +35,50 @@ func aRun() Lab {
 		{Label: "FIN", FromLeft: true}, {Seconds: 0.2, Label: "ACK", Lost: true, Note: "dropped"},
 	}}}
 	p := proof.Proof{
-		Experiment: "fin-timeout", Problem: "fin-timeout", Title: "A title", Question: "A question?",
-		Quantities: []proof.Quantity{{Name: "left", Title: "what is left", Unit: "sockets", Better: proof.Less, Margin: proof.Margin{Absolute: 2}}},
-		Base:       arm("base", "", 100, 101, 99), Variants: []proof.Result{arm("pool", proof.Remedy, 0), arm("lower", proof.Folklore, 180), absent, wrong, drawn},
+		Experiment: "fin-timeout",
+		Problem:    "fin-timeout",
+		Title:      "A title",
+		Question:   "A question?",
+		Quantities: []proof.Quantity{
+			{Name: "left", Title: "what is left", Unit: "sockets", Better: proof.Less, Margin: proof.Margin{Absolute: 2}},
+		},
+		Base: arm(
+			"base",
+			"",
+			100,
+			101,
+			99,
+		),
+		Variants: []proof.Result{arm("pool", proof.Remedy, 0), arm("lower", proof.Folklore, 180), absent, wrong, drawn},
 	}
 	p.Judge()
-	none := proof.Proof{Experiment: "tw-recycle", Cannot: "not on this kernel", Quantities: []proof.Quantity{}, Variants: []proof.Result{}, Base: proof.Result{Runs: []proof.Run{}, Spreads: []proof.Spread{}, Unexpected: []string{}}}
-	return Lab{Measured: measuredAs(LabSchema), Proofs: []proof.Proof{p, none}}
+	none := proof.Proof{
+		Experiment: "tw-recycle",
+		Cannot:     "not on this kernel",
+		Quantities: []proof.Quantity{},
+		Variants:   []proof.Result{},
+		Base:       proof.Result{Runs: []proof.Run{}, Spreads: []proof.Spread{}, Unexpected: []string{}},
+	}
+	return &proof.Lab{Measured: measuredAs(LabSchema), Proofs: []proof.Proof{p, none}}
 }
 
 // measuredAs begins the documents of these tests.
-func measuredAs(schema string) Measured {
-	return Measured{schema, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), 61_000, "6.18", 2}
+func measuredAs(schema string) proof.Measured {
+	return proof.Measured{Schema: schema, TakenAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), ElapsedMS: 61_000, Kernel: "6.18", CPUs: 2}
 }
 
-func printedLab(t *testing.T, p LabPrinter) string {
+// reporter lays out what a laboratory measured.
+type reporter interface {
+	PrintReport(w io.Writer, r *story.Report) error
+}
+
+func reported(t *testing.T, p reporter, r *story.Report) string {
 	t.Helper()
-	var b bytes.Buffer
-	if err := p.PrintLab(&b, aRun()); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
+	return written(t, func(w io.Writer) error { return p.PrintReport(w, r) })
 }
 
 func TestLabJSONFollowsItsSchema(t *testing.T) {
-	text := printedLab(t, JSON{})
+	text := written(t, func(w io.Writer) error { return JSON{}.Lab(w, aRun()) })
 	if err := follows(t, "lab", text); err != nil {
 		t.Errorf("%v\n%s", err, text)
 	}
@@ -75,11 +95,12 @@ func TestLabJSONFollowsItsSchema(t *testing.T) {
 // The page is whole: nothing is fetched, nothing of what was measured is markup, and
 // every verdict is there as a word.
 func TestLabPageStandsAlone(t *testing.T) {
-	page := printedLab(t, HTML{})
+	page := reported(t, HTML{}, story.Lab(aRun()))
 	if found := regexp.MustCompile(`(?i)(src=|href="[^#]|url\(|@import|<script|https?:)`).FindString(page); found != "" {
 		t.Errorf("the page reaches for %q", found)
 	}
-	for _, want := range []string{"works", "harmful", "no effect", "base line", "Not as expected", "no such key", "not on this kernel", "<polyline", "the last ACK", "&lt;b&gt;pool&lt;/b&gt;", "linger says"} {
+	for _, want := range []string{"works", "harmful", "no effect", "base line", "Not as expected", "no such key",
+		"not on this kernel", "<polyline", "the last ACK", "&lt;b&gt;pool&lt;/b&gt;", "linger says"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
 		}
@@ -90,9 +111,11 @@ func TestLabPageStandsAlone(t *testing.T) {
 }
 
 func TestLabTextAndMarkdown(t *testing.T) {
-	for name, p := range map[string]LabPrinter{"text": Text{Style: Style{Width: 80}}, "ASCII": Text{Style: Style{Width: 80, ASCII: true}}, "Markdown": Markdown{}} {
-		text := printedLab(t, p)
-		for _, want := range []string{"works", "harmful", "no effect", "base line", "no such key", "not on this kernel", "2 experiments and 5 variants measured, 1 not as expected, 2 could not run"} {
+	for name, p := range map[string]reporter{"text": Text{Style: Style{Width: 80}},
+		"ASCII": Text{Style: Style{Width: 80, ASCII: true}}, "Markdown": Markdown{}} {
+		text := reported(t, p, story.Lab(aRun()))
+		for _, want := range []string{"works", "harmful", "no effect", "base line", "no such key", "not on this kernel",
+			"2 experiments and 5 variants measured, 1 not as expected, 2 could not run"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s lacks %q:\n%s", name, want, text)
 			}

@@ -4,170 +4,181 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
-	"linger/internal/diagnose"
 	"linger/internal/figure"
-	"linger/internal/remedy"
-	"linger/internal/snapshot"
+	"linger/internal/story"
 )
 
-// Markdown writes the document for a ticket: GitHub's Markdown, with everything that
-// -v tells.
+// Markdown lays a story out for a ticket: GitHub's Markdown, with everything that a page
+// tells.
 type Markdown struct{}
 
-// Print writes the document.
-func (Markdown) Print(w io.Writer, d *Document) error {
-	m := &markdown{out: bufio.NewWriter(w)}
-	m.line("# linger: %s", escape(verdictOf(d)))
-	states := d.states()
-	m.line("\n%s, kernel %s, %s: %s, %s, %s in TIME_WAIT.", escape(d.Snapshot.Host.Name), escape(d.Snapshot.Host.Kernel),
-		d.Snapshot.TakenAt.UTC().Format("2006-01-02 15:04:05 UTC"), figure.Of(len(d.Snapshot.Namespaces), "namespace", "namespaces"),
-		figure.Of(states.Total(), "socket", "sockets"), figure.Count(states.TimeWaitSockets()))
-	for i := range d.Diagnosis.Findings {
-		m.finding(d, &d.Diagnosis.Findings[i], "##")
+// Print writes the story.
+func (Markdown) Print(w io.Writer, s *story.Story) error {
+	m := newTicket(w)
+	m.line("# linger: %s", escape(s.Title))
+	counts := make([]string, len(s.Head.Counts))
+	for i, count := range s.Head.Counts {
+		counts[i] = count.String()
 	}
-	bullets(m, "What was looked for and is absent", d.Diagnosis.Absent, func(h diagnose.Absent) string {
-		return "**" + escape(string(h.Problem)) + "**: " + escape(h.Because)
-	})
-	bullets(m, "What cannot be told", d.Diagnosis.Unknown, func(u diagnose.Unknown) string {
-		where := ""
-		if u.Netns != "" {
-			where = " in " + u.Netns
+	m.line("\n%s, kernel %s, %s: %s.", escape(s.Head.Host), escape(s.Head.Kernel),
+		s.Head.At.UTC().Format("2006-01-02 15:04:05 UTC"), strings.Join(counts, ", "))
+	for _, parts := range [][]story.Part{s.Parts.Parts, s.Notes.Parts} {
+		for i := range parts {
+			m.part(&parts[i], "##")
 		}
-		return "**" + escape(string(u.Problem)) + "**" + escape(where+": needs "+u.Needs)
-	})
-	bullets(m, "What could not be read", d.Snapshot.Gaps, func(g snapshot.Gap) string {
-		where := ""
-		if g.Netns != "" {
-			where = " of " + g.Netns
+	}
+	for i := range s.Sections {
+		if items := m.told(&s.Sections[i]); len(items) > 0 {
+			m.line("\n## %s\n", s.Sections[i].Label.Long)
+			m.list(items)
 		}
-		return escape(g.What + where + ": " + firstOf(g.Cause) + "; needs " + g.Needs)
-	})
+	}
 	return m.out.Flush()
 }
 
-// verdictOf is the worst that was found, in a few words.
-func verdictOf(d *Document) string {
-	if !slices.ContainsFunc(d.Snapshot.Namespaces, func(ns snapshot.Namespace) bool { return ns.SocketsRead }) {
-		return "no socket could be read"
-	}
-	if len(d.Diagnosis.Findings) == 0 || d.Diagnosis.Findings[0].Severity == diagnose.Info {
-		return "nothing is wrong with the TIME_WAIT state" + d.place()
-	}
-	f := d.Diagnosis.Findings[0]
-	return string(f.Severity) + ", " + string(f.Problem)
+// ticket keeps the first error in its writer, which Flush returns.
+type ticket struct {
+	out  *bufio.Writer
+	much ranks
 }
 
-// markdown keeps the first error in its writer, which Flush returns.
-type markdown struct{ out *bufio.Writer }
-
-func (m *markdown) line(format string, args ...any) { fmt.Fprintf(m.out, format+"\n", args...) }
-
-func bullets[T any](m *markdown, title string, items []T, text func(T) string) {
-	if len(items) == 0 {
-		return
-	}
-	m.line("\n## %s\n", title)
-	for _, item := range items {
-		m.line("- %s", text(item))
-	}
+func newTicket(w io.Writer) *ticket {
+	return &ticket{out: bufio.NewWriter(w), much: upTo(story.Whole)}
 }
 
-func (m *markdown) finding(d *Document, f *diagnose.Finding, level string) {
-	m.line("\n%s %s: %s\n", level, strings.ToUpper(string(f.Severity)), escape(heading(f)))
-	m.line("**%s**\n", escape(summary(f)))
-	m.line("%s", escape(f.Why))
-	who := make([]string, 0, len(f.Owners)+1)
-	for _, o := range f.Owners {
-		who = append(who, owner(o)+": "+because(o, true))
-	}
-	if f.Peer != nil {
-		who = append(who, "other end: "+otherEnd(f.Peer))
-	}
-	m.part("Who", who)
-	if len(f.Evidence) > 0 {
-		m.line("\n| number | value | limit | check by hand |\n|---|---|---|---|")
-		for _, e := range f.Evidence {
-			most := ""
-			if e.Limit != nil {
-				most = figure.Count(*e.Limit)
-			}
-			// A pipe would end the cell, in a code span as well.
-			m.line("| %s | %s %s | %s | %s |", escape(e.Name), figure.Count(e.Value), escape(e.Unit), most, strings.ReplaceAll(code(e.Check), "|", `\|`))
+func (m *ticket) line(format string, args ...any) { fmt.Fprintf(m.out, format+"\n", args...) }
+
+// told are the items of a section that a page tells; what stands above a part is told
+// again, for a reader may begin anywhere.
+func (m *ticket) told(s *story.Section) []story.Item {
+	var items []story.Item
+	for _, it := range s.Items {
+		it.Again = false
+		if m.much.tells(&it) {
+			items = append(items, it)
 		}
 	}
-	var not []string
-	for _, r := range f.RuledOut {
-		not = append(not, r.Suspect+": "+r.Because)
-	}
-	m.part("It is not", not)
-	m.remedies(d.Remedies(*f))
-	var folklore []string
-	for _, w := range f.WillNotHelp {
-		folklore = append(folklore, w.Advice+": "+w.Why)
-	}
-	m.part("What will not help", folklore)
-	m.part("Unsure", f.Unsure)
-	for i := range f.Related {
-		m.finding(d, &f.Related[i], level+"#")
-	}
+	return items
 }
 
-func (m *markdown) part(title string, lines []string) {
-	if len(lines) == 0 {
-		return
-	}
-	m.line("\n%s:\n", title)
-	for _, line := range lines {
-		m.line("- %s", escape(line))
-	}
-}
-
-func (m *markdown) remedies(all []remedy.Remedy) {
-	if len(all) == 0 {
-		return
-	}
-	m.line("\nWhat helps, in this order:")
-	for i, r := range all {
-		lead := fmt.Sprintf("%d. ", i+1)
-		indent := strings.Repeat(" ", len(lead))
-		m.line("\n%s**%s**", lead, escape(r.Title))
-		if r.Change != "" {
-			m.line("%s%s", indent, escape(r.Change))
+// part tells a part: its reason first, which needs no title.
+func (m *ticket) part(p *story.Part, level string) {
+	m.line("\n%s %s: %s\n", level, escape(p.Mark.Word), escape(p.Title))
+	m.line("**%s**\n", escape(p.Lead))
+	var reason []string
+	for i := range p.Sections {
+		if p.Sections[i].Label.Long != "" {
+			continue
 		}
-		for _, e := range r.Examples {
-			m.line("\n%s%s: %s", indent, escape(e.Program), code(e.Line))
-		}
-		if r.Now != "" {
-			m.line("\n%sNow: %s", indent, code(r.Now))
-		}
-		if r.Persist != nil {
-			m.line("\n%sFor ever, in %s: %s", indent, escape(r.Persist.File), code(r.Persist.Line))
-			if r.Persist.Note != "" {
-				m.line("%s(%s)", indent, escape(r.Persist.Note))
+		for _, it := range m.told(&p.Sections[i]) {
+			if !it.Text.IsZero() {
+				reason = append(reason, escape(fullOf(&it)))
 			}
 		}
-		m.line("\n%s%s", indent, escape(price(r)))
+	}
+	m.line("%s", strings.Join(reason, " "))
+	for i := range p.Sections {
+		m.section(&p.Sections[i])
+	}
+	for i := range p.Related {
+		m.part(&p.Related[i], level+"#")
 	}
 }
 
-// price is what a remedy frees, what it risks, and when to leave it.
-func price(r remedy.Remedy) string {
-	var said []string
-	for _, part := range []struct{ lead, text string }{{"Frees ", r.Frees}, {"Risk: ", r.Risk}, {"Not when ", r.NotWhen}} {
-		if part.text != "" {
-			said = append(said, stop(part.lead+part.text))
+func (m *ticket) section(s *story.Section) {
+	items := m.told(s)
+	switch {
+	case len(items) == 0:
+	case items[0].Way != nil:
+		m.line("\n%s:", s.Label.Long)
+		for i := range items {
+			m.way(items[i].Way)
+		}
+	case s.Label.Long == "":
+		m.numbers(items)
+	default:
+		m.line("\n%s:\n", s.Label.Long)
+		m.list(items)
+	}
+}
+
+// fullOf is the whole of an item's text.
+func fullOf(it *story.Item) story.Text {
+	if it.Full.IsZero() {
+		return it.Text
+	}
+	return it.Full
+}
+
+func (m *ticket) list(items []story.Item) {
+	for i := range items {
+		it := &items[i]
+		if it.Name.IsZero() {
+			m.line("- %s", escape(fullOf(it)))
+		} else {
+			m.line("- **%s**%s: %s", escape(it.Name), escape(it.Where), escape(fullOf(it)))
 		}
 	}
-	return strings.Join(said, " ")
+}
+
+// numbers are the items that have one.
+func (m *ticket) numbers(items []story.Item) {
+	begun := false
+	for i := range items {
+		q := items[i].Quantity
+		if q == nil {
+			continue
+		}
+		if !begun {
+			m.line("\n| number | value | limit | check by hand |\n|---|---|---|---|")
+			begun = true
+		}
+		most := ""
+		if q.Limit != nil {
+			most = figure.Count(*q.Limit)
+		}
+		m.line("| %s | %s %s | %s | %s |", escape(items[i].Name), figure.Count(q.Value), escape(q.Unit), most, cell(code(q.Check)))
+	}
+}
+
+// cell is Markdown that stands in a table, where a pipe would end the cell, in a code span
+// as well.
+func cell(markdown string) string { return strings.ReplaceAll(markdown, "|", `\|`) }
+
+func (m *ticket) way(w *story.Way) {
+	lead := fmt.Sprintf("%d. ", w.Number)
+	indent := strings.Repeat(" ", len(lead))
+	m.line("\n%s**%s**", lead, escape(w.Title))
+	if !w.ChangeInFull.IsZero() {
+		m.line("%s%s", indent, escape(w.ChangeInFull))
+	}
+	for _, e := range w.Examples {
+		m.line("\n%s%s: %s", indent, escape(e.Program), code(e.Line))
+	}
+	if len(w.Now) > 0 {
+		m.line("\n%sNow: %s", indent, code(w.Now))
+	}
+	if w.Keep != nil {
+		m.line("\n%sFor ever, in %s: %s", indent, escape(w.Keep.File), code(w.Keep.Line))
+		if !w.Keep.Note.IsZero() {
+			m.line("%s(%s)", indent, escape(w.Keep.Note))
+		}
+	}
+	var price []string
+	for _, p := range w.Price {
+		if !p.Sentence.IsZero() {
+			price = append(price, escape(p.Sentence))
+		}
+	}
+	m.line("\n%s%s", indent, strings.Join(price, " "))
 }
 
 // escape makes one line of plain text of what a process or a file may have named:
 // nothing of it is read as Markdown or HTML (CommonMark 2.4).
-func escape(text string) string {
-	text = strings.ReplaceAll(clean(text, false), string(noBreak), " ")
+func escape(t story.Text) string {
+	text := strings.ReplaceAll(t.String(), string(story.NoBreak), " ")
 	var b strings.Builder
 	start := true // of the text: a number or a dash there would begin a list
 	for _, r := range text {
@@ -191,8 +202,12 @@ func escape(text string) string {
 }
 
 // code is a code span of one line, fenced by more backquotes than it holds.
-func code(text string) string {
-	text = clean(text, false)
+func code(c story.Command) string {
+	lines := make([]string, len(c))
+	for i, line := range c {
+		lines[i] = line.String()
+	}
+	text := strings.Join(lines, " ")
 	if strings.TrimSpace(text) == "" {
 		return ""
 	}

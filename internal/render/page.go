@@ -11,6 +11,8 @@ import (
 	"github.com/yuin/goldmark/extension"
 	tableast "github.com/yuin/goldmark/extension/ast"
 	source "github.com/yuin/goldmark/text"
+
+	"linger/internal/story"
 )
 
 // readable is the width of a line of prose beyond which it is hard to read.
@@ -52,7 +54,7 @@ func (p *sheet) block(n ast.Node, indent int) {
 			title = strings.ToUpper(title)
 		}
 		for _, line := range wrap(title, p.width) {
-			p.out.WriteString(p.style.paint(strong, line) + "\n")
+			p.out.WriteString(p.style.paint(story.Strong, line) + "\n")
 		}
 	case *ast.CodeBlock:
 		p.code(n.Lines(), indent)
@@ -85,7 +87,7 @@ func (p *sheet) code(lines *source.Segments, indent int) {
 	for i := range lines.Len() {
 		line := lines.At(i)
 		code := strings.TrimRight(string(line.Value(p.source)), "\n")
-		p.out.WriteString(strings.Repeat(" ", indent+4) + p.style.paint(command, clean(code, p.style.ASCII)) + "\n")
+		p.out.WriteString(strings.Repeat(" ", indent+4) + p.style.paint(story.ToCopy, p.style.show(story.Clean(code))) + "\n")
 	}
 }
 
@@ -137,7 +139,7 @@ func (p *sheet) table(table *tableast.Table, indent int) {
 				lead = strings.Repeat(" ", utf8.RuneCountInString(lead))
 			}
 			if at == 0 {
-				p.out.WriteString(p.style.paint(strong, strings.TrimRight(lead+line, " ")) + "\n")
+				p.out.WriteString(p.style.paint(story.Strong, strings.TrimRight(lead+line, " ")) + "\n")
 			} else {
 				p.out.WriteString(strings.TrimRight(lead+line, " ") + "\n")
 			}
@@ -151,12 +153,12 @@ func (p *sheet) inline(parent ast.Node) string {
 	for n := parent.FirstChild(); n != nil; n = n.NextSibling() {
 		switch n := n.(type) {
 		case *ast.Text:
-			b.WriteString(clean(string(n.Segment.Value(p.source)), p.style.ASCII))
+			b.WriteString(p.style.show(story.Clean(string(n.Segment.Value(p.source)))))
 			if n.SoftLineBreak() || n.HardLineBreak() {
 				b.WriteByte(' ')
 			}
 		case *ast.String:
-			b.WriteString(clean(string(n.Value), p.style.ASCII))
+			b.WriteString(p.style.show(story.Clean(string(n.Value))))
 		case *ast.CodeSpan:
 			b.WriteString("`" + p.inline(n) + "`")
 		default:

@@ -62,7 +62,11 @@ func TestPagesFit(t *testing.T) {
 	for _, topic := range topics {
 		for line := range strings.Lines(drawn(t, topic.Text, render.Style{Width: 80})) {
 			line = strings.TrimRight(line, "\n")
-			if code := strings.HasPrefix(line, "    "); utf8.RuneCountInString(line) > 80 && !code && len(strings.Fields(line)) > 1 && !strings.Contains(line, "`") {
+			if code := strings.HasPrefix(
+				line,
+				"    ",
+			); utf8.RuneCountInString(line) > 80 && !code && len(strings.Fields(line)) > 1 &&
+				!strings.Contains(line, "`") {
 				t.Errorf("%s: %d columns: %s", topic.Name, utf8.RuneCountInString(line), line)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"linger/internal/figure"
+	"linger/internal/story"
 )
 
 // ReapSchema names the form of what linger reap writes (docs/reap.schema.json).
@@ -60,15 +61,16 @@ const reapGroupsTold = 8
 // ReapPlanned writes what is about to be reaped, and the hazard of it.
 func ReapPlanned(w io.Writer, s Style, r *Reap) error {
 	b := &block{style: s}
+	say := func(tone story.Tone, text string) { b.paragraph("", tone, s.show(story.Clean(text))) }
 	what := figure.Of(r.Sockets, "socket", "sockets")
 	if r.Sockets < r.Matched {
 		what += " of " + figure.Count(r.Matched) + " that match"
 	}
 	if r.Sockets == 0 {
-		b.headline(markOK, "no socket matches in "+r.Netns)
+		b.headline(story.Mark{Sign: '✔', Word: story.Clean("OK"), Tone: story.Fine}, story.Clean("no socket matches in "+r.Netns))
 		return b.print(w)
 	}
-	b.headline(mark{icon: "●", asciiIcon: "i", word: "REAP", tone: toneInfo}, what+" in "+r.Netns)
+	b.headline(story.Mark{Sign: '●', Word: story.Clean("REAP"), Tone: story.Info}, story.Clean(what+" in "+r.Netns))
 	b.section("WHAT")
 	for i, g := range r.Groups {
 		if i == reapGroupsTold && !s.Verbose {
@@ -76,19 +78,19 @@ func ReapPlanned(w io.Writer, s Style, r *Reap) error {
 			for _, g := range r.Groups[i:] {
 				rest += g.Sockets
 			}
-			b.paragraph("", faint, "and "+figure.Of(len(r.Groups)-i, "group", "groups")+" more of "+figure.Of(rest, "socket", "sockets")+": -v tells each")
+			say(story.Faint, "and "+figure.Of(len(r.Groups)-i, "group", "groups")+" more of "+figure.Of(rest, "socket", "sockets")+": -v tells each")
 			break
 		}
-		b.paragraph("", plain, reapedGroup(g))
+		say(story.Plain, groupLine(g))
 	}
 	b.section("HAZARD")
 	for _, h := range r.Hazards {
-		b.paragraph("", plain, h)
+		say(story.Plain, h)
 	}
 	return b.print(w)
 }
 
-func reapedGroup(g ReapedGroup) string {
+func groupLine(g ReapedGroup) string {
 	text := figure.Count(g.Sockets) + " " + g.State + "  " + g.Local
 	if g.Remote != "" {
 		text += " → " + g.Remote
@@ -106,19 +108,19 @@ func reapedGroup(g ReapedGroup) string {
 // ReapDone writes what became of it.
 func ReapDone(w io.Writer, s Style, r *Reap) error {
 	b := &block{style: s}
+	say := func(tone story.Tone, text string) { b.paragraph("", tone, s.show(story.Clean(text))) }
 	o := r.Outcome
 	text := figure.Of(o.Reaped, "socket", "sockets") + " reaped"
 	if o.Gone > 0 {
 		text += ", " + figure.Count(o.Gone) + " had gone by themselves"
 	}
-	m := markOK
+	m := story.Mark{Sign: '✔', Word: story.Clean("OK"), Tone: story.Fine}
 	if o.Left > 0 {
-		m = markUnknown
-		m.word = "PARTLY"
+		m = story.Mark{Sign: '?', Word: story.Clean("PARTLY"), Tone: story.Warning}
 		text += ", " + figure.Count(o.Left) + " left: " + o.Cause
 	}
-	b.headline(m, text)
+	b.headline(m, story.Clean(text))
 	b.section("ID")
-	b.paragraph("", faint, o.ID+", in the journal")
+	say(story.Faint, o.ID+", in the journal")
 	return b.print(w)
 }

@@ -1,179 +1,56 @@
 package render
 
 import (
-	"fmt"
 	"io"
 	"strings"
-	"time"
+	"unicode/utf8"
 
-	"linger/internal/diagnose"
-	"linger/internal/figure"
-	"linger/internal/proof"
+	"linger/internal/story"
 )
 
-// ScoreSchema names the form of the JSON of scores (docs/score.schema.json).
-const ScoreSchema = "linger.score/1"
-
-// Scores are what a diagnosis made of what the laboratory built.
-type Scores struct {
-	Measured
-	Scores []proof.Score `json:"scores"`
-}
-
-// ScorePrinter writes scores, in one form.
-type ScorePrinter interface {
-	PrintScores(w io.Writer, s Scores) error
-}
-
-// PrintScores writes one object, described by docs/score.schema.json.
-func (JSON) PrintScores(w io.Writer, s Scores) error {
-	return newEncoder(w).Encode(s)
-}
-
-// tally counts what was named as it was built, what was not, what could not be built
-// and what this kernel cannot have.
-func (s Scores) tally() (right, missed, cannot, absent int) {
-	for _, score := range s.Scores {
-		switch {
-		case score.Absent != "":
-			absent++
-		case score.Cannot != "":
-			cannot++
-		case score.Miss != "":
-			missed++
-		default:
-			right++
-		}
-	}
-	return right, missed, cannot, absent
-}
-
-// headline says in one sentence how it came out.
-func (s Scores) headline() string {
-	right, missed, cannot, absent := s.tally()
-	text := fmt.Sprintf("linger diagnose named %d of %s as it was built", right, figure.Of(right+missed, "build", "builds"))
-	if missed > 0 {
-		text += ", and missed " + fmt.Sprint(missed)
-	}
-	if cannot > 0 {
-		text += fmt.Sprintf("; %d could not be built", cannot)
-	}
-	if absent > 0 {
-		text += fmt.Sprintf("; %d cannot be on this kernel", absent)
-	}
-	return text
-}
-
-func (s Scores) where() string {
-	return fmt.Sprintf("Linux %s · %s · %s", s.Kernel, figure.Of(s.CPUs, "CPU", "CPUs"), figure.Elapsed(time.Duration(s.ElapsedMS)*time.Millisecond))
-}
-
-// scoreMark is the sign and word of one score.
-func scoreMark(s proof.Score) mark {
-	switch {
-	case s.Absent != "":
-		return mark{icon: "·", asciiIcon: ".", word: "absent", tone: faint}
-	case s.Cannot != "":
-		return mark{icon: "?", asciiIcon: "?", word: "not built", tone: toneWarning}
-	case s.Miss != "":
-		return mark{icon: "✖", asciiIcon: "X", word: "MISS", tone: toneCritical}
-	}
-	return mark{icon: "✔", asciiIcon: "+", word: "right", tone: toneOK}
-}
-
-// tellScore is what there is to say beside the mark, empty where it is right.
-func tellScore(s proof.Score) string {
-	switch {
-	case s.Absent != "":
-		return s.Absent
-	case s.Cannot != "":
-		return s.Cannot
-	}
-	return s.Miss
-}
-
-func slugs(named []diagnose.Slug) string {
-	if len(named) == 0 {
-		return "nothing"
-	}
-	words := make([]string, len(named))
-	for i, n := range named {
-		words[i] = string(n)
-	}
-	return strings.Join(words, ", ")
-}
-
-func seedOf(s proof.Score) string {
-	if s.Seed == nil {
-		return ""
-	}
-	return fmt.Sprint(*s.Seed)
-}
-
-// Drawn writes what a seed draws, before it is built.
-func Drawn(w io.Writer, style Style, seed uint64, told string) error {
-	lines := wrap(Clean(fmt.Sprintf("Seed %d: %s", seed, told)), style.width())
-	_, err := io.WriteString(w, strings.Join(lines, "\n")+"\n\n")
-	return err
-}
-
-// PrintScores writes a table, and of each miss what was built and how to build it
-// again.
-func (t Text) PrintScores(w io.Writer, s Scores) error {
-	var b strings.Builder
-	style := t.Style
-	_, missed, cannot, _ := s.tally()
-	verdict := markOK
-	switch {
-	case missed > 0:
-		verdict = mark{icon: "✖", asciiIcon: "X", word: "MISSED", tone: toneCritical}
-	case cannot > 0:
-		verdict = mark{icon: "?", asciiIcon: "?", word: "INCOMPLETE", tone: toneWarning}
-	}
-	fmt.Fprintf(&b, "%s  %s\n%s\n\n", style.paint(verdict.tone, verdict.String(style.ASCII)), s.headline(), s.where())
+// PrintExam writes a table, and of each miss what was built and how to build it again.
+func (t Text) PrintExam(w io.Writer, e *story.Exam) error {
+	const mark, built = 11, 21 // columns
+	l := &lines{style: t.Style}
+	show := t.Style.show
+	l.verdict(e.Verdict, e.Where)
 	seeds := 0
-	for _, score := range s.Scores {
-		seeds = max(seeds, len(seedOf(score)))
+	for _, b := range e.Builds {
+		seeds = max(seeds, utf8.RuneCountInString(show(b.Seed)))
 	}
-	column := ""
-	if seeds > 0 {
-		seeds = max(seeds, len("SEED"))
-		column = fmt.Sprintf("%-*s  ", seeds, "SEED")
-	}
-	fmt.Fprintf(&b, "%s\n", style.paint(strong, fmt.Sprintf("%-11s  %s%-21s  %s", "", column, "BUILT", "NAMED")))
-	for _, score := range s.Scores {
-		m := scoreMark(score)
-		if seeds > 0 {
-			column = fmt.Sprintf("%-*s  ", seeds, seedOf(score))
+	column := func(seed string) string {
+		if seeds == 0 {
+			return ""
 		}
-		named := slugs(score.Named)
-		if score.Absent != "" || score.Cannot != "" {
+		return pad(seed, max(seeds, len("SEED"))) + "  "
+	}
+	l.line("\n" + t.Style.paint(story.Strong, strings.Repeat(" ", mark+2)+column("SEED")+pad("BUILT", built)+"  NAMED"))
+	for i := range e.Builds {
+		b := &e.Builds[i]
+		named := show(b.Named)
+		if b.Absent {
 			named = ""
 		}
-		row := fmt.Sprintf("%s%-21s  %s", column, score.Built, named)
-		fmt.Fprintf(&b, "%s  %s\n", style.paint(m.tone, fmt.Sprintf("%-11s", m.String(style.ASCII))), strings.TrimRight(row, " "))
-		told := tellScore(score)
-		if score.Miss != "" && score.Seed != nil {
-			told += fmt.Sprintf("; `linger lab random --seed %d` builds it again. Built: %s", *score.Seed, score.Drawn)
+		row := column(show(b.Seed)) + pad(show(b.Built), built) + "  " + named
+		l.line(t.Style.paint(b.Mark.Tone, pad(t.Style.mark(b.Mark), mark)) + "  " + strings.TrimRight(row, " "))
+		told := show(b.Told)
+		if !b.Again.IsZero() {
+			told += "; " + show(b.Again)
 		}
 		if told != "" {
-			for _, line := range wrap(Clean(told), style.width()-13) {
-				fmt.Fprintf(&b, "%13s%s\n", "", line)
-			}
+			l.beneath(mark+2, story.Plain, told)
 		}
 	}
-	_, err := io.WriteString(w, style.plain(b.String()))
+	_, err := io.WriteString(w, l.String())
 	return err
 }
 
-// PrintScores writes a table.
-func (Markdown) PrintScores(w io.Writer, s Scores) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# %s\n\n%s\n\n| | seed | built | named | cured | |\n|---|---:|---|---|---|---|\n", s.headline(), escape(s.where()))
-	for _, score := range s.Scores {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", scoreMark(score).String(false), seedOf(score), score.Built,
-			slugs(score.Named), slugs(score.Cured), escape(tellScore(score)))
+// PrintExam writes a table.
+func (Markdown) PrintExam(w io.Writer, e *story.Exam) error {
+	m := newTicket(w)
+	m.line("# %s\n\n%s\n\n| | seed | built | named | cured | |\n|---|---:|---|---|---|---|", e.Verdict.Text, escape(e.Where))
+	for _, b := range e.Builds {
+		m.line("| %s | %s | %s | %s | %s | %s |", word(b.Mark), escape(b.Seed), escape(b.Built), escape(b.Named), escape(b.Cured), escape(b.Told))
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return m.out.Flush()
 }

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"linger/internal/figure"
 	"linger/internal/snapshot"
+	"linger/internal/story"
 )
 
 // SocketList writes sockets one by one, as they are read. Begin comes first, End last.
@@ -20,11 +20,11 @@ type SocketList interface {
 }
 
 // SocketListJSON writes a document with one socket to a line.
-func SocketListJSON(w io.Writer) SocketList { return &socketsJSON{stream: newStream(w)} }
+func SocketListJSON(w io.Writer) SocketList { return &listJSON{stream: newStream(w)} }
 
-type socketsJSON struct{ stream *stream }
+type listJSON struct{ stream *stream }
 
-func (j *socketsJSON) Begin(takenAt time.Time) error {
+func (j *listJSON) Begin(takenAt time.Time) error {
 	s := j.stream
 	s.raw("{")
 	s.first = true
@@ -36,12 +36,12 @@ func (j *socketsJSON) Begin(takenAt time.Time) error {
 	return s.err
 }
 
-func (j *socketsJSON) Socket(socket *snapshot.Socket) error {
+func (j *listJSON) Socket(socket *snapshot.Socket) error {
 	j.stream.element(socket)
 	return j.stream.err
 }
 
-func (j *socketsJSON) End(gaps []snapshot.Gap, elapsed time.Duration) error {
+func (j *listJSON) End(gaps []snapshot.Gap, elapsed time.Duration) error {
 	s := j.stream
 	s.raw("]")
 	s.first = false
@@ -52,26 +52,30 @@ func (j *socketsJSON) End(gaps []snapshot.Gap, elapsed time.Duration) error {
 }
 
 // SocketListCSV writes a line of names, then one for each socket.
-func SocketListCSV(w io.Writer) SocketList { return &socketsCSV{csv.NewWriter(w)} }
+func SocketListCSV(w io.Writer) SocketList { return &listCSV{csv.NewWriter(w)} }
 
-type socketsCSV struct{ out *csv.Writer }
+type listCSV struct{ out *csv.Writer }
 
-func (c *socketsCSV) Begin(time.Time) error {
-	return c.out.Write([]string{"netns", "netns_inode", "state", "role", "local", "remote", "owner", "owner_pid", "shared", "timer", "timer_ms",
-		"receive_queue", "send_queue", "cookie"})
+func (c *listCSV) Begin(time.Time) error {
+	return c.out.Write([]string{
+		"netns", "netns_inode", "state", "role", "local", "remote", "owner", "owner_pid", "shared",
+		"timer", "timer_ms", "receive_queue", "send_queue", "cookie",
+	})
 }
 
-func (c *socketsCSV) Socket(s *snapshot.Socket) error {
+func (c *listCSV) Socket(s *snapshot.Socket) error {
 	process, pid := "", ""
 	if s.Owner != nil {
-		process, pid = Clean(s.Owner.Process), strconv.Itoa(s.Owner.PID)
+		process, pid = s.Owner.Process, strconv.Itoa(s.Owner.PID)
 	}
 	decimal := func(n uint64) string { return strconv.FormatUint(n, 10) }
-	return c.out.Write([]string{Clean(s.Netns), decimal(s.Inode), s.State, string(s.Role), s.Local.String(), s.Remote.String(), process, pid,
-		strconv.Itoa(s.Shared), s.Timer, decimal(uint64(s.TimerMS)), decimal(uint64(s.ReceiveQueue)), decimal(uint64(s.SendQueue)), decimal(s.Cookie)})
+	return c.out.Write(harmless([]string{
+		s.Netns, decimal(s.Inode), s.State, string(s.Role), s.Local.String(), s.Remote.String(), process, pid, strconv.Itoa(s.Shared),
+		s.Timer, decimal(uint64(s.TimerMS)), decimal(uint64(s.ReceiveQueue)), decimal(uint64(s.SendQueue)), decimal(s.Cookie),
+	}))
 }
 
-func (c *socketsCSV) End([]snapshot.Gap, time.Duration) error {
+func (c *listCSV) End([]snapshot.Gap, time.Duration) error {
 	c.out.Flush()
 	return c.out.Error()
 }
@@ -79,10 +83,10 @@ func (c *socketsCSV) End([]snapshot.Gap, time.Duration) error {
 // SocketListText writes a line for each socket. The columns have a width from the
 // start, since the longest entry is not known before the end; what is longer is not cut.
 func SocketListText(w io.Writer, style Style) SocketList {
-	return &socketsText{out: newStream(w), style: style}
+	return &listText{out: newStream(w), style: style}
 }
 
-type socketsText struct {
+type listText struct {
 	out     *stream // as a buffer whose first error is kept
 	style   Style
 	sockets int
@@ -90,36 +94,31 @@ type socketsText struct {
 
 const socketColumns = "%-19s %-28s %-28s %-20s %8v %8v %-18s %8v  %s"
 
-func (t *socketsText) line(cells ...any) error {
-	text := strings.TrimRight(fmt.Sprintf(socketColumns, cells...), " ")
-	t.out.raw(clean(text, t.style.ASCII) + "\n")
+func (t *listText) line(cells []any) error {
+	t.out.raw(strings.TrimRight(fmt.Sprintf(socketColumns, cells...), " ") + "\n")
 	return t.out.err
 }
 
-func (t *socketsText) Begin(time.Time) error {
-	return t.line("STATE", "LOCAL", "REMOTE", "OWNER", "RECV-Q", "SEND-Q", "TIMER", "COOKIE", "NETNS")
+func (t *listText) Begin(time.Time) error {
+	var cells []any
+	for _, name := range story.SocketColumns {
+		cells = append(cells, name)
+	}
+	return t.line(cells)
 }
 
-func (t *socketsText) Socket(s *snapshot.Socket) error {
+func (t *listText) Socket(s *snapshot.Socket) error {
 	t.sockets++
-	process, timer := "-", "-"
-	if s.Owner != nil {
-		process = fmt.Sprintf("%s (%d)", s.Owner.Process, s.Owner.PID)
-		if s.Shared > 0 {
-			process += fmt.Sprintf(" +%d", s.Shared)
-		}
+	var cells []any
+	for _, cell := range story.SocketRow(s) {
+		cells = append(cells, t.style.show(cell))
 	}
-	if s.Timer != "" {
-		timer = fmt.Sprintf("%s %.1f s", s.Timer, float64(s.TimerMS)/1000)
-	}
-	return t.line(s.State, s.Local.String(), s.Remote.String(), process, s.ReceiveQueue, s.SendQueue, timer, s.Cookie, s.Netns)
+	return t.line(cells)
 }
 
-func (t *socketsText) End(gaps []snapshot.Gap, took time.Duration) error {
-	var b strings.Builder
-	fmt.Fprintln(&b)
-	writeGaps(&b, gaps, t.style)
-	fmt.Fprintln(&b, clean(figure.Of(t.sockets, "socket", "sockets")+" · "+figure.Elapsed(took), t.style.ASCII))
-	t.out.raw(strings.TrimSuffix(b.String(), "\n"))
+func (t *listText) End(gaps []snapshot.Gap, took time.Duration) error {
+	b := &block{style: t.style}
+	b.foot(story.SocketsEnd(t.sockets, gaps, took))
+	t.out.raw(strings.Join(b.lines, "\n"))
 	return t.out.end()
 }

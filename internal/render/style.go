@@ -3,7 +3,7 @@ package render
 import (
 	"strings"
 
-	"linger/internal/diagnose"
+	"linger/internal/story"
 )
 
 // Style says for what kind of terminal text is written.
@@ -26,68 +26,37 @@ const (
 
 func (s Style) width() int { return min(max(s.Width, narrowest), widest) }
 
-// tone is what a piece of text is, told by colour where there is any.
-type tone int
-
-const (
-	plain tone = iota
-	strong
-	faint
-	command
-	toneCritical
-	toneWarning
-	toneInfo
-	toneOK
-)
-
 // sgr are the parameters of Select Graphic Rendition (ECMA-48 §8.3.117). Only
 // the eight first colours are used, which every palette keeps readable.
-var sgr = map[tone]string{
-	strong:       "1",
-	faint:        "2",
-	command:      "36",
-	toneCritical: "1;31",
-	toneWarning:  "1;33",
-	toneInfo:     "1;34",
-	toneOK:       "1;32",
+var sgr = map[story.Tone]string{
+	story.Strong:   "1",
+	story.Faint:    "2",
+	story.ToCopy:   "36",
+	story.Critical: "1;31",
+	story.Warning:  "1;33",
+	story.Info:     "1;34",
+	story.Fine:     "1;32",
 }
 
 // paint adds the tone to text that is already clean and laid out.
-func (s Style) paint(t tone, text string) string {
-	if !s.Colour || t == plain || text == "" {
+func (s Style) paint(t story.Tone, text string) string {
+	if !s.Colour || t == story.Plain || text == "" {
 		return text
 	}
 	return "\x1b[" + sgr[t] + "m" + text + "\x1b[0m"
 }
 
-// mark is the icon and word of a severity.
-type mark struct {
-	icon, asciiIcon, word string
-	tone                  tone
-}
-
-func (m mark) String(ascii bool) string {
-	if ascii {
-		return m.asciiIcon + " " + m.word
+// mark is the sign and word of a verdict.
+func (s Style) mark(m story.Mark) string {
+	sign := string(m.Sign)
+	if s.ASCII {
+		sign = asciiSigns[m.Sign]
 	}
-	return m.icon + " " + m.word
+	return sign + " " + s.show(m.Word)
 }
 
-var (
-	markOK      = mark{icon: "✔", asciiIcon: "+", word: "OK", tone: toneOK}
-	markUnknown = mark{icon: "?", asciiIcon: "?", word: "UNKNOWN", tone: toneWarning}
-)
-
-func markOf(s diagnose.Severity) mark {
-	switch s {
-	case diagnose.Critical:
-		return mark{icon: "✖", asciiIcon: "X", word: "CRITICAL", tone: toneCritical}
-	case diagnose.Warning:
-		return mark{icon: "▲", asciiIcon: "!", word: "WARNING", tone: toneWarning}
-	default:
-		return mark{icon: "●", asciiIcon: "i", word: "INFO", tone: toneInfo}
-	}
-}
+// asciiSigns stand for the signs of marks.
+var asciiSigns = map[rune]string{'✔': "+", '✖': "X", '▲': "!", '●': "i", '○': "o", '·': ".", '?': "?"}
 
 // sparkline draws values as bars between zero and the largest.
 func (s Style) sparkline(values []float64) string {

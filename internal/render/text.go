@@ -1,329 +1,352 @@
+// Package render lays out, for people and for programs, what was read, judged and measured:
+// stories as text, Markdown and one page of HTML, plain data as JSON and CSV. It decides no
+// sentence and judges nothing: it decides what stands where, and what there is room for.
 package render
 
 import (
-	"bufio"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
-	"linger/internal/diagnose"
 	"linger/internal/figure"
-	"linger/internal/snapshot"
-	"linger/internal/tcp"
+	"linger/internal/story"
 )
 
-// Text writes a document for a person: the verdict first, then who, why, what it
-// is not, what to do and what is unsure; one line that counts comes last.
+// Text lays a story out for a person: the verdict first, then what it rests on; one
+// line that counts comes last. Of a part that stands alone it tells as much as a page
+// has room for, of several parts a little each, and with Style.Verbose everything.
 type Text struct {
 	Style Style
 }
 
 const (
-	// page is how many lines a report on one problem may have: an incident's
+	// pageLines is how many lines a report on one problem may have: an incident's
 	// terminal is 80 columns by 24 lines.
-	page = 24
-	// problemsTold and notesTold are how many findings are told one by one
-	// without -v; the others are counted.
-	problemsTold = 8
-	notesTold    = 4
+	pageLines = 24
 	// proofLines is how many lines of a page are kept for what proves a problem and
 	// acquits others, before anything else is told.
 	proofLines = 6
 )
 
-// gapsForm is how what is missing is told: not at all, as a number, or with what
-// it needs.
-type gapsForm int
+// ranks are those that are told.
+type ranks uint64
 
-const (
-	gapsNone gapsForm = iota
-	gapsCounted
-	gapsTold
-)
+func (r ranks) has(rank story.Rank) bool { return r&(1<<rank) != 0 }
 
-// needsTold is how many needs are told one by one without -v.
-const needsTold = 3
+func (r ranks) with(rank story.Rank) ranks { return r | 1<<rank }
 
-// Print writes the document.
-func (t Text) Print(w io.Writer, d *Document) error {
-	var problems, notes []diagnose.Finding
-	for _, f := range d.Diagnosis.Findings {
-		if f.Severity == diagnose.Info {
-			notes = append(notes, f)
-		} else {
-			problems = append(problems, f)
-		}
-	}
+func (r ranks) without(rank story.Rank) ranks { return r &^ (1 << rank) }
 
-	var lines []string
-	switch {
-	case t.Style.Verbose:
-		lines = slices.Concat(t.everything(d, problems, notes), t.end(d, len(problems), gapsNone))
-	case len(problems) == 0:
-		lines = slices.Concat(t.calm(d), t.notes(notes), t.end(d, 0, gapsTold))
-	case len(problems) == 1:
-		lines = t.one(d, &problems[0], notes)
-	default:
-		lines = slices.Concat(t.several(d, problems), t.notes(notes), t.end(d, len(problems), gapsTold))
-	}
-
-	out := bufio.NewWriter(w)
-	for _, line := range lines {
-		out.WriteString(line)
-		out.WriteByte('\n')
-	}
-	return out.Flush()
+// tells whether an item is told that has one rank and gives way to another.
+func (r ranks) tells(i *story.Item) bool {
+	return r.has(i.Rank) && (i.Until == story.Always || !r.has(i.Until)) && (!i.Again || i.Way != nil)
 }
 
-// one tells the only problem in as much detail as a page allows. Where notes and
-// gaps take what the problem needs they are only named.
-func (t Text) one(d *Document, f *diagnose.Finding, notes []diagnose.Finding) []string {
-	much := least
-	told := t.finding(d, f, much)
-	rest := slices.Concat(t.notes(notes), t.end(d, 1, gapsTold))
-	if len(told)+len(rest) > page-proofLines {
-		rest = slices.Concat(t.noteNames(notes), t.end(d, 1, gapsCounted))
+// upTo are all ranks up to one.
+func upTo(last story.Rank) (r ranks) {
+	for rank := story.Always; rank <= last; rank++ {
+		r = r.with(rank)
 	}
-	if len(told)+len(rest) > page {
-		much.unsure = 0
-		told = t.finding(d, f, much)
+	return r
+}
+
+// brief are the ranks that are told of each of several parts.
+func brief() (r ranks) {
+	for rank := story.Always; rank < story.Whole; rank++ {
+		if rank.Brief() {
+			r = r.with(rank)
+		}
 	}
-	for _, add := range additions {
-		next := much
-		add(&next)
-		if with := t.finding(d, f, next); len(with)+len(rest) <= page {
+	return r
+}
+
+// Print writes the story. The errors are those of the writer, as with all printers.
+func (t Text) Print(w io.Writer, s *story.Story) error {
+	b := &block{style: t.Style}
+	if !s.Verdict.Text.IsZero() {
+		b.headline(s.Verdict.Mark, s.Verdict.Text)
+	}
+	switch {
+	case t.Style.Verbose:
+		t.everything(b, s)
+	case len(s.Parts.Parts) == 1:
+		t.one(b, s)
+	default:
+		t.several(b, s)
+	}
+	return b.print(w)
+}
+
+// one tells the only part in as much detail as a page allows. Where notes and lacks
+// take what the part needs they are only named.
+func (t Text) one(b *block, s *story.Story) {
+	part := &s.Parts.Parts[0]
+	much := upTo(story.Doubt)
+	told := t.part(part, much)
+	rest := slices.Concat(t.notes(s.Notes), t.end(s, much))
+	if len(told)+len(rest) > pageLines-proofLines {
+		rest = slices.Concat(t.noteNames(s.Notes), t.end(s, much.with(story.Counted)))
+	}
+	if len(told)+len(rest) > pageLines {
+		much = much.without(story.Doubt)
+		told = t.part(part, much)
+	}
+	for rank := story.Doubt + 1; rank < story.Whole; rank++ {
+		next := much.with(rank)
+		if !much.has(rank.Needs()) {
+			continue
+		}
+		if with := t.part(part, next); len(with)+len(rest) <= pageLines {
 			much, told = next, with
 		}
 	}
-	return slices.Concat(told, rest)
+	b.blank()
+	b.lines = append(b.lines, told...)
+	t.sections(b, s.Sections, much)
+	b.lines = append(b.lines, rest...)
 }
 
-// several tells many problems, each compact.
-func (t Text) several(d *Document, problems []diagnose.Finding) []string {
-	b := block{style: t.Style}
-	for i := range problems {
-		if i == problemsTold {
+// several tells many parts, each in brief.
+func (t Text) several(b *block, s *story.Story) {
+	much := brief()
+	for i := range s.Parts.Parts {
+		if much.has(s.Parts.Parts[i].Rank) {
 			b.blank()
-			b.full(plain, "and "+figure.Of(len(problems)-i, "problem", "problems")+" more: "+tally(problems[i:])+". `linger -v` tells each.")
-			break
+			b.lines = append(b.lines, t.part(&s.Parts.Parts[i], much)...)
 		}
+	}
+	if !s.Parts.Rest.IsZero() {
 		b.blank()
-		b.lines = append(b.lines, t.finding(d, &problems[i], compact)...)
+		b.full(story.Plain, t.Style.show(s.Parts.Rest))
 	}
-	return b.lines
-}
-
-// notes tells informative findings, a few lines each.
-func (t Text) notes(notes []diagnose.Finding) []string {
-	b := block{style: t.Style}
-	for i := range notes {
-		if i == 0 {
-			b.lines = append(b.lines, "")
-		}
-		if i == notesTold {
-			b.full(faint, "and "+figure.Of(len(notes)-i, "note", "notes")+" more: "+tally(notes[i:])+". `linger -v` tells each.")
-			break
-		}
-		f := &notes[i]
-		text := summary(f)
-		if len(f.Owners) > 0 {
-			text = stop(text) + " By " + owners(f.Owners) + inferred(f.Owners) + "."
-		}
-		b.headline(markOf(f.Severity), heading(f))
-		b.paragraph("", plain, text)
-	}
-	return b.lines
-}
-
-// noteNames names informative findings.
-func (t Text) noteNames(notes []diagnose.Finding) []string {
-	if len(notes) == 0 {
-		return nil
-	}
-	b := block{style: t.Style, lines: []string{""}}
-	b.headline(markOf(diagnose.Info), tally(notes)+": `linger -v`")
-	return b.lines
+	b.lines = append(b.lines, t.notes(s.Notes)...)
+	t.sections(b, s.Sections, much)
+	b.lines = append(b.lines, t.end(s, much)...)
 }
 
 // everything is what -v tells.
-func (t Text) everything(d *Document, problems, notes []diagnose.Finding) []string {
-	b := block{style: t.Style}
-	if len(problems) == 0 {
-		b.lines = t.calm(d)
-	}
-	for _, findings := range [][]diagnose.Finding{problems, notes} {
-		for i := range findings {
+func (t Text) everything(b *block, s *story.Story) {
+	all := upTo(story.Finest)
+	for _, parts := range [][]story.Part{s.Parts.Parts, s.Notes.Parts} {
+		for i := range parts {
 			b.blank()
-			b.lines = append(b.lines, t.finding(d, &findings[i], complete)...)
+			b.lines = append(b.lines, t.part(&parts[i], all)...)
 		}
 	}
-	b.blank()
-	b.section("HELD")
-	for _, h := range d.Diagnosis.Absent {
-		b.paragraph("", plain, string(h.Problem)+": "+h.Because)
-	}
-	b.section("UNSURE")
-	for _, u := range d.Diagnosis.Unknown {
-		where := ""
-		if u.Netns != "" {
-			where = " in " + u.Netns
+	t.sections(b, s.Sections, all)
+	b.lines = append(b.lines, t.end(s, all)...)
+}
+
+// notes tells parts that are only worth knowing, a few lines each.
+func (t Text) notes(notes story.Group) []string {
+	b := block{style: t.Style}
+	for i := range notes.Parts {
+		if i == 0 {
+			b.lines = append(b.lines, "")
 		}
-		b.paragraph("", plain, fmt.Sprintf("cannot tell %s%s; needs %s", u.Problem, where, u.Needs))
-	}
-	b.section("GAPS")
-	for _, g := range d.Snapshot.Gaps {
-		where := ""
-		if g.Netns != "" {
-			where = " of " + g.Netns
+		if note := &notes.Parts[i]; note.Rank == story.Always {
+			b.headline(note.Mark, note.Title)
+			b.paragraph("", story.Plain, t.Style.show(note.Brief))
 		}
-		b.paragraph("", plain, fmt.Sprintf("%s%s: %s; needs %s", g.What, where, firstOf(g.Cause), g.Needs))
 	}
-	b.label = ""
+	if !notes.Rest.IsZero() {
+		b.full(story.Faint, t.Style.show(notes.Rest))
+	}
 	return b.lines
 }
 
-// calm is the verdict where nothing is wrong.
-func (t Text) calm(d *Document) []string {
-	b := block{style: t.Style}
-	if !slices.ContainsFunc(d.Snapshot.Namespaces, func(ns snapshot.Namespace) bool { return ns.SocketsRead }) {
-		b.headline(markUnknown, "no socket could be read, so that nothing can be said of the TIME_WAIT state"+d.place())
-		return b.lines
+// noteNames names them.
+func (t Text) noteNames(notes story.Group) []string {
+	if len(notes.Parts) == 0 {
+		return nil
 	}
-	verdict := "nothing is wrong with the TIME_WAIT state" + d.place()
-	if len(d.Diagnosis.Unknown) > 0 || len(d.Snapshot.Gaps) > 0 {
-		verdict += ", as far as could be read"
-	}
-	b.headline(markOK, verdict)
+	b := block{style: t.Style, lines: []string{""}}
+	b.headline(notes.Parts[0].Mark, notes.Names)
 	return b.lines
+}
+
+// sections adds those that belong to no part, after an empty line.
+func (t Text) sections(b *block, sections []story.Section, much ranks) {
+	own := block{style: t.Style}
+	for i := range sections {
+		t.section(&own, &sections[i], much)
+	}
+	if len(own.lines) > 0 {
+		b.blank()
+		b.lines = append(b.lines, own.lines...)
+	}
 }
 
 // end is what is missing, and the line that counts.
-func (t Text) end(d *Document, problems int, gaps gapsForm) []string {
+func (t Text) end(s *story.Story, much ranks) []string {
+	if len(s.Counts) == 0 {
+		return nil
+	}
 	b := block{style: t.Style, lines: []string{""}}
-	t.missing(&b, d, gaps)
-	states := d.states()
-	counts := []string{
-		figure.Of(len(d.Snapshot.Namespaces), "namespace", "namespaces"),
-		figure.Of(states.Total(), "socket", "sockets"),
-		figure.Count(states[tcp.TimeWait]) + " TIME_WAIT",
-		figure.Of(problems, "problem", "problems"),
-		figure.Count(len(d.Diagnosis.Absent)) + " held",
+	switch {
+	case much.has(story.Whole): // the sections tell it
+	case much.has(story.Counted):
+		t.inALine(&b, &s.Lacks)
+	default:
+		t.section(&b, &s.Lacks, much)
 	}
-	if n := len(d.Snapshot.Gaps); n > 0 && gaps != gapsCounted {
-		counts = append(counts, figure.Of(n, "gap", "gaps"))
+	b.label = ""
+	var counts []string
+	for i := range s.Counts {
+		if much.tells(&s.Counts[i]) {
+			counts = append(counts, t.Style.show(s.Counts[i].Text))
+		}
 	}
-	counts = append(counts, figure.Elapsed(d.Elapsed))
-	for i := range counts {
-		counts[i] = glue(counts[i])
-	}
-	b.full(faint, strings.Join(counts, dot))
+	b.full(story.Faint, strings.Join(counts, t.Style.dot()))
 	return b.lines
 }
 
-// missing says what could not be read or judged.
-func (t Text) missing(b *block, d *Document, form gapsForm) {
-	gaps, unknown := len(d.Snapshot.Gaps), len(d.Diagnosis.Unknown)
-	if gaps+unknown == 0 || form == gapsNone {
+// inALine says a section in the one line that it has.
+func (t Text) inALine(b *block, s *story.Section) {
+	b.section(s.Label.Short)
+	for i, text := range s.InALine {
+		line := t.Style.show(text)
+		if i == len(s.InALine)-1 || utf8.RuneCountInString(line) <= t.Style.width()-margin {
+			b.paragraph("", story.Plain, line)
+			return
+		}
+	}
+}
+
+// part tells one part, and what hangs together with it.
+func (t Text) part(p *story.Part, much ranks) []string {
+	b := &block{style: t.Style}
+	t.single(b, p, much)
+	if much.has(story.Whole) {
+		for i := range p.Related {
+			b.blank()
+			t.single(b, &p.Related[i], much)
+		}
+	}
+	return b.lines
+}
+
+func (t Text) single(b *block, p *story.Part, much ranks) {
+	if p.Mark.Word.IsZero() {
+		b.full(story.Strong, t.Style.show(p.Title))
+	} else {
+		b.headline(p.Mark, p.Title)
+	}
+	if !p.Lead.IsZero() {
+		b.full(story.Plain, t.Style.show(p.Lead))
+		if much.has(story.Air) {
+			b.blank()
+		}
+	}
+	for i := range p.Sections {
+		t.section(b, &p.Sections[i], much)
+	}
+	b.label = ""
+}
+
+// section tells a section; one without a label goes on with the one before.
+func (t Text) section(b *block, s *story.Section, much ranks) {
+	if s.Again {
 		return
 	}
-	b.section("GAPS")
-	if form == gapsCounted {
-		b.paragraph("", plain, t.missingInALine(d))
+	if s.Label.Short != "" {
+		b.section(s.Label.Short)
+	}
+	if !s.None.IsZero() {
+		b.paragraph("", story.Plain, t.Style.show(s.None))
+	}
+	if s.Side && !much.has(story.Whole) {
+		t.side(b, s, much)
 		return
 	}
-	needs := lacking(d)
-	for i, line := range needs {
-		if i == needsTold {
-			b.paragraph("", faint, fmt.Sprintf("%d more: `linger -v`", len(needs)-i))
-			break
-		}
-		b.paragraph("", plain, line)
-	}
-}
-
-// missingInALine names what could not be read or judged where a line has room for
-// it, and else counts it.
-func (t Text) missingInALine(d *Document) string {
-	var things, problems, counted []string
-	for _, g := range d.Snapshot.Gaps {
-		things = append(things, g.What)
-	}
-	for _, u := range d.Diagnosis.Unknown {
-		problems = append(problems, string(u.Problem))
-	}
-	if n := len(things); n > 0 {
-		counted = append(counted, figure.Of(n, "thing was", "things were")+" not read")
-	}
-	if n := len(problems); n > 0 {
-		counted = append(counted, figure.Of(n, "problem", "problems")+" cannot be judged")
-	}
-	const rest = ": `linger -v`"
-	names := slices.Concat(things, problems)
-	slices.Sort(names)
-	if named := strings.Join(slices.Compact(names), ", ") + rest; utf8.RuneCountInString(named) <= t.Style.width()-margin {
-		return named
-	}
-	return strings.Join(counted, ", ") + rest
-}
-
-// lacking says what could not be read or judged, one sentence for each thing
-// that is needed.
-func lacking(d *Document) []string {
-	var needs []string
-	what := map[string][]string{}
-	add := func(need, thing string) {
-		if what[need] == nil {
-			needs = append(needs, need)
-		}
-		if !slices.Contains(what[need], thing) {
-			what[need] = append(what[need], thing)
+	longest := 0
+	for i := range s.Items {
+		if it := &s.Items[i]; it.Quantity != nil && much.tells(it) {
+			longest = max(longest, utf8.RuneCountInString(t.Style.show(it.Name)))
 		}
 	}
-	for _, g := range d.Snapshot.Gaps {
-		add(g.Needs, g.What)
-	}
-	for _, u := range d.Diagnosis.Unknown {
-		add(u.Needs, string(u.Problem))
-	}
-	for i, need := range needs {
-		needs[i] = strings.Join(what[need], ", ") + ": needs " + need
-	}
-	return needs
-}
-
-// firstOf is the first of several causes, a line each, and how many more there are:
-// what one need would mend is one gap.
-func firstOf(cause string) string {
-	lines := strings.Split(cause, "\n")
-	if len(lines) == 1 {
-		return cause
-	}
-	return fmt.Sprintf("%s, and %d more", lines[0], len(lines)-1)
-}
-
-// tally counts findings by problem: 12 close-wait-leak, 3 tw-reuse.
-func tally(findings []diagnose.Finding) string {
-	var order []diagnose.Slug
-	counts := map[diagnose.Slug]int{}
-	for _, f := range findings {
-		if counts[f.Problem] == 0 {
-			order = append(order, f.Problem)
+	told, left := 0, 0 // of one kind
+	for i := range s.Items {
+		it := &s.Items[i]
+		if much.tells(it) {
+			t.item(b, s, it, longest, much)
+			told++
+		} else {
+			left++
 		}
-		counts[f.Problem]++
+		if i == len(s.Items)-1 || !same(it.Kind, s.Items[i+1].Kind) {
+			if it.Kind != nil && told > 0 && left > 0 {
+				t.more(b, it.Kind, left)
+			}
+			told, left = 0, 0
+		}
 	}
-	parts := make([]string, len(order))
-	for i, slug := range order {
-		parts[i] = figure.Count(counts[slug]) + " " + string(slug)
-	}
-	return strings.Join(parts, ", ")
 }
 
-// stop ends a sentence.
-func stop(text string) string {
-	if text == "" || strings.ContainsAny(text[len(text)-1:], ".!?:") {
+// same tells whether two items are counted together.
+func same(a, b *story.Noun) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}
+
+// more says how much is left for -v.
+func (t Text) more(b *block, kind *story.Noun, n int) {
+	text := figure.Of(n, "more "+kind.One, "more "+kind.Many)
+	b.paragraph("", story.Faint, strings.TrimRight(text, " ")+": `linger -v`")
+}
+
+// side writes the items of a section side by side.
+func (t Text) side(b *block, s *story.Section, much ranks) {
+	var texts []string
+	for i := range s.Items {
+		if much.tells(&s.Items[i]) {
+			texts = append(texts, t.Style.show(s.Items[i].Text))
+		}
+	}
+	if len(texts) > 0 {
+		b.paragraph("", story.Plain, strings.Join(texts, t.Style.dot()))
+	}
+}
+
+func (t Text) item(b *block, s *story.Section, it *story.Item, longest int, much ranks) {
+	switch {
+	case it.Quantity != nil:
+		t.quantity(b, it, longest, much)
+	case it.Bars != nil:
+		if line := t.history(it.Bars); line != "" {
+			b.beside("", true, story.Plain, line)
+		}
+	case it.Way != nil:
+		t.way(b, it.Way, it.Again, much)
+	default:
+		b.paragraph("", it.Tone, t.said(s, it, much))
+	}
+}
+
+// said is an item in words.
+func (t Text) said(s *story.Section, it *story.Item, much ranks) string {
+	text := t.Style.show(it.Text)
+	if !it.Full.IsZero() && much.has(it.FullFrom) {
+		text = t.Style.show(it.Full)
+	}
+	if it.Name.IsZero() {
 		return text
 	}
-	return text + "."
+	name := t.Style.show(it.Name) + t.Style.show(it.Where)
+	if s.Label.Verb != "" {
+		return s.Label.Verb + " " + name + "; " + text
+	}
+	return name + ": " + text
+}
+
+func (t Text) quantity(b *block, it *story.Item, longest int, much ranks) {
+	q := it.Quantity
+	b.paragraph(pad(t.Style.show(it.Name), longest)+"  ", story.Plain, t.Style.ascii(measured(q)))
+	if !much.has(story.Finest) {
+		return
+	}
+	if !q.Source.IsZero() {
+		b.paragraph("  ", story.Faint, "from "+t.Style.show(q.Source))
+	}
+	b.verbatim("  ", q.Check)
 }

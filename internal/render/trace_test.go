@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"linger/internal/snapshot"
+	"linger/internal/story"
 	"linger/internal/tcp"
 )
 
@@ -19,8 +20,21 @@ func traced() *snapshot.Traced {
 			TracedCounts: snapshot.TracedCounts{Opens: 900, ClosedThere: 900, Lives: snapshot.Histogram{{Least: 2000, N: 900}}},
 		},
 		{
-			TracedKey: snapshot.TracedKey{Process: "check\x1bout", Role: tcp.Connector, Remote: service}, Container: "0123456789ab", Netns: "netns shop",
-			TracedCounts: snapshot.TracedCounts{Opens: 901, ClosedHere: 899, AbortedHere: 1, Live: 1, Failed: map[string]uint64{"no-port": 7}, Lives: snapshot.Histogram{{Least: 2000, N: 900}}},
+			TracedKey: snapshot.TracedKey{
+				Process: "check\x1bout",
+				Role:    tcp.Connector,
+				Remote:  service,
+			},
+			Container: "0123456789ab",
+			Netns:     "netns shop",
+			TracedCounts: snapshot.TracedCounts{
+				Opens:       901,
+				ClosedHere:  899,
+				AbortedHere: 1,
+				Live:        1,
+				Failed:      map[string]uint64{"no-port": 7},
+				Lives:       snapshot.Histogram{{Least: 2000, N: 900}},
+			},
 		},
 		{
 			TracedKey: snapshot.TracedKey{Process: "other", Role: tcp.Connector, Remote: service}, Container: "0123456789ab", Netns: "netns shop",
@@ -30,21 +44,21 @@ func traced() *snapshot.Traced {
 }
 
 func TestTraceTable(t *testing.T) {
-	for by, want := range map[TraceBy]string{
-		ByProcess: `03:04:07  1,802 opened, 1,801 ended, 7 failed in 2.0 s; per second:
+	for by, want := range map[story.TraceBy]string{
+		story.ByProcess: `03:04:07  1,802 opened, 1,801 ended, 7 failed in 2.0 s; per second:
 process       where         role       opens  FIN here  FIN there  RST here  RST there  failed  open   p50   p99
 check\x1bout  0123456789ab  connector    451       450          0      0.50          0     3.5     1  2 ms  2 ms
 postgres      netns db      acceptor     450         0        450         0          0       0     0  2 ms  2 ms
 other         0123456789ab  connector   0.50         0          0         0       0.50       0     0     –     –
 all                                      901       450        450      0.50       0.50     3.5     1  2 ms  2 ms
 `,
-		ByContainer: `03:04:07  1,802 opened, 1,801 ended, 7 failed in 2.0 s; per second:
+		story.ByContainer: `03:04:07  1,802 opened, 1,801 ended, 7 failed in 2.0 s; per second:
 container       where         role       opens  FIN here  FIN there  RST here  RST there  failed  open   p50   p99
 0123456789ab    0123456789ab  connector    451       450          0      0.50       0.50     3.5     1  2 ms  2 ms
 (no container)  netns db      acceptor     450         0        450         0          0       0     0  2 ms  2 ms
 all                                        901       450        450      0.50       0.50     3.5     1  2 ms  2 ms
 `,
-		ByReason: `03:04:07  1,802 opened, 1,801 ended, 7 failed in 2.0 s; per second:
+		story.ByReason: `03:04:07  1,802 opened, 1,801 ended, 7 failed in 2.0 s; per second:
 reason                      number
 closed there first             450
 closed here first              450
@@ -55,7 +69,7 @@ reset there                   0.50
 	} {
 		t.Run(string(by), func(t *testing.T) {
 			var out bytes.Buffer
-			lines, err := TraceTable{By: by}.Print(&out, traced(), false)
+			lines, err := Table{}.Print(&out, story.Trace(traced(), story.TraceForm{By: by}))
 			if err != nil || lines != strings.Count(want, "\n") {
 				t.Errorf("%d lines, %v", lines, err)
 			}
@@ -72,7 +86,7 @@ func TestTraceTableWide(t *testing.T) {
 	of.Groups[0].Sent = snapshot.Histogram{{Least: 2048, N: 899}, {Least: 1 << 20, N: 1}}
 	of.Past = snapshot.TracedCounts{Opens: 1, ClosedHere: 1, Received: snapshot.Histogram{{Least: 0, N: 1}}}
 	var out bytes.Buffer
-	if _, err := (TraceTable{By: ByProcess, Wide: true}).Print(&out, of, true); err != nil {
+	if _, err := (Table{}).Print(&out, story.Trace(of, story.TraceForm{By: story.ByProcess, Wide: true, Total: true})); err != nil {
 		t.Fatal(err)
 	}
 	want := `TOTAL  03:04:07  901 opened, 901 ended, 0 failed in 2.0 s; in all:
@@ -113,7 +127,10 @@ all        1,802  899   900    1     1      7    1 2 ms 2 ms
 `,
 	} {
 		var out bytes.Buffer
-		if _, err := (TraceTable{By: ByProcess, Rows: 1, Cut: width}).Print(&out, traced(), true); err != nil {
+		if _, err := (Table{Cut: width}).Print(
+			&out,
+			story.Trace(traced(), story.TraceForm{By: story.ByProcess, Rows: 1, Total: true}),
+		); err != nil {
 			t.Fatal(err)
 		}
 		if out.String() != want {
@@ -130,7 +147,7 @@ func TestTraceEnd(t *testing.T) {
 		Ending: "aborted-here", Reason: "tcp_state", LifeMS: &life, BytesSent: 3, BytesReceived: 2048, Weight: 64,
 	}
 	want := `03:04:05.006  check\x1bout (17)        [::1]:40000 -> [::1]:80  aborted-here (tcp_state)  12 ms  sent 3 B, received 2 KiB  x 64`
-	if got := TraceEnd(Style{ASCII: true}, e); got != want {
+	if got := (Style{ASCII: true}).show(story.TraceEnd(e)); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }

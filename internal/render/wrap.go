@@ -4,11 +4,9 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-)
 
-// noBreak is the no-break space: it keeps two words on one line, and becomes an
-// ordinary space there.
-const noBreak = '\u00a0'
+	"linger/internal/story"
+)
 
 // wrap breaks text into lines of at most width columns. It breaks at spaces
 // alone, so that an address, a path or anything else without a space is never
@@ -32,7 +30,7 @@ func wrap(text string, width int) []string {
 	}
 	lines = append(lines, line)
 	for i := range lines {
-		lines[i] = strings.ReplaceAll(lines[i], string(noBreak), " ")
+		lines[i] = strings.ReplaceAll(lines[i], string(story.NoBreak), " ")
 	}
 	return lines
 }

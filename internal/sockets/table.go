@@ -235,3 +235,12 @@ func (t *Table) States() tcp.States {
 	}
 	return states
 }
+
+// Closes is how many closes the last minute has.
+func Closes(h *snapshot.CloseHistory) int {
+	n := 0
+	for _, c := range h.PerSecond {
+		n += int(c)
+	}
+	return n
+}

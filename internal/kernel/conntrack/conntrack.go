@@ -60,14 +60,14 @@ type File struct {
 // time-outs; the goroutine must be locked to its thread. It is nil, without an error, where the
 // kernel tracks no connections.
 func Open(proc string) (*File, error) {
-	f, err := openTable(proc)
+	f, err := openFile(proc)
 	if err != nil {
 		return nil, fmt.Errorf("read conntrack: %w", err)
 	}
 	return f, nil
 }
 
-func openTable(proc string) (*File, error) {
+func openFile(proc string) (*File, error) {
 	// A name in an open directory costs a third of a path, where there are hundreds of
 	// namespaces: see sysctl.
 	dir := directory{path: proc + settings}

@@ -13,7 +13,7 @@ import (
 // (seq_open_net of fs/proc/proc_net.c). To open a file below /proc/thread-self/net costs
 // ten times as much as to read it.
 type Files struct {
-	netstat, snmp, sockets, sockets6 file
+	netstat, snmp, sockstat4, sockstat6 file
 }
 
 // Open opens the files of the calling thread's namespace, below the proc file system that is
@@ -22,13 +22,13 @@ func Open(proc string) *Files {
 	below := proc + threadNet
 	return &Files{
 		netstat: openFile(below + "netstat"), snmp: openFile(below + "snmp"),
-		sockets: openFile(below + "sockstat"), sockets6: openFile(below + "sockstat6"),
+		sockstat4: openFile(below + "sockstat"), sockstat6: openFile(below + "sockstat6"),
 	}
 }
 
 // Close closes them.
 func (f *Files) Close() {
-	for _, file := range []file{f.netstat, f.snmp, f.sockets, f.sockets6} {
+	for _, file := range []file{f.netstat, f.snmp, f.sockstat4, f.sockstat6} {
 		if file.err == nil {
 			unix.Close(file.fd)
 		}
@@ -49,8 +49,8 @@ func (f *Files) Counters() (map[string]uint64, error) {
 func (f *Files) Sockstat() (Sockstat, error) {
 	buffers := texts.Get().(*[2]contents)
 	defer texts.Put(buffers)
-	four, err4 := f.sockets.read(&buffers[0])
-	six, err6 := f.sockets6.read(&buffers[1])
+	four, err4 := f.sockstat4.read(&buffers[0])
+	six, err6 := f.sockstat6.read(&buffers[1])
 	if err4 == nil && errors.Is(err6, fs.ErrNotExist) {
 		err6 = nil // a kernel without IPv6
 	}

@@ -44,7 +44,7 @@ func Boot(root string, keys []string) ([]BootValue, []error) {
 // BootWith is Boot as it would be with one more file, such as
 // /etc/sysctl.d/90-linger-ID.conf.
 func BootWith(root string, keys []string, file, text string) ([]BootValue, []error) {
-	t, err := openFileSystem(root)
+	t, err := openTree(root)
 	if err != nil {
 		return nil, []error{fmt.Errorf("read boot settings: %w", err)}
 	}

@@ -17,8 +17,8 @@ import (
 
 const root = "/proc/sys/"
 
-// Tree is a mounted proc file system, normally /proc.
-type Tree string
+// Proc is a mounted proc file system, normally /proc.
+type Proc string
 
 // ErrAbsent means that the running kernel has no such key, or keeps it once per
 // host and hides it from a child namespace.
@@ -36,13 +36,13 @@ func Read(key string) (string, error) {
 	return d.read(key)
 }
 
-// ReadAll is that of the tree /proc.
-func ReadAll(keys []string) (map[string]string, error) { return Tree("/proc").ReadAll(keys) }
+// ReadAll is that of /proc.
+func ReadAll(keys []string) (map[string]string, error) { return Proc("/proc").ReadAll(keys) }
 
 // ReadAll is Read for several keys. An absent key is left out and is no error;
 // what failed otherwise is left out and named in the joined error.
-func (t Tree) ReadAll(keys []string) (map[string]string, error) {
-	d := directory{root: string(t) + "/sys/", fd: -1}
+func (p Proc) ReadAll(keys []string) (map[string]string, error) {
+	d := directory{root: string(p) + "/sys/", fd: -1}
 	defer d.close()
 	values := make(map[string]string, len(keys))
 	var problems []error

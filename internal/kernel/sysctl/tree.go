@@ -25,24 +25,24 @@ var directories = []string{
 	"/lib/sysctl.d",
 }
 
-// fileSystem is a file system of a host: the running one, or one that lies below another
+// tree is a file system of a host: the running one, or one that lies below another
 // directory and whose links, absolute ones too, must not lead out of it.
-type fileSystem struct {
+type tree struct {
 	root *os.File // nil for the running one
 	path string   // of root, empty for the running one
 	// planned is a file that is not there yet, and its text; "" for none.
 	planned, text string
 }
 
-func openFileSystem(root string) (*fileSystem, error) {
+func openTree(root string) (*tree, error) {
 	if path.Clean("/"+root) == "/" {
-		return &fileSystem{}, nil
+		return &tree{}, nil
 	}
 	dir, err := os.Open(root)
 	if err != nil {
 		return nil, err
 	}
-	t := &fileSystem{root: dir}
+	t := &tree{root: dir}
 	if t.path, err = target(dir); err != nil {
 		dir.Close()
 		return nil, err
@@ -50,14 +50,14 @@ func openFileSystem(root string) (*fileSystem, error) {
 	return t, nil
 }
 
-func (t *fileSystem) close() {
+func (t *tree) close() {
 	if t.root != nil {
 		t.root.Close()
 	}
 }
 
 // open does not wait for the writer of a fifo.
-func (t *fileSystem) open(name string) (*os.File, error) {
+func (t *tree) open(name string) (*os.File, error) {
 	const flags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK
 	if t.root == nil {
 		return os.OpenFile(name, flags, 0)
@@ -75,7 +75,7 @@ func (t *fileSystem) open(name string) (*os.File, error) {
 }
 
 // configuration lists the files in the order in which they are read.
-func (t *fileSystem) configuration() (files []string, problems []error) {
+func (t *tree) configuration() (files []string, problems []error) {
 	seen := map[string]bool{}
 	for _, dir := range directories {
 		names, err := t.names(dir)
@@ -96,7 +96,7 @@ func (t *fileSystem) configuration() (files []string, problems []error) {
 	return append(files, sysctlConf), problems
 }
 
-func (t *fileSystem) names(dir string) ([]string, error) {
+func (t *tree) names(dir string) ([]string, error) {
 	f, err := t.open(dir)
 	if err != nil {
 		return nil, err
@@ -108,7 +108,7 @@ func (t *fileSystem) names(dir string) ([]string, error) {
 // read returns a file's text and where it really lies. What is no regular file is
 // empty: so a link to /dev/null masks the files of the same name, and so does a link
 // to nowhere.
-func (t *fileSystem) read(name string) (text []byte, where string, err error) {
+func (t *tree) read(name string) (text []byte, where string, err error) {
 	if t.planned != "" && name == t.planned {
 		return []byte(t.text), name, nil
 	}

@@ -103,18 +103,18 @@ var acceptQueueOverflowProof = lab.Experiment{
 			Seconds: 1, Run: queued(stage.ServeSpec{Close: stage.AcceptNever, Backlog: 128}),
 		},
 		{
-			Arm: why(folklore("somaxconn", "net.core.somaxconn alone", "net.core.somaxconn=65535", proof.NoEffect),
+			Arm: why(turning("somaxconn", folklore("somaxconn", "net.core.somaxconn alone", "net.core.somaxconn=65535", proof.NoEffect)),
 				"The program has asked for 16 in listen(), and the smaller one counts."),
 			Seconds: 5, Run: queued(stage.ServeSpec{Close: stage.AcceptNever, Backlog: shortBacklog},
 				lab.AtServer(setting.Somaxconn, "65535")),
 		},
 		{
-			Arm:     folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
+			Arm:     turning("tcp_tw_reuse", folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect)),
 			Seconds: 5, Run: queued(stage.ServeSpec{Close: stage.AcceptNever, Backlog: shortBacklog},
 				lab.AtServer(setting.TWReuse, "1")),
 		},
 		{
-			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
+			Arm:     turning("tcp_fin_timeout", folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect)),
 			Seconds: 5, Run: queued(stage.ServeSpec{Close: stage.AcceptNever, Backlog: shortBacklog},
 				lab.AtServer(setting.FinTimeout, "5")),
 		},

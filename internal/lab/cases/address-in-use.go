@@ -112,23 +112,23 @@ var addressInUseProof = lab.Experiment{
 	Arms: []lab.Arm{
 		{Arm: base("without SO_REUSEADDR", proof.Exactly("refused", 1)), Seconds: 1, Run: restarted(false, false, 0)},
 		{
-			Arm: remedy("reuseaddr", "SO_REUSEADDR on the listener, before and after", "setsockopt(SO_REUSEADDR)",
-				proof.Works, proof.Exactly("refused", 0)),
+			Arm: turning("SO_REUSEADDR", remedy("reuseaddr", "SO_REUSEADDR on the listener, before and after", "setsockopt(SO_REUSEADDR)",
+				proof.Works, proof.Exactly("refused", 0))),
 			Seconds: 1, Run: restarted(true, true, 0),
 		},
 		{
-			Arm: why(observe("new-one-only", "SO_REUSEADDR on the new listener alone",
-				"setsockopt(SO_REUSEADDR) after the restart", proof.NoEffect),
+			Arm: why(turning("SO_REUSEADDR", observe("new-one-only", "SO_REUSEADDR on the new listener alone",
+				"setsockopt(SO_REUSEADDR) after the restart", proof.NoEffect)),
 				"The old socket has to have had it as well."),
 			Seconds: 1, Run: restarted(false, true, 0),
 		},
 		{
-			Arm: folklore("fin-timeout", "tcp_fin_timeout=1, and 3 s of waiting", "net.ipv4.tcp_fin_timeout=1",
-				proof.NoEffect),
+			Arm: turning("tcp_fin_timeout", folklore("fin-timeout", "tcp_fin_timeout=1, and 3 s of waiting", "net.ipv4.tcp_fin_timeout=1",
+				proof.NoEffect)),
 			Seconds: 4, Run: restarted(false, false, 3*time.Second, lab.AtServer(setting.FinTimeout, "1")),
 		},
 		{
-			Arm:     folklore("tw-reuse", "tcp_tw_reuse, and 3 s of waiting", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
+			Arm:     turning("tcp_tw_reuse", folklore("tw-reuse", "tcp_tw_reuse, and 3 s of waiting", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect)),
 			Seconds: 4, Run: restarted(false, false, 3*time.Second, lab.AtServer(setting.TWReuse, "1")),
 		},
 	},

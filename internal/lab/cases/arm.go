@@ -30,3 +30,16 @@ func less(q proof.Quantity) proof.Quantity {
 	q.Better = proof.Less
 	return q
 }
+
+// turning says what an arm sets: a sysctl without its directories, an option of a socket, a
+// command.
+func turning(knob string, a proof.Arm) proof.Arm {
+	a.Knob = knob
+	return a
+}
+
+// againOverIPv6 is an arm that repeats another over IPv6.
+func againOverIPv6(a proof.Arm) proof.Arm {
+	a.OverIPv6 = true
+	return a
+}

@@ -104,8 +104,8 @@ var bindBeforeConnectProof = lab.Experiment{
 			Seconds: 1, Run: bindChurn(stage.DialSpec{}, 1, 2),
 		},
 		{
-			Arm: remedy("autobind-reuse", "Let bind() take TIME_WAIT ports too",
-				"net.ipv4.ip_autobind_reuse=1 and SO_REUSEADDR", proof.Works),
+			Arm: turning("ip_autobind_reuse", remedy("autobind-reuse", "Let bind() take TIME_WAIT ports too",
+				"net.ipv4.ip_autobind_reuse=1 and SO_REUSEADDR", proof.Works)),
 			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true, ReuseAddress: true}, 1, 2,
 				lab.AtClient(setting.AutobindReuse, "1")),
 		},
@@ -125,22 +125,22 @@ var bindBeforeConnectProof = lab.Experiment{
 			Seconds: 1, Run: lab.OverIPv6(bindChurn(stage.DialSpec{BindPort: true}, 1, 2)),
 		},
 		{
-			Arm: remedy("ipv6-no-port", "Over IPv6: leave the port to connect()",
+			Arm: againOverIPv6(remedy("ipv6-no-port", "Over IPv6: leave the port to connect()",
 				"setsockopt(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT), on an IPv6 socket too", proof.Works,
-				proof.Exactly("failed", 0)),
+				proof.Exactly("failed", 0))),
 			Seconds: 1, Run: lab.OverIPv6(bindChurn(stage.DialSpec{}, 1, 2)),
 		},
 		{
-			Arm: why(folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
+			Arm: why(turning("tcp_tw_reuse", folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect)),
 				"bind() has chosen the port before connect() could take any over."),
 			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true}, 1, 2, lab.AtClient(setting.TWReuse, "1")),
 		},
 		{
-			Arm:     folklore("reuseaddr", "SO_REUSEADDR alone", "setsockopt(SO_REUSEADDR)", proof.NoEffect),
+			Arm:     turning("SO_REUSEADDR", folklore("reuseaddr", "SO_REUSEADDR alone", "setsockopt(SO_REUSEADDR)", proof.NoEffect)),
 			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true, ReuseAddress: true}, 1, 2),
 		},
 		{
-			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
+			Arm:     turning("tcp_fin_timeout", folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect)),
 			Seconds: 1, Run: bindChurn(stage.DialSpec{BindPort: true}, 1, 2, lab.AtClient(setting.FinTimeout, "5")),
 		},
 	},

@@ -137,11 +137,11 @@ var clientClosesFirstProof = lab.Experiment{
 			Seconds: 2, Run: lab.OverIPv6(churned(clientCloses, stage.DialSpec{}, false)),
 		},
 		{
-			Arm:     folklore("tw-reuse", "tcp_tw_reuse, to have fewer of them", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
+			Arm:     turning("tcp_tw_reuse", folklore("tw-reuse", "tcp_tw_reuse, to have fewer of them", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect)),
 			Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, false, lab.AtClient(setting.TWReuse, "1")),
 		},
 		{
-			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
+			Arm:     turning("tcp_fin_timeout", folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect)),
 			Seconds: 2, Run: churned(clientCloses, stage.DialSpec{}, false, lab.AtClient(setting.FinTimeout, "5")),
 		},
 	},
@@ -164,8 +164,8 @@ var lingerZeroProof = lab.Experiment{
 			Seconds: 3, Run: sendAndClose(false),
 		},
 		{
-			Arm: why(folklore("so-linger", "SO_LINGER {1, 0}", "setsockopt(SO_LINGER, {1, 0})", proof.Harmful,
-				proof.Exactly("client_time_wait", 0), proof.Exactly("peer_resets", 40)),
+			Arm: why(turning("SO_LINGER", folklore("so-linger", "SO_LINGER {1, 0}", "setsockopt(SO_LINGER, {1, 0})", proof.Harmful,
+				proof.Exactly("client_time_wait", 0), proof.Exactly("peer_resets", 40))),
 				"What waits in the send buffer is thrown away, and the peer is told ECONNRESET."),
 			Seconds: 3, Run: sendAndClose(true),
 		},

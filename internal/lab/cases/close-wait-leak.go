@@ -84,18 +84,18 @@ var closeWaitLeakProof = lab.Experiment{
 			Seconds: 5, Run: leaked(stage.CloseSecond),
 		},
 		{
-			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=1", proof.NoEffect),
+			Arm:     turning("tcp_fin_timeout", folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=1", proof.NoEffect)),
 			Seconds: 5, Run: leaked(stage.CloseNever, lab.AtServer(setting.FinTimeout, "1")),
 		},
 		{
-			Arm: why(folklore("keepalive", "A lower tcp_keepalive_time",
-				"net.ipv4.tcp_keepalive_time=1, _intvl=1, _probes=1", proof.NoEffect),
+			Arm: why(turning("tcp_keepalive_time", folklore("keepalive", "A lower tcp_keepalive_time",
+				"net.ipv4.tcp_keepalive_time=1, _intvl=1, _probes=1", proof.NoEffect)),
 				"The kernel has nothing to wait for: the peer has closed, and the program has not."),
 			Seconds: 5, Run: leaked(stage.CloseNever, lab.AtServer(setting.KeepaliveTime, "1"),
 				lab.AtServer(setting.KeepaliveInterval, "1"), lab.AtServer(setting.KeepaliveProbes, "1")),
 		},
 		{
-			Arm:     folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
+			Arm:     turning("tcp_tw_reuse", folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect)),
 			Seconds: 5, Run: leaked(stage.CloseNever, lab.AtServer(setting.TWReuse, "1")),
 		},
 	},

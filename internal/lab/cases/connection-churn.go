@@ -123,17 +123,17 @@ var connectionChurnProof = lab.Experiment{
 			Seconds: 2, Run: lab.OverIPv6(churned(ServerCloses, untilClosed, false)),
 		},
 		{
-			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
+			Arm:     turning("tcp_fin_timeout", folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect)),
 			Seconds: 2, Run: churned(ServerCloses, untilClosed, false, lab.AtServer(setting.FinTimeout, "5")),
 		},
 		{
-			Arm: why(folklore("tw-reuse", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
+			Arm: why(turning("tcp_tw_reuse", folklore("tw-reuse", "tcp_tw_reuse at the service", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect)),
 				"It is for connect() alone: a service needs no port for each connection."),
 			Seconds: 2, Run: churned(ServerCloses, untilClosed, false, lab.AtServer(setting.TWReuse, "1")),
 		},
 		{
-			Arm: folklore("wider-range", "A wider range of ports at the service",
-				setting.LocalPortRange+"=\"1024 65535\"", proof.NoEffect),
+			Arm: turning("ip_local_port_range", folklore("wider-range", "A wider range of ports at the service",
+				setting.LocalPortRange+"=\"1024 65535\"", proof.NoEffect)),
 			Seconds: 2, Run: churned(ServerCloses, untilClosed, false,
 				lab.AtServer(setting.LocalPortRange, "1024 65535")),
 		},

@@ -113,8 +113,8 @@ var conntrackFullProof = lab.Experiment{
 			Seconds: 65, Load: lab.Waits, Run: trackedConnects(100, stage.MadeUp{Waiting: 1}, false),
 		},
 		{
-			Arm: why(folklore("fin-timeout", "A lower tcp_fin_timeout, and tcp_tw_reuse",
-				"net.ipv4.tcp_fin_timeout=5, tcp_tw_reuse=1", proof.NoEffect),
+			Arm: why(turning("tcp_fin_timeout", folklore("fin-timeout", "A lower tcp_fin_timeout, and tcp_tw_reuse",
+				"net.ipv4.tcp_fin_timeout=5, tcp_tw_reuse=1", proof.NoEffect)),
 				"The table has time-outs of its own (nf_conntrack_tcp_timeout_*)."),
 			Seconds: 12, Run: trackedConnects(100, stage.MadeUp{}, false, lab.AtServer(setting.FinTimeout, "5"),
 				lab.AtServer(setting.TWReuse, "1")),

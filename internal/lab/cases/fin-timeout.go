@@ -135,13 +135,13 @@ var finTimeoutProof = lab.Experiment{
 			Seconds: 68, Run: lab.OverIPv6(timeWaitLasts("60")),
 		},
 		{
-			Arm: folklore("fin-timeout-30", "tcp_fin_timeout=30, which \"halves the time\"", "net.ipv4.tcp_fin_timeout=30",
-				proof.NoEffect, aMinute()...),
+			Arm: turning("tcp_fin_timeout", folklore("fin-timeout-30", "tcp_fin_timeout=30, which \"halves the time\"", "net.ipv4.tcp_fin_timeout=30",
+				proof.NoEffect, aMinute()...)),
 			Seconds: 68, Run: timeWaitLasts("30"),
 		},
 		{
-			Arm: why(folklore("fin-timeout-5", "tcp_fin_timeout=5", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect,
-				aMinute()...), "TIME_WAIT lasts TCP_TIMEWAIT_LEN, a constant of the kernel; the setting is for FIN_WAIT2."),
+			Arm: why(turning("tcp_fin_timeout", folklore("fin-timeout-5", "tcp_fin_timeout=5", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect,
+				aMinute()...)), "TIME_WAIT lasts TCP_TIMEWAIT_LEN, a constant of the kernel; the setting is for FIN_WAIT2."),
 			Seconds: 68, Run: timeWaitLasts("5"),
 		},
 	},

@@ -76,25 +76,25 @@ var finWait2PileUpProof = lab.Experiment{
 			Seconds: 1, Run: finWait2Lasts(stage.CloseSecond, "60"),
 		},
 		{
-			Arm: remedy("fin-timeout-30", "tcp_fin_timeout=30", "net.ipv4.tcp_fin_timeout=30", proof.Works,
-				within(26, 36)...),
+			Arm: turning("tcp_fin_timeout", remedy("fin-timeout-30", "tcp_fin_timeout=30", "net.ipv4.tcp_fin_timeout=30", proof.Works,
+				within(26, 36)...)),
 			Seconds: 34, Run: finWait2Lasts(stage.AcceptNever, "30"),
 		},
 		{
-			Arm: why(observe("fin-timeout-63", "tcp_fin_timeout=63: three seconds more, and a tenth of the time",
-				"net.ipv4.tcp_fin_timeout=63", proof.Works, within(3, 12)...),
+			Arm: why(turning("tcp_fin_timeout", observe("fin-timeout-63", "tcp_fin_timeout=63: three seconds more, and a tenth of the time",
+				"net.ipv4.tcp_fin_timeout=63", proof.Works, within(3, 12)...)),
 				"Above 60 s the kernel keeps a full socket for what is above, and then "+
 					"a time-wait socket for as long again: twice 3 s."),
 			Seconds: 7, Run: finWait2Lasts(stage.AcceptNever, "63"),
 		},
 		{
-			Arm: observe("fin-timeout-70", "tcp_fin_timeout=70", "net.ipv4.tcp_fin_timeout=70", proof.Works,
-				within(16, 28)...),
+			Arm: turning("tcp_fin_timeout", observe("fin-timeout-70", "tcp_fin_timeout=70", "net.ipv4.tcp_fin_timeout=70", proof.Works,
+				within(16, 28)...)),
 			Seconds: 22, Run: finWait2Lasts(stage.AcceptNever, "70"),
 		},
 		{
-			Arm: folklore("fin-timeout-120", "tcp_fin_timeout=120", "net.ipv4.tcp_fin_timeout=120", proof.Harmful,
-				within(112, 140)...),
+			Arm: turning("tcp_fin_timeout", folklore("fin-timeout-120", "tcp_fin_timeout=120", "net.ipv4.tcp_fin_timeout=120", proof.Harmful,
+				within(112, 140)...)),
 			Seconds: 128, Long: true, Run: finWait2Lasts(stage.AcceptNever, "120"),
 		},
 	},

@@ -115,13 +115,13 @@ var natPortExhaustionProof = lab.Experiment{
 			Seconds: 1, Run: translated(stage.Translation{Low: 50000, High: 50031}, 2),
 		},
 		{
-			Arm:     folklore("tw-reuse", "tcp_tw_reuse at the NAT", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
+			Arm:     turning("tcp_tw_reuse", folklore("tw-reuse", "tcp_tw_reuse at the NAT", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect)),
 			Seconds: 6, Run: translated(stage.Translation{Low: 50000, High: 50031}, 1,
 				lab.AtClient(setting.TWReuse, "1")),
 		},
 		{
-			Arm: folklore("wider-range", "A wider ip_local_port_range at the NAT",
-				setting.LocalPortRange+"=\"1024 65535\"", proof.NoEffect),
+			Arm: turning("ip_local_port_range", folklore("wider-range", "A wider ip_local_port_range at the NAT",
+				setting.LocalPortRange+"=\"1024 65535\"", proof.NoEffect)),
 			Seconds: 6, Run: translated(stage.Translation{Low: 50000, High: 50031}, 1,
 				lab.AtClient(setting.LocalPortRange, "1024 65535")),
 		},

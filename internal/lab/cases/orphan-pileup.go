@@ -100,16 +100,16 @@ var orphanPileUpProof = lab.Experiment{
 			Seconds: 5, Run: orphaned(false),
 		},
 		{
-			Arm: remedy("orphan-retries", "Fewer retries of an orphan", "net.ipv4.tcp_orphan_retries=1", proof.Works,
-				proof.Exactly("fin_wait1", 0)),
+			Arm: turning("tcp_orphan_retries", remedy("orphan-retries", "Fewer retries of an orphan", "net.ipv4.tcp_orphan_retries=1", proof.Works,
+				proof.Exactly("fin_wait1", 0))),
 			Seconds: 5, Run: orphaned(true, lab.AtClient(setting.OrphanRetries, "1")),
 		},
 		{
-			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=1", proof.NoEffect),
+			Arm:     turning("tcp_fin_timeout", folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=1", proof.NoEffect)),
 			Seconds: 5, Run: orphaned(true, lab.AtClient(setting.FinTimeout, "1")),
 		},
 		{
-			Arm:     folklore("keepalive", "A lower tcp_keepalive_time", "net.ipv4.tcp_keepalive_time=1", proof.NoEffect),
+			Arm:     turning("tcp_keepalive_time", folklore("keepalive", "A lower tcp_keepalive_time", "net.ipv4.tcp_keepalive_time=1", proof.NoEffect)),
 			Seconds: 5, Run: orphaned(true, lab.AtClient(setting.KeepaliveTime, "1")),
 		},
 	},

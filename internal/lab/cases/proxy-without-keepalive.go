@@ -171,13 +171,13 @@ func proxyArms(name string, timeWait proof.Bound, proxy func(kept bool) func(lis
 			Seconds: 4, Run: proxied(proxy(true)),
 		},
 		{
-			Arm: names(folklore("fin-timeout", "A lower tcp_fin_timeout at both", "net.ipv4.tcp_fin_timeout=5",
-				proof.NoEffect), churn),
+			Arm: names(turning("tcp_fin_timeout", folklore("fin-timeout", "A lower tcp_fin_timeout at both", "net.ipv4.tcp_fin_timeout=5",
+				proof.NoEffect)), churn),
 			Seconds: 4, Run: proxied(closed, lab.AtClient(setting.FinTimeout, "5"),
 				lab.AtServer(setting.FinTimeout, "5")),
 		},
 		{
-			Arm:     names(folklore("tw-reuse", "tcp_tw_reuse at both", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect), churn),
+			Arm:     names(turning("tcp_tw_reuse", folklore("tw-reuse", "tcp_tw_reuse at both", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect)), churn),
 			Seconds: 4, Run: proxied(closed, lab.AtClient(setting.TWReuse, "1"),
 				lab.AtServer(setting.TWReuse, "1")),
 		},

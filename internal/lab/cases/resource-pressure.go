@@ -104,8 +104,8 @@ var resourcePressureProof = lab.Experiment{
 			Seconds: 1, Run: throttled(false),
 		},
 		{
-			Arm: folklore("no-time-wait", "The quota, and almost no TIME_WAIT", "net.ipv4.tcp_max_tw_buckets=10",
-				proof.NoEffect, proof.Between("held_up", 80, 100), upTo(10)),
+			Arm: turning("tcp_max_tw_buckets", folklore("no-time-wait", "The quota, and almost no TIME_WAIT", "net.ipv4.tcp_max_tw_buckets=10",
+				proof.NoEffect, proof.Between("held_up", 80, 100), upTo(10))),
 			Seconds: 5, Run: throttled(true, Buckets("10")),
 		},
 	},

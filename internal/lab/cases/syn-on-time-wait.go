@@ -327,8 +327,8 @@ var SynOnTimeWaitProof = lab.Experiment{
 			Seconds: 1, Run: Collided("its clock is the newer one", CollisionArm{secondAhead: true}),
 		},
 		{
-			Arm: folklore("rfc1337", "The server ignores resets in TIME_WAIT", "net.ipv4.tcp_rfc1337=1", proof.Harmful,
-				proof.Exactly("failed", collisions)),
+			Arm: turning("tcp_rfc1337", folklore("rfc1337", "The server ignores resets in TIME_WAIT", "net.ipv4.tcp_rfc1337=1", proof.Harmful,
+				proof.Exactly("failed", collisions))),
 			Seconds: 3, Run: Collided("tcp_rfc1337=1", CollisionArm{RFC1337: true}),
 		},
 	},

@@ -107,8 +107,8 @@ var TimeWaitOverflowProof = lab.Experiment{
 			Seconds: 1, Run: Overflown(ServerCloses, untilClosed, Buckets("200")),
 		},
 		{
-			Arm: remedy("raise", "A limit sixteen times as large", "net.ipv4.tcp_max_tw_buckets=3200", proof.Works,
-				proof.Exactly("cut_short", 0)),
+			Arm: turning("tcp_max_tw_buckets", remedy("raise", "A limit sixteen times as large", "net.ipv4.tcp_max_tw_buckets=3200", proof.Works,
+				proof.Exactly("cut_short", 0))),
 			Seconds: 1, Run: Overflown(ServerCloses, untilClosed, Buckets("3200")),
 		},
 		{
@@ -117,18 +117,18 @@ var TimeWaitOverflowProof = lab.Experiment{
 			Seconds: 1, Run: Overflown(clientCloses, stage.DialSpec{}, Buckets("200")),
 		},
 		{
-			Arm: observe("ipv6", "Over IPv6: the limit counts both", "net.ipv4.tcp_max_tw_buckets=200", proof.NoEffect,
-				cutShort(200)),
+			Arm: turning("tcp_max_tw_buckets", observe("ipv6", "Over IPv6: the limit counts both", "net.ipv4.tcp_max_tw_buckets=200", proof.NoEffect,
+				cutShort(200))),
 			Seconds: 1, Run: lab.OverIPv6(Overflown(ServerCloses, untilClosed, Buckets("200"))),
 		},
 		{
-			Arm: why(folklore("lower", "A lower limit, to have fewer TIME_WAIT", "net.ipv4.tcp_max_tw_buckets=50",
-				proof.Harmful, cutShort(350)),
+			Arm: why(turning("tcp_max_tw_buckets", folklore("lower", "A lower limit, to have fewer TIME_WAIT", "net.ipv4.tcp_max_tw_buckets=50",
+				proof.Harmful, cutShort(350))),
 				"The state does not become shorter; it is not there, for those beyond the limit."),
 			Seconds: 1, Run: Overflown(ServerCloses, untilClosed, Buckets("50")),
 		},
 		{
-			Arm:     folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect),
+			Arm:     turning("tcp_fin_timeout", folklore("fin-timeout", "A lower tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=5", proof.NoEffect)),
 			Seconds: 1, Run: Overflown(ServerCloses, untilClosed, Buckets("200"),
 				lab.AtServer(setting.FinTimeout, "5")),
 		},

@@ -199,8 +199,8 @@ var twRecycleProof = lab.Experiment{
 			Seconds: 3, Run: recycled("the rule is on", recycleArm{}),
 		},
 		{
-			Arm: remedy("off", "The emulated rule is off", "net.ipv4.tcp_tw_recycle=0", proof.Works,
-				proof.Exactly("failed", 0)),
+			Arm: turning("tcp_tw_recycle", remedy("off", "The emulated rule is off", "net.ipv4.tcp_tw_recycle=0", proof.Works,
+				proof.Exactly("failed", 0))),
 			Seconds: 1, Run: recycled("the rule is off", recycleArm{off: true}),
 		},
 		{
@@ -209,8 +209,8 @@ var twRecycleProof = lab.Experiment{
 			Seconds: 3, Run: lab.OverIPv6(recycled("over IPv6", recycleArm{})),
 		},
 		{
-			Arm: folklore("no-time-stamps", "The second client sends no time stamps",
-				"net.ipv4.tcp_timestamps=0 at that client", proof.NoEffect),
+			Arm: turning("tcp_timestamps", folklore("no-time-stamps", "The second client sends no time stamps",
+				"net.ipv4.tcp_timestamps=0 at that client", proof.NoEffect)),
 			Seconds: 3, Run: recycled("which sends no time stamps", recycleArm{secondWithout: true}),
 		},
 	},

@@ -81,8 +81,8 @@ var VanishedConnectionsProof = lab.Experiment{
 	Arms: []lab.Arm{
 		{Arm: base("no keep-alive", proof.Exactly("dead", 20)), Seconds: 7, Run: Idled(0, 2)},
 		{
-			Arm: remedy("keep-alive", "Keep-alive below the firewall's time-out",
-				"setsockopt(SO_KEEPALIVE), TCP_KEEPIDLE 1 s", proof.Works, proof.Exactly("dead", 0)),
+			Arm: turning("SO_KEEPALIVE", remedy("keep-alive", "Keep-alive below the firewall's time-out",
+				"setsockopt(SO_KEEPALIVE), TCP_KEEPIDLE 1 s", proof.Works, proof.Exactly("dead", 0))),
 			Seconds: 5, Run: Idled(1, 2),
 		},
 		{
@@ -96,13 +96,13 @@ var VanishedConnectionsProof = lab.Experiment{
 			Seconds: 7, Run: lab.OverIPv6(Idled(0, 2)),
 		},
 		{
-			Arm: folklore("keepalive-time", "tcp_keepalive_time alone",
-				"net.ipv4.tcp_keepalive_time=1, without SO_KEEPALIVE", proof.NoEffect),
+			Arm: turning("tcp_keepalive_time", folklore("keepalive-time", "tcp_keepalive_time alone",
+				"net.ipv4.tcp_keepalive_time=1, without SO_KEEPALIVE", proof.NoEffect)),
 			Seconds: 7, Run: Idled(0, 2, lab.AtClient(setting.KeepaliveTime, "1"),
 				lab.AtServer(setting.KeepaliveTime, "1")),
 		},
 		{
-			Arm:     folklore("fin-timeout", "A higher tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=120", proof.NoEffect),
+			Arm:     turning("tcp_fin_timeout", folklore("fin-timeout", "A higher tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=120", proof.NoEffect)),
 			Seconds: 7, Run: Idled(0, 2, lab.AtServer(setting.FinTimeout, "120")),
 		},
 	},
@@ -190,23 +190,23 @@ var peerResetsProof = lab.Experiment{
 			Seconds: 5, Run: pooled(stage.ServeSpec{IdleMS: 2500, IdleFIN: true}, stage.DialSpec{}, false, false),
 		},
 		{
-			Arm: why(folklore("keep-alive", "TCP keep-alive every second", "setsockopt(SO_KEEPALIVE), TCP_KEEPIDLE 1 s",
-				proof.NoEffect, proof.Exactly("failed", 20)),
+			Arm: why(turning("SO_KEEPALIVE", folklore("keep-alive", "TCP keep-alive every second", "setsockopt(SO_KEEPALIVE), TCP_KEEPIDLE 1 s",
+				proof.NoEffect, proof.Exactly("failed", 20))),
 				"The kernel answers the probes by itself, and the program that counts idle seconds does not see them."),
 			Seconds: 5, Run: pooled(impatient, stage.DialSpec{KeepAliveSeconds: 1}, false, false),
 		},
 		{
-			Arm:     folklore("fin-timeout", "A higher tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=120", proof.NoEffect),
+			Arm:     turning("tcp_fin_timeout", folklore("fin-timeout", "A higher tcp_fin_timeout", "net.ipv4.tcp_fin_timeout=120", proof.NoEffect)),
 			Seconds: 5, Run: pooled(impatient, stage.DialSpec{}, false, false, lab.AtClient(setting.FinTimeout, "120"),
 				lab.AtServer(setting.FinTimeout, "120")),
 		},
 		{
-			Arm:     folklore("retries2", "More TCP retransmissions", "net.ipv4.tcp_retries2=30", proof.NoEffect),
+			Arm:     turning("tcp_retries2", folklore("retries2", "More TCP retransmissions", "net.ipv4.tcp_retries2=30", proof.NoEffect)),
 			Seconds: 5, Run: pooled(impatient, stage.DialSpec{}, false, false, lab.AtClient(setting.Retries2, "30"),
 				lab.AtServer(setting.Retries2, "30")),
 		},
 		{
-			Arm:     folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect),
+			Arm:     turning("tcp_tw_reuse", folklore("tw-reuse", "tcp_tw_reuse", "net.ipv4.tcp_tw_reuse=1", proof.NoEffect)),
 			Seconds: 5, Run: pooled(impatient, stage.DialSpec{}, false, false, reuse),
 		},
 	},

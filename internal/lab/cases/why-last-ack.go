@@ -171,17 +171,17 @@ var whyLastAckProof = lab.Experiment{
 			Seconds: 1, Run: lab.OverIPv6(lastAckLost("The last ACK is lost over IPv6, and TIME_WAIT answers", withTimeWait)),
 		},
 		{
-			Arm:     folklore("kill", "TIME_WAIT is taken away", "ss -K (SOCK_DESTROY)", proof.Harmful, aReset()),
+			Arm:     turning("ss -K", folklore("kill", "TIME_WAIT is taken away", "ss -K (SOCK_DESTROY)", proof.Harmful, aReset())),
 			Seconds: 1, Run: lastAckLost("The last ACK is lost, and TIME_WAIT was taken away", withoutByDestroy),
 		},
 		{
-			Arm: folklore("max-tw-buckets", "No TIME_WAIT is made", "net.ipv4.tcp_max_tw_buckets=0", proof.Harmful,
-				aReset()),
+			Arm: turning("tcp_max_tw_buckets", folklore("max-tw-buckets", "No TIME_WAIT is made", "net.ipv4.tcp_max_tw_buckets=0", proof.Harmful,
+				aReset())),
 			Seconds: 1, Run: lastAckLost("The last ACK is lost, and no TIME_WAIT was made", withoutBuckets),
 		},
 		{
-			Arm: folklore("linger-zero", "The connection ends by a reset", "SO_LINGER with a time-out of zero",
-				proof.Harmful, proof.Exactly("resets", 1)),
+			Arm: turning("SO_LINGER", folklore("linger-zero", "The connection ends by a reset", "SO_LINGER with a time-out of zero",
+				proof.Harmful, proof.Exactly("resets", 1))),
 			Seconds: 1, Run: lastAckLost("The connection ends by a reset", withoutByReset),
 		},
 	},

@@ -340,13 +340,13 @@ var whyOldSegmentProof = lab.Experiment{
 			Seconds: 1, Run: lab.OverIPv6(oldSegmentArrives(noGuard)),
 		},
 		{
-			Arm: observe("time-wait", "TIME_WAIT alone", "net.ipv4.tcp_max_tw_buckets as it is", proof.Works,
-				proof.Exactly("refused", 1)),
+			Arm: turning("tcp_max_tw_buckets", observe("time-wait", "TIME_WAIT alone", "net.ipv4.tcp_max_tw_buckets as it is", proof.Works,
+				proof.Exactly("refused", 1))),
 			Seconds: 1, Run: oldSegmentArrives(guardTimeWait),
 		},
 		{
-			Arm: observe("time-stamps", "Time stamps alone", "net.ipv4.tcp_timestamps=1", proof.Works,
-				proof.Exactly("older_stamps", 1)),
+			Arm: turning("tcp_timestamps", observe("time-stamps", "Time stamps alone", "net.ipv4.tcp_timestamps=1", proof.Works,
+				proof.Exactly("older_stamps", 1))),
 			Seconds: 1, Run: oldSegmentArrives(guardTimeStamps),
 		},
 		{

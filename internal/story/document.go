@@ -1,10 +1,7 @@
-// Package render writes a diagnosis for people and for programs: as text and as
-// JSON. It judges nothing and reads nothing: what it writes was read and judged
-// before, and it only decides what stands where and what is left for -v.
-package render
+package story
 
 import (
-	"io"
+	"slices"
 	"time"
 
 	"linger/internal/diagnose"
@@ -13,17 +10,12 @@ import (
 	"linger/internal/tcp"
 )
 
-// A Printer writes a document in one form. The errors are those of the writer.
-type Printer interface {
-	Print(w io.Writer, d *Document) error
-}
-
 // Document is what is told: what was read, what is made of it, and what to do.
 type Document struct {
 	Snapshot  *snapshot.Snapshot
 	Diagnosis diagnose.Diagnosis
 	// Remedies makes the remedies of a finding concrete. It is asked finding by
-	// finding while the document is written, so that they never all exist at once.
+	// finding, so that a face that writes in pieces never has them all at once.
 	Remedies func(f diagnose.Finding) []remedy.Remedy
 	// Elapsed is the time from the start of reading to the end of judging.
 	Elapsed time.Duration
@@ -39,20 +31,9 @@ func NewDocument(s *snapshot.Snapshot, d diagnose.Diagnosis, elapsed time.Durati
 	}
 }
 
-// namespaceOf is the namespace of a finding, nil where it concerns the host.
-func (d *Document) namespaceOf(n diagnose.Netns) *snapshot.Namespace {
-	for i := range d.Snapshot.Namespaces {
-		ns := &d.Snapshot.Namespaces[i]
-		if n.Cookie != 0 && ns.Cookie == n.Cookie || n.Cookie == 0 && n.Inode != 0 && ns.Inode == n.Inode {
-			return ns
-		}
-	}
-	return nil
-}
-
 // groupOf is the group of connections that a finding is about, nil for none.
 func (d *Document) groupOf(f *diagnose.Finding) *snapshot.Group {
-	ns := d.namespaceOf(f.Netns)
+	ns := d.Snapshot.Namespace(f.Netns.Cookie, f.Netns.Inode)
 	if ns == nil || f.Subject.Role == "" {
 		return nil
 	}
@@ -85,4 +66,9 @@ func (d *Document) states() tcp.States {
 		states.Add(d.Snapshot.Namespaces[i].States)
 	}
 	return states
+}
+
+// anyRead tells whether the sockets of a namespace could be read.
+func (d *Document) anyRead() bool {
+	return slices.ContainsFunc(d.Snapshot.Namespaces, func(ns snapshot.Namespace) bool { return ns.SocketsRead })
 }
