@@ -53,14 +53,14 @@ const sampleBuffer = 64 << 10
 // order of a keyed hash of their addresses (ctnetlink_dump_table), so that the first
 // ones are a fair sample. It needs CAP_NET_ADMIN.
 func Sample(ctx context.Context, most int, visit func(Flow)) (complete bool, err error) {
-	complete, err = sample(ctx, most, visit)
+	complete, err = visitFirst(ctx, most, visit)
 	if err != nil {
 		return complete, fmt.Errorf("sample conntrack: %w", err)
 	}
 	return complete, nil
 }
 
-func sample(ctx context.Context, most int, visit func(Flow)) (complete bool, err error) {
+func visitFirst(ctx context.Context, most int, visit func(Flow)) (complete bool, err error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return false, err

@@ -72,7 +72,7 @@ func Read(proc string) (Host, error) {
 		failed("memory, load and pressure", err)
 		return h, errors.Join(problems...)
 	}
-	h.Memory, err = memory(tree)
+	h.Memory, err = memoryOf(tree)
 	failed("memory", err)
 	load, err := tree.LoadAvg()
 	failed("load", err)
@@ -80,7 +80,7 @@ func Read(proc string) (Host, error) {
 		h.Load = &Load{One: load.Load1, Five: load.Load5, Fifteen: load.Load15}
 	}
 	for _, resource := range []string{"cpu", "memory", "io"} {
-		p, err := pressure(tree, resource)
+		p, err := pressureOn(tree, resource)
 		failed(resource+" pressure", err)
 		if p == nil {
 			continue
@@ -101,7 +101,7 @@ func release() (string, error) {
 	return unix.ByteSliceToString(name.Release[:]), nil
 }
 
-func memory(tree procfs.FS) (*Memory, error) {
+func memoryOf(tree procfs.FS) (*Memory, error) {
 	info, err := tree.Meminfo()
 	if err != nil {
 		return nil, err
@@ -113,9 +113,9 @@ func memory(tree procfs.FS) (*Memory, error) {
 	return &Memory{Total: *info.MemTotalBytes, Available: *info.MemAvailableBytes}, nil
 }
 
-// pressure returns nil where the kernel has none: no file before 4.20 or without
+// pressureOn returns nil where the kernel has none: no file before 4.20 or without
 // CONFIG_PSI, EOPNOTSUPP when it was not switched on at boot (kernel/sched/psi.c).
-func pressure(tree procfs.FS, resource string) (*Pressure, error) {
+func pressureOn(tree procfs.FS, resource string) (*Pressure, error) {
 	stats, err := tree.PSIStatsForResource(resource)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil

@@ -135,8 +135,8 @@ var finTimeoutProof = lab.Experiment{
 			Seconds: 68, Run: lab.OverIPv6(timeWaitLasts("60")),
 		},
 		{
-			Arm: turning("tcp_fin_timeout", folklore("fin-timeout-30", "tcp_fin_timeout=30, which \"halves the time\"", "net.ipv4.tcp_fin_timeout=30",
-				proof.NoEffect, aMinute()...)),
+			Arm: turning("tcp_fin_timeout", folklore("fin-timeout-30", "tcp_fin_timeout=30, which \"halves the time\"",
+				"net.ipv4.tcp_fin_timeout=30", proof.NoEffect, aMinute()...)),
 			Seconds: 68, Run: timeWaitLasts("30"),
 		},
 		{

@@ -109,7 +109,8 @@ var orphanPileUpProof = lab.Experiment{
 			Seconds: 5, Run: orphaned(true, lab.AtClient(setting.FinTimeout, "1")),
 		},
 		{
-			Arm:     turning("tcp_keepalive_time", folklore("keepalive", "A lower tcp_keepalive_time", "net.ipv4.tcp_keepalive_time=1", proof.NoEffect)),
+			Arm: turning("tcp_keepalive_time", folklore("keepalive", "A lower tcp_keepalive_time", "net.ipv4.tcp_keepalive_time=1",
+				proof.NoEffect)),
 			Seconds: 5, Run: orphaned(true, lab.AtClient(setting.KeepaliveTime, "1")),
 		},
 	},

@@ -195,8 +195,8 @@ var portExhaustionProof = lab.Experiment{
 			Seconds: 5, Run: lab.OverIPv6(demand{}.run),
 		},
 		{
-			Arm: againOverIPv6(turning("tcp_tw_reuse", remedy("ipv6-tw-reuse", "Over IPv6: tcp_tw_reuse, whose key is of net.ipv4", "net.ipv4.tcp_tw_reuse=1",
-				proof.Works, proof.Exactly("failed", 0)))),
+			Arm: againOverIPv6(turning("tcp_tw_reuse", remedy("ipv6-tw-reuse", "Over IPv6: tcp_tw_reuse, whose key is of net.ipv4",
+				"net.ipv4.tcp_tw_reuse=1", proof.Works, proof.Exactly("failed", 0)))),
 			Seconds: 5, Run: lab.OverIPv6(demand{set: []lab.Sysctl{reuse}}.run),
 		},
 		{

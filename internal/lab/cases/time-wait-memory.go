@@ -167,8 +167,8 @@ var timeWaitMemoryProof = lab.Experiment{
 			Seconds: 4, Run: charged(stage.ServeSpec{Unread: true}, stage.DialSpec{Send: 16 << 10}),
 		},
 		{
-			Arm: turning("tcp_max_tw_buckets", folklore("max-tw-buckets", "A lower limit of TIME_WAIT, to save memory", "net.ipv4.tcp_max_tw_buckets=10",
-				proof.NoEffect, upTo(10))),
+			Arm: turning("tcp_max_tw_buckets", folklore("max-tw-buckets", "A lower limit of TIME_WAIT, to save memory",
+				"net.ipv4.tcp_max_tw_buckets=10", proof.NoEffect, upTo(10))),
 			Seconds: 4, Run: charged(ServerCloses, untilClosed, Buckets("10")),
 		},
 	},
