@@ -16,27 +16,27 @@ func Change(r *deed.Report) *Story {
 
 // Pending tells the changes that wait to be confirmed, with what they have moved so far.
 func Pending(reports []deed.Report) *Story {
-	return changesOf("what is pending", reports, true, "nothing is pending")
+	return changesOf("changes that are pending", reports, true, "nothing is pending")
 }
 
 // InForce tells the changes whose values are to be in the kernel, and whether they are.
 func InForce(reports []deed.Report) *Story {
-	return changesOf("what is in force", reports, false, "no change of linger's is in force")
+	return changesOf("changes that are in force", reports, false, "no change of linger's is in force")
 }
 
 // Changes tells all changes of the journal.
 func Changes(reports []deed.Report) *Story {
-	return changesOf("what was changed", reports, false, "linger has changed nothing here")
+	return changesOf("what linger has changed", reports, false, "linger has changed nothing here")
 }
 
 // changesOf tells each change, or that there are none.
 func changesOf(title string, reports []deed.Report, measured bool, none string) *Story {
+	if len(reports) == 0 {
+		return &Story{Title: Clean(none), Parts: Group{Rest: Clean(none)}}
+	}
 	s := &Story{Title: Clean(title)}
 	for i := range reports {
 		s.Parts.Parts = append(s.Parts.Parts, changed(&reports[i], measured))
-	}
-	if len(reports) == 0 {
-		s.Parts.Rest = Clean(none)
 	}
 	return s
 }
@@ -45,8 +45,8 @@ func changesOf(title string, reports []deed.Report, measured bool, none string) 
 // is pending.
 func changed(r *deed.Report, measured bool) Part {
 	p := Part{Mark: changeMark(r.State), Title: Clean("change " + r.ID), Attached: Copied(r.Manifest)}
-	add := func(label Label, item Item) {
-		p.Sections = append(p.Sections, Section{Label: label, Items: []Item{item}})
+	add := func(label Label, items ...Item) {
+		p.Sections = append(p.Sections, Section{Label: label, Items: items})
 	}
 	say := func(label Label, format string, args ...any) {
 		add(label, Item{Text: Clean(fmt.Sprintf(format, args...))})
@@ -91,8 +91,7 @@ func changed(r *deed.Report, measured bool) Part {
 		if why := r.Watched.Unknown.String(); why != "" {
 			text += " (" + why + ")"
 		}
-		say(labelGuard, "%s", text)
-		say(Label{}, "%s", r.Watched.NoPort)
+		add(labelGuard, items(Item{}, text, r.Watched.NoPort.String())...)
 	case r.Guard == deed.GuardRollback:
 		say(labelGuard, "takes it back if more connections fail than before")
 	default:

@@ -13,23 +13,21 @@ const groupsTold = 8
 
 // Reap tells what is about to be reaped, and the hazard of it.
 func Reap(r *deed.Reaping) *Story {
-	s := &Story{Title: Clean("sockets to reap")}
 	if r.Sockets == 0 {
-		s.Verdict = Headline{markOK, Clean("no socket matches in " + r.Where())}
-		return s
+		none := Clean("no socket matches in " + r.Where())
+		return &Story{Title: none, Verdict: Headline{markOK, none}}
 	}
 	what := figure.Of(r.Sockets, "socket", "sockets")
 	if r.Sockets < r.Matched {
 		what += " of " + figure.Count(r.Matched) + " that match"
 	}
-	s.Parts.Parts = []Part{{
+	return &Story{Title: Clean("sockets to reap"), Parts: Group{Parts: []Part{{
 		Mark: signed('●', "REAP", Info), Title: Clean(what + " in " + r.Where()),
 		Sections: []Section{
 			{Label: Label{Short: "WHAT", Long: "What goes"}, Items: caught(r.Groups)},
 			{Label: Label{Short: "HAZARD", Long: "The hazard"}, Items: items(Item{}, r.Hazards()...)},
 		},
-	}}
-	return s
+	}}}}
 }
 
 // caught tells the first groups, and the others as well or how many they are.
@@ -82,12 +80,9 @@ func Reaped(r *deed.ReapResult) *Story {
 		text += ", " + figure.Count(r.Left) + " left: " + r.Cause
 	}
 	id := Item{Tone: Faint, Text: Clean(r.ID + ", in the journal")}
-	return &Story{
-		Title: Clean("sockets reaped"),
-		Parts: Group{Parts: []Part{{
-			Mark: m, Title: Clean(text), Sections: []Section{{Label: Label{Short: "ID", Long: "Its id"}, Items: []Item{id}}},
-		}}},
-	}
+	return &Story{Title: Clean("sockets reaped"), Parts: Group{Parts: []Part{{
+		Mark: m, Title: Clean(text), Sections: []Section{{Label: Label{Short: "ID", Long: "Its id"}, Items: []Item{id}}},
+	}}}}
 }
 
 // Reaps tells each reap of the journal in a line.
