@@ -19,6 +19,7 @@ import (
 	"linger/internal/journal"
 	"linger/internal/plan"
 	"linger/internal/render"
+	"linger/internal/story"
 )
 
 // changeOptions are the flags that all commands of change share.
@@ -43,11 +44,11 @@ func (o *changeOptions) tell(streams Streams, e *change.Entry, kept *change.Keep
 	if o.output == outputJSON {
 		return quietly(encodeJSON(streams, r))
 	}
-	return quietly(render.Changes(streams.Out, o.style(streams), []render.Account{told(&r, false)}, ""))
+	return quietly(o.text(streams).Print(streams.Out, story.Change(&r)))
 }
 
-func (o *changeOptions) style(streams Streams) render.Style {
-	return styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)
+func (o *changeOptions) text(streams Streams) render.Text {
+	return render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, false)}
 }
 
 func encodeJSON(streams Streams, document any) error {
@@ -114,7 +115,7 @@ func (o *applyOptions) run(ctx context.Context, streams Streams, what string) er
 	}
 	e, err := change.Apply(ctx, p, change.Options{
 		StateDir: o.stateDir, Within: o.within, Guard: deed.GuardMode(o.guard), Live: o.live,
-		Wait: func(left time.Duration) { fmt.Fprintln(streams.Err, "linger: "+waiting(left)) },
+		Wait: func(left time.Duration) { fmt.Fprintln(streams.Err, "linger:", story.Waiting(left)) },
 	})
 	if err != nil {
 		return &failedError{needsRoot(err)}

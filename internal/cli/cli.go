@@ -106,7 +106,7 @@ func resume(c *cobra.Command, streams Streams) {
 	}
 	left, err := change.Resume(dir)
 	for _, e := range left {
-		fmt.Fprintln(streams.Err, story.Clean("linger: "+settled(e.ID, e.State, e.Reason)))
+		fmt.Fprintln(streams.Err, "linger:", story.Settled(e.ID, e.State, e.Reason))
 	}
 	if err != nil {
 		fmt.Fprintln(streams.Err, story.Clean("linger: "+err.Error()))

@@ -87,7 +87,8 @@ func (o *thresholdOptions) loadFile(t *diagnose.Thresholds) error {
 		if errors.As(err, &unread) {
 			return usagef("`--config` takes a file that can be read", "--config %s: %w", path, unread.Err)
 		}
-		return usagef("the file must be YAML", "--config %s: %s", path, strings.Join(strings.Fields(err.Error()), " "))
+		oneLine := strings.NewReplacer("\n  ", " ", "\n", " ") // of several errors each is indented
+		return usagef("the file must be YAML", "--config %s: %s", path, oneLine.Replace(err.Error()))
 	}
 	values := k.All()
 	keys := k.Keys() // sorted, so that of several errors the same one is told

@@ -19,6 +19,7 @@ import (
 	"linger/internal/reap"
 	"linger/internal/render"
 	"linger/internal/snapshot"
+	"linger/internal/story"
 	"linger/internal/tcp"
 )
 
@@ -89,10 +90,13 @@ func (o *reapOptions) run(ctx context.Context, streams Streams) (int, error) {
 		return 0, &failedError{withRights(err)}
 	}
 	defer catch.Close()
-	told := o.tell(ctx, catch)
-	style := styleFor(terminalOf(streams.Out), streams.Getenv, o.color, o.verbose)
+	told := &deed.Reaping{
+		Netns: o.netns, States: catch.Selection.States, Matched: catch.Matched, Sockets: catch.Len(),
+		Groups: inferred(catch.Groups, o.makers(ctx, catch)),
+	}
+	text := render.Text{Style: styleFor(terminalOf(streams.Out), streams.Getenv, o.color, o.verbose)}
 	if o.output == outputText {
-		if err := quietly(render.ReapPlanned(streams.Out, style, told)); err != nil {
+		if err := quietly(text.Print(streams.Out, story.Reap(told))); err != nil {
 			return 0, err
 		}
 	}
@@ -104,21 +108,21 @@ func (o *reapOptions) run(ctx context.Context, streams Streams) (int, error) {
 		if result == nil {
 			return 0, &failedError{withRights(err)}
 		}
-		told.Outcome = &render.ReapOutcome{ID: result.ID, Reaped: result.Reaped, Gone: result.Gone, Left: result.Left}
+		told.Result = result
 		if err != nil {
-			told.Outcome.Cause = withRights(err).Error()
+			told.Result.Cause = withRights(err).Error()
 		}
 	}
 	switch {
 	case o.output == outputJSON:
-		err = render.ReapJSON(streams.Out, told)
-	case told.Outcome != nil:
-		err = render.ReapDone(streams.Out, style, told)
+		err = render.JSON{}.Reap(streams.Out, told)
+	case told.Result != nil:
+		err = text.Print(streams.Out, story.Reaped(told.Result))
 	}
 	if err := quietly(err); err != nil {
 		return 0, err
 	}
-	if told.Outcome != nil && told.Outcome.Cause != "" {
+	if told.Result != nil && told.Result.Cause != "" {
 		return exitFailed, nil
 	}
 	return exitOK, nil
@@ -167,13 +171,6 @@ func (o *reapOptions) selection() (s reap.Selection, err error) {
 	return s, nil
 }
 
-// tell is what a catch is, for a person and for a program.
-func (o *reapOptions) tell(ctx context.Context, c *reap.Catch) *render.Reap {
-	told := toldReap(o.netns, c.Selection.States, c.Groups, o.makers(ctx, c))
-	told.Matched, told.Sockets = c.Matched, c.Len()
-	return told
-}
-
 // makers looks who opens connections like these, for the kernel has forgotten who
 // made a time-wait socket. It takes a second, so that --yes does without.
 func (o *reapOptions) makers(ctx context.Context, c *reap.Catch) []snapshot.Group {
@@ -189,6 +186,32 @@ func (o *reapOptions) makers(ctx context.Context, c *reap.Catch) []snapshot.Grou
 		return nil // whose they are stays unknown
 	}
 	return s.Namespaces[0].Groups
+}
+
+// inferred adds the owners of sockets that have none: who is seen with such connections.
+func inferred(caught []deed.Caught, makers []snapshot.Group) []deed.Caught {
+	caught = slices.Clone(caught)
+	for i := range caught {
+		if c := &caught[i]; len(c.Owners) == 0 {
+			c.Owners = makersOf(makers, c)
+			c.Inferred = len(c.Owners) > 0
+		}
+	}
+	return caught
+}
+
+func makersOf(groups []snapshot.Group, c *deed.Caught) (owners []deed.Owner) {
+	for _, g := range groups {
+		asAcceptor := g.Role == tcp.Acceptor && g.Local == c.Local
+		asConnector := g.Role != tcp.Acceptor && g.Local.Addr == c.Local.Addr && g.Remote == c.Remote
+		if !asAcceptor && !asConnector {
+			continue
+		}
+		for _, owner := range g.Owners {
+			owners = append(owners, deed.Owner{Comm: owner.Process, PID: owner.PID})
+		}
+	}
+	return owners
 }
 
 // agreed asks on a terminal.

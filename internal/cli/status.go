@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 	"linger/internal/deed"
 	"linger/internal/plan"
 	"linger/internal/reap"
-	"linger/internal/render"
 	"linger/internal/story"
 )
 
@@ -27,12 +25,12 @@ type list struct {
 	Reaps []deed.Reap `json:"reaps,omitempty"`
 }
 
-// tellAll writes several changes.
-func (o *changeOptions) tellAll(streams Streams, reports []deed.Report, measured bool, none string) error {
+// tellAll writes several changes, as a story of them tells.
+func (o *changeOptions) tellAll(streams Streams, reports []deed.Report, of func([]deed.Report) *story.Story) error {
 	if o.output == outputJSON {
 		return quietly(encodeJSON(streams, list{Schema: deed.ListSchema, Changes: reports}))
 	}
-	return quietly(render.Changes(streams.Out, o.style(streams), toldAll(reports, measured), none))
+	return quietly(o.text(streams).Print(streams.Out, of(reports)))
 }
 
 func newStatus(streams Streams) *cobra.Command {
@@ -56,7 +54,6 @@ terminal it is drawn anew until nothing is pending, or Ctrl-C.
 
 func (o *changeOptions) status(ctx context.Context, streams Streams) error {
 	live := o.output == outputText && canErase(terminalOf(streams.Out), streams.Getenv)
-	const none = "nothing is pending"
 	for drawn := 0; ; {
 		stuck := change.Recover(o.stateDir) // what it is about is pending still, and shown
 		reports, err := change.Reports(o.stateDir, func(e *change.Entry) bool { return !e.Settled() })
@@ -67,14 +64,14 @@ func (o *changeOptions) status(ctx context.Context, streams Streams) error {
 			measure(ctx, &reports[i])
 		}
 		if !live || stuck != nil {
-			err := o.tellAll(streams, reports, true, none)
+			err := o.tellAll(streams, reports, story.Pending)
 			if stuck != nil {
 				err = &failedError{needsRoot(errors.Join(stuck, err))}
 			}
 			return err
 		}
 		var text bytes.Buffer
-		if err := render.Changes(&text, o.style(streams), toldAll(reports, true), none); err != nil {
+		if err := o.text(streams).Print(&text, story.Pending(reports)); err != nil {
 			return quietly(err)
 		}
 		out := terminalOf(streams.Out)
@@ -158,17 +155,13 @@ func (o *changeOptions) tellHistory(streams Streams, reports []deed.Report, reap
 	if o.output == outputJSON {
 		return quietly(encodeJSON(streams, list{deed.ListSchema, reports, reaps}))
 	}
-	var text bytes.Buffer
+	text := o.text(streams)
 	if len(reports) > 0 || len(reaps) == 0 {
-		if err := render.Changes(&text, o.style(streams), toldAll(reports, false), "linger has changed nothing here"); err != nil {
+		if err := text.Print(streams.Out, story.Changes(reports)); err != nil {
 			return quietly(err)
 		}
 	}
-	for _, r := range reaps {
-		fmt.Fprintln(&text, story.Clean(reaped(r)))
-	}
-	_, err := streams.Out.Write(text.Bytes())
-	return quietly(err)
+	return quietly(text.Lines(streams.Out, story.Reaps(reaps)))
 }
 
 func newDiff(streams Streams) *cobra.Command {
@@ -188,7 +181,7 @@ a value that others have changed since shows. It reads only.
 			if err != nil {
 				return &failedError{needsRoot(err)}
 			}
-			return o.tellAll(streams, reports, false, "no change of linger's is in force")
+			return o.tellAll(streams, reports, story.InForce)
 		},
 	}
 	o.add(c)

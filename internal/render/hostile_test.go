@@ -17,6 +17,7 @@ import (
 	"github.com/yuin/goldmark/extension"
 	source "github.com/yuin/goldmark/text"
 
+	"linger/internal/deed"
 	"linger/internal/diagnose"
 	"linger/internal/plan"
 	"linger/internal/proof"
@@ -46,7 +47,12 @@ var choices = map[reflect.Type][]string{
 		hostile,
 		"",
 	},
-	reflect.TypeFor[sockets.By](): {string(sockets.ByGroup), string(sockets.ByProcess), hostile},
+	reflect.TypeFor[deed.State]():       {string(deed.Pending), string(deed.Confirmed), string(deed.Undone), hostile},
+	reflect.TypeFor[deed.GuardMode]():   {string(deed.GuardWarn), string(deed.GuardRollback), hostile},
+	reflect.TypeFor[deed.ReasonKind]():  {string(deed.Guarded), string(deed.ByHand), string(deed.ReasonTold), hostile},
+	reflect.TypeFor[deed.NoteKind]():    {string(deed.FileFailed), string(deed.Managed), string(deed.ByTuned), string(deed.NoteTold), hostile},
+	reflect.TypeFor[deed.UnknownKind](): {string(deed.NotSeen), string(deed.TooFew), hostile},
+	reflect.TypeFor[sockets.By]():       {string(sockets.ByGroup), string(sockets.ByProcess), hostile},
 }
 
 // filler fills every field of a value: each text is hostile, each list has an item, each
@@ -163,6 +169,7 @@ func TestNothingHostileIsShown(t *testing.T) {
 		tell("plan", planned, map[string]func(io.Writer) error{
 			"text": func(w io.Writer) error { return Text{Style{Width: 80, Verbose: true}}.Print(w, planned) },
 		})
+		tellDeeds(seed, tell)
 		groups := &story.Groups{Snapshot: s, Table: *filled[sockets.Table](seed)}
 		table := story.Sockets(groups)
 		tell("sockets", table, map[string]func(io.Writer) error{
@@ -215,6 +222,33 @@ func TestNothingHostileIsShown(t *testing.T) {
 			})
 		}
 	}
+}
+
+// tellDeeds tells what linger did.
+func tellDeeds(seed int, tell func(name string, told any, faces map[string]func(io.Writer) error)) {
+	pending, settled := filled[deed.Report](seed), filled[deed.Report](seed)
+	settled.SecondsLeft = nil
+	reports := []deed.Report{*pending, *settled}
+	reaping := filled[deed.Reaping](seed)
+	reaping.States = []tcp.State{tcp.TimeWait, tcp.CloseWait}
+	for name, told := range map[string]*story.Story{
+		"a change": story.Change(settled), "pending": story.Pending(reports), "in force": story.InForce(reports),
+		"changes": story.Changes(reports), "reap": story.Reap(reaping), "reaped": story.Reaped(filled[deed.ReapResult](seed)),
+		"nothing to reap": story.Reap(&deed.Reaping{Netns: hostile}),
+	} {
+		tell(name, told, map[string]func(io.Writer) error{
+			"text":     func(w io.Writer) error { return Text{Style{Width: 80}}.Print(w, told) },
+			"verbose":  func(w io.Writer) error { return Text{Style{Width: 80, Verbose: true}}.Print(w, told) },
+			"ASCII":    func(w io.Writer) error { return Text{Style{Width: 60, ASCII: true}}.Print(w, told) },
+			"Markdown": func(w io.Writer) error { return Markdown{}.Print(w, told) },
+		})
+	}
+	why := *filled[deed.Reason](seed)
+	lines := append(story.Reaps([]deed.Reap{*filled[deed.Reap](seed), {ID: hostile, Netns: hostile, User: hostile}}),
+		story.Settled(hostile, deed.Undone, why), story.Settled(hostile, deed.Lost, why), story.Settled(hostile, hostile, why))
+	tell("reaps, and what was settled", lines, map[string]func(io.Writer) error{
+		"text": func(w io.Writer) error { return Text{}.Lines(w, lines) },
+	})
 }
 
 // obeyed is the first sign in a text that does more than show, but for those allowed.

@@ -18,12 +18,9 @@ type Markdown struct{}
 func (Markdown) Print(w io.Writer, s *story.Story) error {
 	m := newTicket(w)
 	m.line("# linger: %s", escape(s.Title))
-	counts := make([]string, len(s.Head.Counts))
-	for i, count := range s.Head.Counts {
-		counts[i] = count.String()
+	if !s.Head.At.IsZero() {
+		m.head(&s.Head)
 	}
-	m.line("\n%s, kernel %s, %s: %s.", escape(s.Head.Host), escape(s.Head.Kernel),
-		s.Head.At.UTC().Format("2006-01-02 15:04:05 UTC"), strings.Join(counts, ", "))
 	for _, parts := range [][]story.Part{s.Parts.Parts, s.Notes.Parts} {
 		for i := range parts {
 			m.part(&parts[i], "##")
@@ -50,6 +47,15 @@ func newTicket(w io.Writer) *ticket {
 
 func (m *ticket) line(format string, args ...any) { fmt.Fprintf(m.out, format+"\n", args...) }
 
+func (m *ticket) head(h *story.Head) {
+	counts := make([]string, len(h.Counts))
+	for i, count := range h.Counts {
+		counts[i] = count.String()
+	}
+	m.line("\n%s, kernel %s, %s: %s.", escape(h.Host), escape(h.Kernel),
+		h.At.UTC().Format("2006-01-02 15:04:05 UTC"), strings.Join(counts, ", "))
+}
+
 // told are the items of a section that a page tells; what stands above a part is told
 // again, for a reader may begin anywhere.
 func (m *ticket) told(s *story.Section) []story.Item {
@@ -66,7 +72,9 @@ func (m *ticket) told(s *story.Section) []story.Item {
 // part tells a part: its reason first, which needs no title.
 func (m *ticket) part(p *story.Part, level string) {
 	m.line("\n%s %s: %s\n", level, escape(p.Mark.Word), escape(p.Title))
-	m.line("**%s**\n", escape(p.Lead))
+	if !p.Lead.IsZero() {
+		m.line("**%s**\n", escape(p.Lead))
+	}
 	var reason []string
 	for i := range p.Sections {
 		if p.Sections[i].Label.Long != "" {
@@ -81,6 +89,9 @@ func (m *ticket) part(p *story.Part, level string) {
 	m.line("%s", strings.Join(reason, " "))
 	for i := range p.Sections {
 		m.section(&p.Sections[i])
+	}
+	if len(p.Attached) > 0 {
+		m.line("\n%s", codeBlock(p.Attached))
 	}
 	for i := range p.Related {
 		m.part(&p.Related[i], level+"#")
@@ -114,10 +125,12 @@ func fullOf(it *story.Item) story.Text {
 
 func (m *ticket) list(items []story.Item) {
 	for i := range items {
-		it := &items[i]
-		if it.Name.IsZero() {
+		switch it := &items[i]; {
+		case it.Command != nil:
+			m.line("- %s", code(it.Command))
+		case it.Name.IsZero():
 			m.line("- %s", escape(fullOf(it)))
-		} else {
+		default:
 			m.line("- **%s**%s: %s", escape(it.Name), escape(it.Where), escape(fullOf(it)))
 		}
 	}
@@ -203,14 +216,31 @@ func escape(t story.Text) string {
 
 // code is a code span of one line, fenced by more backquotes than it holds.
 func code(c story.Command) string {
+	text := joined(c, " ")
+	if strings.TrimSpace(text) == "" {
+		return ""
+	}
+	fence := fenceOf(text, 1)
+	return fence + " " + text + " " + fence
+}
+
+// codeBlock is code of several lines.
+func codeBlock(c story.Command) string {
+	text := joined(c, "\n")
+	fence := fenceOf(text, 3)
+	return fence + "\n" + text + "\n" + fence
+}
+
+func joined(c story.Command, by string) string {
 	lines := make([]string, len(c))
 	for i, line := range c {
 		lines[i] = line.String()
 	}
-	text := strings.Join(lines, " ")
-	if strings.TrimSpace(text) == "" {
-		return ""
-	}
+	return strings.Join(lines, by)
+}
+
+// fenceOf are more backquotes than a text holds in a row, and so many at least.
+func fenceOf(text string, least int) string {
 	longest, run := 0, 0
 	for _, r := range text {
 		if r != '`' {
@@ -220,6 +250,5 @@ func code(c story.Command) string {
 		run++
 		longest = max(longest, run)
 	}
-	fence := strings.Repeat("`", longest+1)
-	return fence + " " + text + " " + fence
+	return strings.Repeat("`", max(longest+1, least))
 }

@@ -243,6 +243,9 @@ func (t Text) single(b *block, p *story.Part, much ranks) {
 		t.section(b, &p.Sections[i], much)
 	}
 	b.label = ""
+	for _, line := range p.Attached {
+		b.lines = append(b.lines, t.Style.show(line))
+	}
 }
 
 // section tells a section; one without a label goes on with the one before.
@@ -318,6 +321,8 @@ func (t Text) item(b *block, s *story.Section, it *story.Item, longest int, much
 		}
 	case it.Way != nil:
 		t.way(b, it.Way, it.Again, much)
+	case it.Command != nil:
+		b.verbatim("", it.Command)
 	default:
 		b.paragraph("", it.Tone, t.said(s, it, much))
 	}

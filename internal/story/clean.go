@@ -82,5 +82,8 @@ func Copied(text string) Command {
 	return lines
 }
 
+// oneLine makes a command of which no name begins a second line: that would be another command.
+func oneLine(text string) Command { return Copied(Clean(text).String()) }
+
 // glue keeps words on one line.
 func glue(text string) string { return strings.ReplaceAll(text, " ", string(NoBreak)) }

@@ -82,6 +82,8 @@ type Part struct {
 	// Lead is the part in a sentence, Brief what is said of it where it is but a note.
 	Lead, Brief Text
 	Sections    []Section
+	// Attached is a text to be copied as a whole, below all else.
+	Attached Command
 	// Related are parts that hang together with this one, and come below it.
 	Related []Part
 }
@@ -130,6 +132,7 @@ type Item struct {
 	Quantity *Quantity
 	Bars     *Bars
 	Way      *Way
+	Command  Command
 }
 
 // Noun counts what is left out; both words are empty where the label says it.
