@@ -12,11 +12,6 @@ import (
 // FinTimeout: tcp_fin_timeout is off its default.
 const FinTimeout Slug = "fin-timeout"
 
-// defaultFinTimeout is the compiled default of tcp_fin_timeout in seconds
-// (TCP_FIN_TIMEOUT of include/net/tcp.h), which new namespaces get whatever the
-// host has.
-const defaultFinTimeout = 60
-
 var finTimeoutRule = Rule{
 	Slug:     FinTimeout,
 	Title:    "tcp_fin_timeout is off its default, and does not do what it is set for",
@@ -35,7 +30,7 @@ func judgeFinTimeout(sc *scene) (v verdict) {
 			continue
 		}
 		read++
-		if seconds != defaultFinTimeout {
+		if seconds != setting.DefaultFinTimeout {
 			v.findings = append(v.findings, sc.liveTimeout(p, seconds))
 		}
 	}
@@ -44,7 +39,7 @@ func judgeFinTimeout(sc *scene) (v verdict) {
 		if b.Key != keyFinTimeout {
 			continue
 		}
-		if _, err := fmt.Sscan(b.Value, &seconds); err != nil || seconds == defaultFinTimeout {
+		if _, err := fmt.Sscan(b.Value, &seconds); err != nil || seconds == setting.DefaultFinTimeout {
 			continue
 		}
 		f := timeoutFinding(seconds, fmt.Sprintf("%s:%d", b.File, b.Line)+" sets tcp_fin_timeout to")
@@ -58,7 +53,7 @@ func judgeFinTimeout(sc *scene) (v verdict) {
 	}
 	if read > 0 {
 		v.absent = fmt.Sprintf("tcp_fin_timeout is %d s, its default, wherever it was read (in %d of %s), and no file sets another",
-			defaultFinTimeout, read, figure.Items(len(sc.places), "namespace"))
+			setting.DefaultFinTimeout, read, figure.Items(len(sc.places), "namespace"))
 	}
 	return v
 }
@@ -96,7 +91,7 @@ func timeoutFinding(seconds int64, subject string) draft {
 	twice := fmt.Sprintf("Above 60 the kernel waits for what exceeds 60 s, and then for as long again: 2 × (%d − 60) = %d s. ", seconds, lasts)
 	f.Why = governs
 	switch {
-	case seconds < defaultFinTimeout:
+	case seconds < setting.DefaultFinTimeout:
 		f.Summary += "it does not shorten TIME_WAIT"
 		f.Why += " All that the lower value does is to answer peers that are slow to close with a reset."
 	case lasts < seconds:

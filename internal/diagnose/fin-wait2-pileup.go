@@ -141,7 +141,7 @@ func (sc *scene) finWait2(p *place, g *snapshot.Group, _ *verdict) draft {
 	if owned > 0 {
 		f.Remedies = []RemedyID{PeerCloses, BoundHalfClose}
 	}
-	if known && timeout > defaultFinTimeout {
+	if known && timeout > setting.DefaultFinTimeout {
 		f.Remedies = append(f.Remedies, FinTimeoutDefault)
 	}
 	f.WillNotHelp = []Folklore{

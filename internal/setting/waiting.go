@@ -1,6 +1,9 @@
 package setting
 
-import "math"
+import (
+	"math"
+	"strconv"
+)
 
 // ports decide over source ports.
 var ports = []Setting{
@@ -40,6 +43,10 @@ var ports = []Setting{
 		Source:   "net/ipv4/inet_connection_sock.c",
 	},
 }
+
+// DefaultFinTimeout is the compiled default of tcp_fin_timeout in seconds (TCP_FIN_TIMEOUT of
+// include/net/tcp.h), which new namespaces get whatever the host has.
+const DefaultFinTimeout = 60
 
 // OrphanSeconds is how long an orphan really stays in FIN_WAIT2, for a tcp_fin_timeout in
 // seconds. Up to 60 s a time-wait socket takes its place at once, for the time that was
@@ -129,7 +136,7 @@ var waiting = []Setting{
 	{
 		Name: FinTimeout, Scope: PerNamespace, Read: true, Own: Kernel{4, 6},
 		Kernels:    "all; for each namespace from 4.6",
-		Defaults:   []Default{{Value: "60"}},
+		Defaults:   []Default{{Value: strconv.Itoa(DefaultFinTimeout)}},
 		Legal:      Legal{Low: 1, High: math.MaxInt32 / 1000},
 		Pods:       "1.29",
 		Does:       "For how long a socket without an owner waits for its peer's FIN; TIME_WAIT is a constant of 60 s and does not read it",
