@@ -69,14 +69,18 @@ var arrows = map[string][]string{
 		"internal/lab", "internal/lab/cases", "internal/lab/stage", "internal/proof", "internal/kernel/*", "internal/setting", "internal/tcp",
 	},
 
+	"internal/story": {
+		"internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/deed", "internal/diagnose", "internal/remedy",
+		"internal/snapshot", "internal/capacity", "internal/tcp",
+	},
 	"internal/render": {
-		"internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/diagnose", "internal/remedy", "internal/snapshot",
-		"internal/capacity", "internal/tcp",
+		"internal/story", "internal/figure", "internal/sockets", "internal/proof", "internal/plan", "internal/deed", "internal/diagnose",
+		"internal/remedy", "internal/snapshot", "internal/capacity", "internal/tcp",
 	},
 	"internal/explain": {},
 	"docs":             {},
 	"internal/cli": {
-		"docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/figure",
+		"docs", "internal/explain", "internal/collect", "internal/diagnose", "internal/remedy", "internal/sockets", "internal/story",
 		"internal/setting", "internal/plan", "internal/deed", "internal/journal", "internal/change", "internal/reap", "internal/lab",
 		"internal/lab/cases", "internal/lab/score", "internal/lab/prove", "internal/lab/stage", "internal/proof", "internal/render",
 		"internal/snapshot", "internal/tcp",
@@ -91,6 +95,7 @@ var arrows = map[string][]string{
 var pure = []string{
 	"internal/tcp", "internal/figure", "internal/setting", "internal/capacity", "internal/snapshot", "internal/snapshot/group",
 	"internal/diagnose", "internal/sockets", "internal/remedy", "internal/plan", "internal/proof", "internal/deed",
+	"internal/story",
 }
 
 // unfit are packages that a pure room neither imports nor reaches through another room.

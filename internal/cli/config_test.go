@@ -25,7 +25,9 @@ func TestThresholdsAreDefaultsThenFileThenFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	defaults := diagnose.DefaultThresholds()
-	for name, want := range map[string]float64{ports: 70.5, leak: 25, "tw-reuse.warning-percent": value(t, defaults, "tw-reuse.warning-percent")} {
+	for name, want := range map[string]float64{
+		ports: 70.5, leak: 25, "tw-reuse.warning-percent": value(t, defaults, "tw-reuse.warning-percent"),
+	} {
 		if have := value(t, got, name); have != want {
 			t.Errorf("%s is %v, want %v", name, have, want)
 		}

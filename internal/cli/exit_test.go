@@ -8,7 +8,6 @@ import (
 	"syscall"
 	"testing"
 
-	"linger/internal/collect"
 	"linger/internal/diagnose"
 	"linger/internal/proof"
 )
@@ -45,7 +44,7 @@ func TestCodeOf(t *testing.T) {
 	}{
 		{nil, 0},
 		{usagef("", "unknown command"), 64},
-		{fmt.Errorf("read: %w", collect.ErrNoNamespace), 3},
+		{errors.New("no chosen network namespace could be read"), 3},
 		{quietly(syscall.ENOSPC), 74},
 		{quietly(syscall.EPIPE), 0},
 		{fmt.Errorf("flags: %w", usagef("", "no")), 64},

@@ -42,8 +42,8 @@ type Options struct {
 	Progress func(done, total int, what string)
 }
 
-// ErrNoNamespace means that no chosen namespace could be read.
-var ErrNoNamespace = errors.New("no chosen network namespace could be read")
+// errNoNamespace means that no chosen namespace could be read.
+var errNoNamespace = errors.New("no chosen network namespace could be read")
 
 // ErrUnknownNamespace means that Options.Netns names what does not exist.
 var ErrUnknownNamespace = errors.New("no such network namespace")
@@ -79,7 +79,7 @@ func Collect(ctx context.Context, o Options) (*snapshot.Snapshot, error) {
 
 // Read returns the host as it is now, without waiting: counters are totals, and what takes a
 // past is told from the readings before. When ctx is cancelled it returns what it has, with a gap
-// that says so. The error is ErrNoNamespace where none is left of those that were chosen; a later
+// that says so. It is an error where none is left of those that were chosen; a later
 // Read may find some again.
 func (s *Session) Read(ctx context.Context) (*snapshot.Snapshot, error) {
 	r, err := s.begin(ctx)

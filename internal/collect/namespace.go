@@ -226,7 +226,7 @@ func (r *reading) dropUnread() error {
 	}
 	r.namespaces = read
 	if len(read) == 0 && !slices.ContainsFunc(problems, interrupted) {
-		return fmt.Errorf("%w: %w", ErrNoNamespace, errors.Join(problems...))
+		return fmt.Errorf("%w: %w", errNoNamespace, errors.Join(problems...))
 	}
 	return nil
 }

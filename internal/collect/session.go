@@ -71,14 +71,14 @@ type gap struct {
 }
 
 // Open finds the namespaces that the options name, opens them, and attaches the tracer where
-// Options.Trace is set. Options.Window is for Collect alone. The error is ErrUnknownNamespace or
-// ErrNoNamespace.
+// Options.Trace is set. Options.Window is for Collect alone. The error is ErrUnknownNamespace, or
+// that no chosen namespace could be read.
 func Open(ctx context.Context, o Options) (*Session, error) {
 	s := &Session{options: o, roots: o.Roots.orDefault(), fresh: true, sightings: newSightings()}
 	s.proc = process.Tree(s.roots.Proc)
 	own, err := netns.Current()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoNamespace, err)
+		return nil, fmt.Errorf("%w: %w", errNoNamespace, err)
 	}
 	s.ownInode = own.Inode()
 	own.Close()
@@ -112,9 +112,6 @@ func (s *Session) letGo() {
 	}
 	s.doors = nil
 }
-
-// Opened is how many namespaces were opened since the session began.
-func (s *Session) Opened() int { return s.openings }
 
 // find looks for the namespaces that there are now, opens those that are new and closes those
 // that are gone. It tells which names mean none, and fails where no namespace is left.
@@ -156,7 +153,7 @@ func (s *Session) find() (missing, err error) {
 	s.doors, s.findGaps = doors, gaps
 	s.keepFiles = filesFit(len(doors))
 	if len(doors) == 0 {
-		return missing, fmt.Errorf("%w: %w", ErrNoNamespace, errors.Join(problems...))
+		return missing, fmt.Errorf("%w: %w", errNoNamespace, errors.Join(problems...))
 	}
 	return missing, nil
 }
@@ -233,7 +230,7 @@ func (r Roots) resolve(found []netns.Found, name string) (netns.Found, error) {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, netns.ErrNotNamespace):
 		return netns.Found{}, fmt.Errorf("%w: %s: %w", ErrUnknownNamespace, name, err)
 	case err != nil:
-		return netns.Found{}, fmt.Errorf("%w: %s: %w (needs %s)", ErrNoNamespace, name, err, needsRights("CAP_SYS_PTRACE"))
+		return netns.Found{}, fmt.Errorf("%w: %s: %w (needs %s)", errNoNamespace, name, err, needsRights("CAP_SYS_PTRACE"))
 	}
 	for _, f := range found {
 		if f.Inode == inode {

@@ -117,8 +117,8 @@ func TestReadingAgainIsCheap(t *testing.T) {
 		s := h.open(Options{})
 		before := h.read(s)
 		first += cpuTime(t) - start
-		if s.Opened() != namespaces || len(before.Namespaces) != namespaces {
-			t.Fatalf("%d namespaces opened, %d read, want %d", s.Opened(), len(before.Namespaces), namespaces)
+		if s.openings != namespaces || len(before.Namespaces) != namespaces {
+			t.Fatalf("%d namespaces opened, %d read, want %d", s.openings, len(before.Namespaces), namespaces)
 		}
 		for _, ns := range h.at[:busy] {
 			h.do(ns, func() error {
@@ -132,8 +132,8 @@ func TestReadingAgainIsCheap(t *testing.T) {
 		start = cpuTime(t)
 		after := h.read(s)
 		again += cpuTime(t) - start
-		if s.Opened() != namespaces {
-			t.Errorf("the second reading opened %d namespaces", s.Opened()-namespaces)
+		if s.openings != namespaces {
+			t.Errorf("the second reading opened %d namespaces", s.openings-namespaces)
 		}
 		between := snapshot.Between(before, after)
 		if len(between.Namespaces) != namespaces {

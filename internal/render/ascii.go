@@ -11,9 +11,9 @@ import (
 // show is text as the terminal can show it: where it knows ASCII alone, what is not
 // ASCII is written as \u202e, but for a few signs that have an ASCII form and for the
 // no-break space, which ends in wrap.
-func (s Style) show(t story.Text) string { return s.ascii(t.String()) }
+func (s Style) show(t story.Text) string { return s.spell(t.String()) }
 
-func (s Style) ascii(text string) string {
+func (s Style) spell(text string) string {
 	if !s.ASCII || !strings.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) {
 		return text
 	}
@@ -32,7 +32,7 @@ func (s Style) ascii(text string) string {
 }
 
 // dot parts what stands side by side; no line begins with it.
-func (s Style) dot() string { return s.ascii(string(story.NoBreak) + "· ") }
+func (s Style) dot() string { return s.spell(string(story.NoBreak) + "· ") }
 
 // asciiForm is how to write a sign on a terminal that knows ASCII alone, empty
 // where there is no such form.

@@ -33,7 +33,7 @@ func (b *block) blank() {
 // paragraph adds text beside the margin, with what leads it hanging.
 func (b *block) paragraph(lead string, t story.Tone, text string) {
 	indent := margin + utf8.RuneCountInString(lead)
-	for i, line := range wrap(text, b.style.width()-indent) {
+	for i, line := range wrap(text, b.style.columns()-indent) {
 		b.beside(lead, i == 0, t, line)
 	}
 }
@@ -60,7 +60,7 @@ func (b *block) beside(lead string, first bool, t story.Tone, line string) {
 func (b *block) headline(m story.Mark, text story.Text) {
 	lead := b.style.mark(m) + "  "
 	indent := utf8.RuneCountInString(lead)
-	for i, line := range wrap(b.style.show(text), b.style.width()-indent) {
+	for i, line := range wrap(b.style.show(text), b.style.columns()-indent) {
 		if i == 0 {
 			b.lines = append(b.lines, b.style.paint(m.Tone, strings.TrimRight(lead, " "))+"  "+b.style.paint(story.Strong, line))
 			continue
@@ -71,7 +71,7 @@ func (b *block) headline(m story.Mark, text story.Text) {
 
 // full adds text over the whole width.
 func (b *block) full(t story.Tone, text string) {
-	for _, line := range wrap(text, b.style.width()) {
+	for _, line := range wrap(text, b.style.columns()) {
 		b.lines = append(b.lines, b.style.paint(t, line))
 	}
 }

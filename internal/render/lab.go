@@ -46,7 +46,7 @@ func (l *lines) line(text string) { l.WriteString(text + "\n") }
 
 // beneath writes text below another, as wide as the terminal is.
 func (l *lines) beneath(indent int, tone story.Tone, text string) {
-	for _, line := range wrap(text, l.style.width()-indent) {
+	for _, line := range wrap(text, l.style.columns()-indent) {
 		l.line(strings.Repeat(" ", indent) + l.style.paint(tone, line))
 	}
 }
@@ -84,8 +84,8 @@ func (t Text) PrintReport(w io.Writer, r *story.Report) error {
 // tried writes a change of a plan.
 func (t Text) tried(l *lines, c *story.Tried) {
 	show := t.Style.show
-	l.line("\n" + t.Style.paint(story.Strong, fmt.Sprintf("%d. %s%s%s", c.Number, show(c.Key), t.Style.ascii(" · "), show(c.Scope))))
-	l.line("  " + show(c.Old) + t.Style.ascii(" → ") + show(c.New))
+	l.line("\n" + t.Style.paint(story.Strong, fmt.Sprintf("%d. %s%s%s", c.Number, show(c.Key), t.Style.spell(" · "), show(c.Scope))))
+	l.line("  " + show(c.Old) + t.Style.spell(" → ") + show(c.New))
 	for _, note := range c.Notes {
 		l.beneath(2, story.Faint, show(note))
 	}

@@ -55,7 +55,7 @@ func FuzzCode(f *testing.F) {
 	f.Add("ss -Htan | wc -l")
 	f.Add("echo `x` ``y``")
 	f.Fuzz(func(t *testing.T, command string) {
-		got := code(story.Copied(command))
+		got := code(story.Command{story.Clean(command)})
 		if got == "" {
 			return
 		}

@@ -20,7 +20,7 @@ const readable = 100
 
 // Page writes a page of documentation, in Markdown, for a terminal.
 func Page(w io.Writer, markdown string, style Style) error {
-	p := sheet{source: []byte(markdown), style: style, width: min(style.width(), readable)}
+	p := sheet{source: []byte(markdown), style: style, width: min(style.columns(), readable)}
 	parser := goldmark.New(goldmark.WithExtensions(extension.Table)).Parser()
 	p.blocks(parser.Parse(source.NewReader(p.source)), 0)
 	_, err := io.WriteString(w, p.out.String())

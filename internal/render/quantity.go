@@ -25,7 +25,7 @@ func measured(q *story.Quantity) string {
 // history draws values over time, the latest at the right: a bar for each where there is
 // room, else one for two of them, else nothing.
 func (t Text) history(h *story.Bars) string {
-	room := t.Style.width() - margin
+	room := t.Style.columns() - margin
 	for each := 1; each <= 2; each++ {
 		bars := make([]float64, len(h.Values)/each)
 		for i, v := range h.Values {

@@ -24,7 +24,7 @@ const (
 	widest = 120
 )
 
-func (s Style) width() int { return min(max(s.Width, narrowest), widest) }
+func (s Style) columns() int { return min(max(s.Width, narrowest), widest) }
 
 // sgr are the parameters of Select Graphic Rendition (ECMA-48 §8.3.117). Only
 // the eight first colours are used, which every palette keeps readable.

@@ -24,13 +24,13 @@ const narrowestName = 8
 func (t Table) Print(w io.Writer, table *story.Table) (n int, err error) {
 	b := &block{style: t.Style}
 	if !table.Title.IsZero() {
-		b.lines = append(b.lines, t.Style.paint(story.Strong, t.cut(t.Style.show(table.Title))))
+		b.lines = append(b.lines, t.Style.paint(story.Strong, t.clip(t.Style.show(table.Title))))
 	}
 	if len(table.Rows) > 0 || table.Title.IsZero() {
 		b.lines = append(b.lines, t.layOut(table)...)
 	}
 	for _, item := range table.Below {
-		b.lines = append(b.lines, t.Style.paint(item.Tone, t.cut(t.Style.show(item.Text))))
+		b.lines = append(b.lines, t.Style.paint(item.Tone, t.clip(t.Style.show(item.Text))))
 	}
 	b.foot(table.Foot)
 	return len(b.lines), b.print(w)
@@ -136,7 +136,7 @@ func (t Table) align(table [][]string, columns []story.Column, head, gap int) []
 				b.WriteString(pad + cell)
 			}
 		}
-		line := t.cut(strings.TrimRight(b.String(), " "))
+		line := t.clip(strings.TrimRight(b.String(), " "))
 		if at < head {
 			line = t.Style.paint(story.Faint, line)
 		}
@@ -173,11 +173,11 @@ func (t Table) shorten(text string, most int) string {
 	if utf8.RuneCountInString(text) <= most {
 		return text
 	}
-	mark := t.Style.ascii("…")
+	mark := t.Style.spell("…")
 	return string([]rune(text)[:most-utf8.RuneCountInString(mark)]) + mark
 }
 
-func (t Table) cut(line string) string {
+func (t Table) clip(line string) string {
 	if t.Cut > 0 && utf8.RuneCountInString(line) > t.Cut {
 		return string([]rune(line)[:t.Cut])
 	}

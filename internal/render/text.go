@@ -207,7 +207,7 @@ func (t Text) inALine(b *block, s *story.Section) {
 	b.section(s.Label.Short)
 	for i, text := range s.InALine {
 		line := t.Style.show(text)
-		if i == len(s.InALine)-1 || utf8.RuneCountInString(line) <= t.Style.width()-margin {
+		if i == len(s.InALine)-1 || utf8.RuneCountInString(line) <= t.Style.columns()-margin {
 			b.paragraph("", story.Plain, line)
 			return
 		}
@@ -346,7 +346,7 @@ func (t Text) said(s *story.Section, it *story.Item, much ranks) string {
 
 func (t Text) quantity(b *block, it *story.Item, longest int, much ranks) {
 	q := it.Quantity
-	b.paragraph(pad(t.Style.show(it.Name), longest)+"  ", story.Plain, t.Style.ascii(measured(q)))
+	b.paragraph(pad(t.Style.show(it.Name), longest)+"  ", story.Plain, t.Style.spell(measured(q)))
 	if !much.has(story.Finest) {
 		return
 	}

@@ -89,12 +89,16 @@ func TestTraceTableWide(t *testing.T) {
 	if _, err := (Table{}).Print(&out, story.Trace(of, story.TraceForm{By: story.ByProcess, Wide: true, Total: true})); err != nil {
 		t.Fatal(err)
 	}
-	want := `TOTAL  03:04:07  901 opened, 901 ended, 0 failed in 2.0 s; in all:
-process     where     role      opens  FIN here  FIN there  RST here  RST there  failed  open   p50   p99  sent p50  sent p99  received p50  received p99
-postgres    netns db  acceptor    900         0        900         0          0       0     0  2 ms  2 ms     2 KiB     2 KiB             –             –
-(given up)            –             1         1          0         0          0       0     0     –     –         –         –           0 B           0 B
-all                               901         1        900         0          0       0     0  2 ms  2 ms     2 KiB     2 KiB           0 B           0 B
-`
+	// What is said of bytes stands to the right of the rest.
+	want := "TOTAL  03:04:07  901 opened, 901 ended, 0 failed in 2.0 s; in all:\n" +
+		"process     where     role      opens  FIN here  FIN there  RST here  RST there  failed  open   p50   p99" +
+		"  sent p50  sent p99  received p50  received p99\n" +
+		"postgres    netns db  acceptor    900         0        900         0          0       0     0  2 ms  2 ms" +
+		"     2 KiB     2 KiB             –             –\n" +
+		"(given up)            –             1         1          0         0          0       0     0     –     –" +
+		"         –         –           0 B           0 B\n" +
+		"all                               901         1        900         0          0       0     0  2 ms  2 ms" +
+		"     2 KiB     2 KiB           0 B           0 B\n"
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}

@@ -74,7 +74,7 @@ func (t Text) keep(b *block, k *story.Keep, much ranks) {
 	switch {
 	case k.Same:
 		b.paragraph(field("for ever"), story.Plain, "the same in "+file)
-	case len(k.Line) == 1 && margin+fieldWidth+utf8.RuneCountInString(file+": "+t.Style.show(k.Line[0])) <= t.Style.width():
+	case len(k.Line) == 1 && margin+fieldWidth+utf8.RuneCountInString(file+": "+t.Style.show(k.Line[0])) <= t.Style.columns():
 		b.beside(field("for ever"), true, story.ToCopy, file+": "+t.Style.show(k.Line[0]))
 	default:
 		b.paragraph(field("for ever"), story.Plain, "in "+file)

@@ -44,7 +44,7 @@ func changesOf(title string, reports []deed.Report, measured bool, none string) 
 // changed is one change: its state first, then what to do. What was measured is told of what
 // is pending.
 func changed(r *deed.Report, measured bool) Part {
-	p := Part{Mark: changeMark(r.State), Title: Clean("change " + r.ID), Attached: Copied(r.Manifest)}
+	p := Part{Mark: changeMark(r.State), Title: Clean("change " + r.ID), Attached: copied(r.Manifest)}
 	add := func(label Label, items ...Item) {
 		p.Sections = append(p.Sections, Section{Label: label, Items: items})
 	}

@@ -70,8 +70,8 @@ func cleanAll(texts []string) []Text {
 // Command is what can be copied as it stands, a line of it each.
 type Command []Text
 
-// Copied makes one; it has no lines where there is nothing to copy.
-func Copied(text string) Command {
+// copied makes one; it has no lines where there is nothing to copy.
+func copied(text string) Command {
 	if text == "" {
 		return nil
 	}
@@ -83,7 +83,7 @@ func Copied(text string) Command {
 }
 
 // oneLine makes a command of which no name begins a second line: that would be another command.
-func oneLine(text string) Command { return Copied(Clean(text).String()) }
+func oneLine(text string) Command { return copied(Clean(text).String()) }
 
 // glue keeps words on one line.
 func glue(text string) string { return strings.ReplaceAll(text, " ", string(NoBreak)) }

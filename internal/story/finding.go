@@ -249,7 +249,7 @@ func evidence(f *diagnose.Finding, above *told) Section {
 		s.Items = append(s.Items, Item{
 			Rank: rankOf(i, Proved, ProvedMore, ProvedFour, ProvedFour), Name: Clean(e.Name),
 			Again:    above.any(func(a diagnose.Finding) bool { return contains(a.Evidence, e) }),
-			Quantity: &Quantity{Value: e.Value, Limit: e.Limit, Unit: Clean(e.Unit), Source: Clean(e.Source), Check: Copied(e.Check)},
+			Quantity: &Quantity{Value: e.Value, Limit: e.Limit, Unit: Clean(e.Unit), Source: Clean(e.Source), Check: copied(e.Check)},
 		})
 	}
 	return s
@@ -309,17 +309,17 @@ func choose(remedies []remedy.Remedy) []int {
 
 func wayOf(i int, r remedy.Remedy) *Way {
 	w := &Way{
-		Number: i + 1, Title: Clean(r.Title), Change: Clean(cut(r.Change)), ChangeInFull: Clean(r.Change), Now: Copied(r.Now),
+		Number: i + 1, Title: Clean(r.Title), Change: Clean(cut(r.Change)), ChangeInFull: Clean(r.Change), Now: copied(r.Now),
 		PricedAt: rankOf(i, Priced, PricedMore, PricedMore),
 	}
 	if r.Now != "" {
 		w.PricedAt = Always // a command is never told without its risk
 	}
 	for n, e := range r.Examples {
-		w.Examples = append(w.Examples, Example{Rank: rankOf(n, Examples), Program: Clean(e.Program), Line: Copied(e.Line)})
+		w.Examples = append(w.Examples, Example{Rank: rankOf(n, Examples), Program: Clean(e.Program), Line: copied(e.Line)})
 	}
 	if p := r.Persist; p != nil {
-		w.Keep = &Keep{File: Clean(p.File), Line: Copied(p.Line), Same: p.Line == r.Now, Note: Clean(p.Note)}
+		w.Keep = &Keep{File: Clean(p.File), Line: copied(p.Line), Same: p.Line == r.Now, Note: Clean(p.Note)}
 	}
 	price := func(rank Rank, name, inline, sentence, text string) {
 		if text == "" {

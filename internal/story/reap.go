@@ -35,7 +35,7 @@ func caught(groups []deed.Caught) []Item {
 	var told []Item
 	rest := 0
 	for i := range groups {
-		it := Item{Text: Clean(group(&groups[i]))}
+		it := Item{Text: Clean(groupLine(&groups[i]))}
 		if i >= groupsTold {
 			it.Rank = Whole
 			rest += groups[i].Sockets
@@ -49,7 +49,7 @@ func caught(groups []deed.Caught) []Item {
 	return told
 }
 
-func group(c *deed.Caught) string {
+func groupLine(c *deed.Caught) string {
 	text := figure.Count(c.Sockets) + " " + c.State.String() + "  " + c.Local.String()
 	if !c.AtPort() {
 		text += " → " + c.Remote.String()
