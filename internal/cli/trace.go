@@ -304,7 +304,7 @@ func (t *tracing) ends(ctx context.Context) error {
 		return err
 	}
 	if untold > 0 && t.options.output != outputLines {
-		fmt.Fprintf(t.streams.Err, "linger: %d more ended and are in no line\n", untold)
+		fmt.Fprintln(t.streams.Err, "linger:", story.TraceUntold(untold))
 	}
 	return failed
 }

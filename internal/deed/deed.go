@@ -1,6 +1,6 @@
 // Package deed is what linger did to a host, as plain data: a plan that was applied, with
 // why it was taken back and what became of its values, and sockets that were reaped. It
-// holds the sentences that the journal keeps, and does nothing itself.
+// holds the sentences that the journal and the JSON keep, and does nothing itself.
 package deed
 
 import (

@@ -285,3 +285,6 @@ func TraceEnd(e *snapshot.EndedConnection) Text {
 	}
 	return Clean(line)
 }
+
+// TraceUntold tells that more connections have ended than there are lines.
+func TraceUntold(n uint64) Text { return Clean(fmt.Sprintf("%d more ended and are in no line", n)) }
