@@ -49,6 +49,10 @@ func publicCopy(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
+	// A child that is forked meanwhile would have it open for writing until it executes, and a file that
+	// is open so cannot be executed (ETXTBSY of execve(2)).
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	to, err := os.OpenFile(filepath.Join(dir, "linger"), os.O_CREATE|os.O_WRONLY, 0o755)
 	if err != nil {
 		t.Fatal(err)
