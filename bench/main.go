@@ -35,12 +35,16 @@ func main() {
 	linger := flag.String("linger", "bin/linger", "the stripped program to measure")
 	out := flag.String("out", "docs/benchmarks.md", "where the table goes")
 	trace := flag.String("trace", "", "measure tracing instead, and write its table there")
+	other := flag.String("against", "", "measure the program beside this other build of it instead, and print the ratios")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	measure := func() error { return run(ctx, *linger, *out, os.Stderr) }
 	if *trace != "" {
 		measure = func() error { return tracing(ctx, *linger, *trace, os.Stderr) }
+	}
+	if *other != "" {
+		measure = func() error { return against(ctx, *linger, *other, os.Stdout, os.Stderr) }
 	}
 	if err := measure(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
