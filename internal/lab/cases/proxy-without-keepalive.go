@@ -201,6 +201,6 @@ var haproxyProxyProof = lab.Experiment{
 	Setup:      "4,000 requests through a real HAProxy to a real nginx in another namespace",
 	Quantities: proxyQuantities(),
 	// HAProxy resets what it has read to the end, if nginx was not faster with its FIN.
-	Arms: proxyArms("HAProxy", proof.Between("time_wait", 2000, 4000), haproxyProxy, "option http-server-close has it",
+	Arms: proxyArms("HAProxy", proof.Between("time_wait", 1000, 4000), haproxyProxy, "option http-server-close has it",
 		"http-reuse always"),
 }
