@@ -245,6 +245,7 @@ func (r *running) ends(t *testing.T) {
 func newNamespace(t *testing.T) (*netns.Handle, Netns) {
 	t.Helper()
 	ns := netnstest.New(t)
+	netnstest.KeepTimeWait(t, ns) // or else resets that nobody meant are counted, one in some thousands
 	cookie, err := ns.Cookie()
 	if errors.Is(err, errors.ErrUnsupported) {
 		return ns, Netns(ns.Inode()) // before kernel 5.14
