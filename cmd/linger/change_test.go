@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 	"linger/internal/lab/stage"
 )
 
@@ -234,11 +234,7 @@ func TestStatusAtATerminal(t *testing.T) {
 // nobody who watches over it.
 func TestATerminalThatHangsUp(t *testing.T) {
 	t.Parallel()
-	h, err := netns.New()
-	if err != nil {
-		t.Skipf("needs root: %v", err)
-	}
-	defer h.Close()
+	h := netnstest.New(t)
 	dir, path := t.TempDir(), fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.FD())
 	plan := filepath.Join(dir, "plan.json")
 	command := []string{"plan", "--netns", path, "--set", "net.ipv4.tcp_tw_reuse=1", "--out", plan}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -14,21 +13,15 @@ import (
 	"testing"
 	"time"
 
-	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 )
 
 // leftovers is a namespace with n sockets in TIME_WAIT towards a service, and its path.
 func leftovers(t *testing.T, n int) (path, service string) {
 	t.Helper()
-	h, err := netns.New()
-	if errors.Is(err, fs.ErrPermission) {
-		t.Skip("only root can make a namespace: ", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close() })
-	err = h.Do(func() error {
+	h := netnstest.New(t)
+	netnstest.KeepTimeWait(t, h)
+	err := h.Do(func() error {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return err

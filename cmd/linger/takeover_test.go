@@ -11,17 +11,13 @@ import (
 	"strings"
 	"testing"
 
-	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 )
 
 // Who may not load BPF gets the estimate, and the reason; root gets what is exact.
 func TestTakeoverNeedsRights(t *testing.T) {
-	h, err := netns.New()
-	if err != nil {
-		t.Skipf("needs root: %v", err)
-	}
-	t.Cleanup(func() { h.Close() })
-	err = h.Do(func() error {
+	h := netnstest.New(t)
+	err := h.Do(func() error {
 		if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40099"), 0); err != nil {
 			return err
 		}

@@ -8,7 +8,7 @@ import (
 	"os"
 	"testing"
 
-	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -17,12 +17,8 @@ import (
 // to it and the addresses.
 func served(t *testing.T, network, address string) (path string, client, service tcp.Endpoint) {
 	t.Helper()
-	h, err := netns.New()
-	if err != nil {
-		t.Skipf("no network namespace of our own: %v", err)
-	}
-	t.Cleanup(func() { h.Close() })
-	err = h.Do(func() error {
+	h := netnstest.New(t)
+	err := h.Do(func() error {
 		l, err := net.Listen(network, address)
 		if err != nil {
 			return err

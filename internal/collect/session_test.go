@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 	"linger/internal/snapshot"
 	"linger/internal/tcp"
 )
@@ -37,11 +38,7 @@ func newHost(t *testing.T, namespaces int) *testHost {
 
 func (h *testHost) add() *netns.Handle {
 	h.t.Helper()
-	ns, err := netns.New()
-	if err != nil {
-		h.t.Skipf("no network namespace of our own: %v", err)
-	}
-	h.t.Cleanup(func() { ns.Close() })
+	ns := netnstest.New(h.t)
 	h.at, h.paths = append(h.at, ns), append(h.paths, fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
 	h.do(ns, func() error {
 		l, err := net.Listen("tcp4", "127.0.0.1:80")

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"syscall"
@@ -17,6 +16,7 @@ import (
 
 	"linger/internal/journal"
 	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 	"linger/internal/kernel/sockdiag"
 	"linger/internal/tcp"
 )
@@ -29,14 +29,7 @@ type room struct {
 
 func newRoom(t *testing.T) *room {
 	t.Helper()
-	h, err := netns.New()
-	if errors.Is(err, fs.ErrPermission) {
-		t.Skipf("needs CAP_SYS_ADMIN: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close() })
+	h := netnstest.New(t)
 	return &room{t, h}
 }
 

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"linger/internal/kernel/netns"
+	"linger/internal/kernel/netns/netnstest"
 	"linger/internal/kernel/sysctl"
 	"linger/internal/setting"
 )
@@ -96,11 +96,7 @@ func TestTheKernelAgrees(t *testing.T) {
 	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &here.Major, &here.Minor); err != nil {
 		t.Fatal(err)
 	}
-	h, err := netns.New()
-	if err != nil {
-		t.Skipf("cannot make a network namespace: %v", err)
-	}
-	defer h.Close()
+	h := netnstest.New(t)
 	for _, s := range setting.All() {
 		t.Run(s.Name, func(t *testing.T) {
 			host, err := sysctl.Read(s.Name)
