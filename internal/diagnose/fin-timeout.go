@@ -88,7 +88,8 @@ func timeoutFinding(seconds int64, subject string) draft {
 	f.Summary = fmt.Sprintf("%s %d s: ", subject, seconds)
 	const governs = "The setting limits how long a closed socket without an owner waits in FIN_WAIT2 for the peer to close. " +
 		"TIME_WAIT is 60 s by a constant of the kernel, and no setting shortens it."
-	twice := fmt.Sprintf("Above 60 the kernel waits for what exceeds 60 s, and then for as long again: 2 × (%d − 60) = %d s. ", seconds, lasts)
+	twice := fmt.Sprintf("Above 60 the kernel waits for what exceeds 60 s, and then for as long again: 2 × (%d − 60) = %d s. ",
+		seconds, lasts)
 	f.Why = governs
 	switch {
 	case seconds < setting.DefaultFinTimeout:

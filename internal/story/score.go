@@ -78,7 +78,8 @@ func examVerdict(scores []proof.Score) Headline {
 
 func buildOf(s *proof.Score) Build {
 	b := Build{
-		Mark: signed('✔', "right", Fine), Built: Clean(s.Built), Named: Clean(slugs(s.Named)), Cured: Clean(slugs(s.Cured)), Told: Clean(s.Miss),
+		Mark: signed('✔', "right", Fine), Built: Clean(s.Built), Named: Clean(slugs(s.Named)), Cured: Clean(slugs(s.Cured)),
+		Told: Clean(s.Miss),
 	}
 	if s.Seed != nil {
 		b.Seed = Clean(fmt.Sprint(*s.Seed))
